@@ -1,0 +1,136 @@
+"""Preparations: named, pure functions rows → rows, for what a task file can't say (``prepare: name``).
+
+A preparation takes a `datasets.Dataset` and its arguments and returns a `datasets.Dataset`; it sees one split at a time
+and must give the same rows for the same rows.
+
+Example:
+    >>> from datasets import Dataset
+    >>> rows = Dataset.from_dict({"line": ["NUM:date When was the war ?"]})
+    >>> registry.preparations["question_lines"](rows)[0]
+    {'text': 'When was the war ?', 'coarse_label': 'NUM', 'fine_label': 'NUM:date'}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nlp_mtl import registry
+from nlp_mtl.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def _rewrite(rows: Dataset, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Dataset:
+    """Every row changed by a function; rows for which it gives None are left out."""
+
+    def batch(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        names = list(columns)
+        changed = [change(dict(zip(names, values, strict=True))) for values in zip(*columns.values(), strict=True)]
+        kept = [row for row in changed if row is not None]
+        keys = list(kept[0]) if kept else names
+        return {key: [row[key] for row in kept] for key in keys}
+
+    return rows.map(batch, batched=True, remove_columns=rows.column_names, desc="preparing rows")
+
+
+@registry.preparations.register("drop_empty")
+def drop_empty(rows: Dataset, columns: list[str]) -> Dataset:
+    """Leave out rows in which one of `columns` is None or blank."""
+    return rows.filter(lambda row: all(str(row[column] or "").strip() for column in columns))
+
+
+@registry.preparations.register("rename")
+def rename(rows: Dataset, columns: dict[str, str]) -> Dataset:
+    """Rename columns: `{old: new}`; columns that are not there are passed over."""
+    return rows.rename_columns({old: new for old, new in columns.items() if old in rows.column_names})
+
+
+@registry.preparations.register("map_labels")
+def map_labels(rows: Dataset, column: str, names: dict[str, str]) -> Dataset:
+    """Replace the values of a label column: `{found: wanted}`.
+
+    Raises:
+        DataError: a value that `names` does not list.
+    """
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        value = str(row[column])
+        if value not in names:
+            raise DataError(f"map_labels: {value!r} in column {column!r} is not among {sorted(names)}")
+        return {**row, column: names[value]}
+
+    return _rewrite(rows.cast_column(column, _string()), change)
+
+
+@registry.preparations.register("last_rows")
+def last_rows(rows: Dataset, count: int) -> Dataset:
+    """Keep the last `count` rows of the file."""
+    return rows.select(range(max(0, len(rows) - count), len(rows)))
+
+
+@registry.preparations.register("question_lines")
+def question_lines(rows: Dataset, column: str = "line") -> Dataset:
+    """TREC questions from lines such as ``NUM:date When …``: columns text, coarse_label, fine_label."""
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        fine, _, text = row[column].partition(" ")
+        return {"text": text.strip(), "coarse_label": fine.partition(":")[0], "fine_label": fine}
+
+    return _rewrite(rows, change)
+
+
+_SMS_CSV = re.compile(r'^\d+,([01]),"?(.*?)"?$')
+_SMS_TSV = re.compile(r'^(ham|spam)\t(.*?)"?$')
+
+
+@registry.preparations.register("sms_lines")
+def sms_lines(rows: Dataset, column: str = "line") -> Dataset:
+    """SMS messages from a file of two mixed line formats (``12,0,"text"`` and ``ham<TAB>text``).
+
+    One quoted field of that file swallows 737 lines when it is read as CSV, so it is read line by line.
+    """
+
+    def change(row: dict[str, Any]) -> dict[str, Any] | None:
+        line = row[column]
+        if match := _SMS_TSV.match(line):
+            return {"text": match[2].strip(), "label": match[1]}
+        if match := _SMS_CSV.match(line):
+            return {"text": match[2].replace('""', '"').strip(), "label": "spam" if match[1] == "1" else "ham"}
+        return None
+
+    return _rewrite(rows, change)
+
+
+@registry.preparations.register("sign_labels")
+def sign_labels(rows: Dataset, column: str, label: str = "label", neutral: float = 0.0) -> Dataset:
+    """A label ``negative`` / ``positive`` from the sign of a rating; ratings within `neutral` of 0 are left out."""
+
+    def change(row: dict[str, Any]) -> dict[str, Any] | None:
+        rating = float(row[column])
+        if abs(rating) <= neutral:
+            return None
+        return {**row, label: "positive" if rating > 0 else "negative"}
+
+    return _rewrite(rows, change)
+
+
+@registry.preparations.register("cause_or_effect")
+def cause_or_effect(rows: Dataset, premise: str = "premise", question: str = "question") -> Dataset:
+    """COPA: put the question into words after the premise ("What was the cause of this?")."""
+    words = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        if row[question] not in words:
+            raise DataError(f"cause_or_effect: column {question!r} holds cause or effect, found {row[question]!r}")
+        return {**row, premise: f"{row[premise]} {words[row[question]]}"}
+
+    return _rewrite(rows, change)
+
+
+def _string() -> Any:
+    from datasets import Value
+
+    return Value("string")

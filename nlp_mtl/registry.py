@@ -1,0 +1,159 @@
+"""Names for strategies: heads, sharings, samplers, balancers, metrics and preparations.
+
+A strategy is one decorated class (or function) in one file::
+
+    @samplers.register("uniform")
+    class Uniform(Sampler): ...
+
+and is written in a run file as its `name`, or as `{name: …, arguments}`. A user's own file is reached with
+``imports:`` in the run file or through the entry point group ``nlp_mtl.<kind>``. Being registered puts a strategy
+under the contract tests.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
+
+from nlp_mtl.errors import ConfigError, UnknownNameError, suggestion
+
+Spec = str | Mapping[str, Any]
+
+
+@dataclass
+class Registry:
+    """A mapping from names to strategies of one kind, filled on first use.
+
+    Args:
+        kind: singular, as it appears in messages ("sampler").
+        module: the module (or package) that registers the built-in ones; imported on first look-up, never before.
+    """
+
+    kind: str
+    module: str
+    _entries: dict[str, Any] = field(default_factory=dict, repr=False)
+    _filled: bool = field(default=False, repr=False)
+
+    def register(self, name: str) -> Callable[[Any], Any]:
+        """Decorator: make a class or function known under `name`.
+
+        Raises:
+            ConfigError: another object already has this name.
+        """
+
+        def decorate(thing: Any) -> Any:
+            known = self._entries.get(name)
+            if known is not None and (known.__module__, known.__qualname__) != (thing.__module__, thing.__qualname__):
+                raise ConfigError(
+                    f"{self.kind} {name!r} is registered twice, by {known.__module__} and {thing.__module__}; "
+                    "rename one of them"
+                )
+            self._entries[name] = thing
+            return thing
+
+        return decorate
+
+    def _fill(self) -> None:
+        if self._filled:
+            return
+        self._filled = True
+        importlib.import_module(self.module)
+        for point in entry_points(group=f"nlp_mtl.{self.kind}"):
+            self.register(point.name)(point.load())
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        self._fill()
+        return sorted(self._entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __contains__(self, name: object) -> bool:
+        self._fill()
+        return name in self._entries
+
+    def __getitem__(self, name: str) -> Any:
+        """The class or function registered as `name`.
+
+        Raises:
+            UnknownNameError: with near names.
+        """
+        self._fill()
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise UnknownNameError(self.kind, name, self._entries) from None
+
+    def build(self, spec: Spec, *positional: Any) -> Any:
+        """Make the strategy that `spec` describes: ``"name"`` or ``{"name": …, argument: value}``.
+
+        Args:
+            spec: the name, or a mapping with `name` and keyword arguments; an instance is handed back as it is.
+            positional: arguments the caller supplies before the ones of the spec.
+
+        Raises:
+            UnknownNameError: no such name.
+            ConfigError: an argument that the strategy does not take, or a value it refuses.
+        """
+        if not isinstance(spec, (str, Mapping)):
+            return spec
+        name, arguments = parse_spec(spec, self.kind)
+        make = self[name]
+        mistakes = self.check_arguments(name, arguments, given=len(positional))
+        if mistakes:
+            raise ConfigError(mistakes)
+        return make(*positional, **arguments)
+
+    def check_arguments(self, name: str, arguments: Mapping[str, Any], *, given: int = 0) -> list[str]:
+        """Messages for arguments of `name` that are unknown or missing (no message: all is well)."""
+        parameters = list(inspect.signature(self[name]).parameters.values())[given:]
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return []
+        known = [p.name for p in parameters]
+        needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+        mistakes = [
+            f"{self.kind} {name!r} takes no argument {key!r}{suggestion(key, known)}"
+            for key in arguments
+            if key not in known
+        ]
+        mistakes += [f"{self.kind} {name!r} needs the argument {key!r}" for key in needed if key not in arguments]
+        return mistakes
+
+    def summary(self, name: str) -> str:
+        """The first line of the strategy's docstring."""
+        return (inspect.getdoc(self[name]) or "").split("\n", 1)[0]
+
+    def paper(self, name: str) -> str:
+        """Where the method comes from (`paper` attribute), or an empty string."""
+        return getattr(self[name], "paper", "")
+
+
+def parse_spec(spec: Spec, kind: str) -> tuple[str, dict[str, Any]]:
+    """Split ``"name"`` or ``{"name": …, arguments}`` into the name and its arguments.
+
+    Example:
+        >>> parse_spec({"name": "temperature", "temperature": 2.0}, "sampler")
+        ('temperature', {'temperature': 2.0})
+    """
+    if isinstance(spec, str):
+        return spec, {}
+    arguments = dict(spec)
+    name = arguments.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"{kind}: expected a name or {{name: …, arguments}}, found {dict(spec)!r}")
+    return name, arguments
+
+
+heads = Registry("head", "nlp_mtl.heads")
+sharings = Registry("sharing", "nlp_mtl.sharing")
+samplers = Registry("sampler", "nlp_mtl.samplers")
+balancers = Registry("balancer", "nlp_mtl.balancers")
+metrics = Registry("metric", "nlp_mtl.metrics")
+preparations = Registry("preparation", "nlp_mtl.preparations")
+
+ALL: tuple[Registry, ...] = (heads, sharings, samplers, balancers, metrics, preparations)
