@@ -82,6 +82,23 @@ def question_lines(rows: Dataset, column: str = "line") -> Dataset:
     return _rewrite(rows, change)
 
 
+@registry.preparations.register("split_words")
+def split_words(rows: Dataset, columns: list[str]) -> Dataset:
+    """Make lists of words out of text; rows whose lists differ in length are left out.
+
+    Columns that hold lists already are kept, and columns that are not there are passed over.
+    """
+    there = [column for column in columns if column in rows.column_names]
+
+    def change(row: dict[str, Any]) -> dict[str, Any] | None:
+        words = {column: row[column].split() if isinstance(row[column], str) else row[column] or [] for column in there}
+        if len({len(value) for value in words.values()}) > 1:
+            return None
+        return {**row, **words}
+
+    return _rewrite(rows, change)
+
+
 _SMS_CSV = re.compile(r'^\d+,([01]),"?(.*?)"?$')
 _SMS_TSV = re.compile(r'^(ham|spam)\t(.*?)"?$')
 
@@ -96,7 +113,7 @@ def sms_lines(rows: Dataset, column: str = "line") -> Dataset:
     def change(row: dict[str, Any]) -> dict[str, Any] | None:
         line = row[column]
         if match := _SMS_TSV.match(line):
-            return {"text": match[2].strip(), "label": match[1]}
+            return {"text": match[2].replace('""', '"').strip(), "label": match[1]}
         if match := _SMS_CSV.match(line):
             return {"text": match[2].replace('""', '"').strip(), "label": "spam" if match[1] == "1" else "ham"}
         return None

@@ -38,7 +38,7 @@ def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split,
         DataError: a file that can't be read, a split or column that isn't there, a split without rows.
     """
     found = _raw_splits(task, data_root)
-    chosen = {split: rows for split, rows in _choose_splits(task, found).items()}
+    chosen = _choose_splits(task, found)
     for spec in task.prepare:
         name, arguments = registry.parse_spec(spec, "preparation")
         prepare = registry.preparations[name]
@@ -54,12 +54,28 @@ def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split,
     return chosen
 
 
+def identity(task: Task, *, data_root: str | Path | None = None) -> str:
+    """A short text that changes when the rows of a task may have changed: files by size and time, data sets by version."""
+    spec = task.dataset
+    if spec.path in LOCAL_FORMATS:
+        files = [file for group in _resolve_files(task, spec).values() for file in group]
+        found: list[Any] = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        if spec.package:
+            found = [packages.package_table().packages[spec.package].sha256]
+    else:
+        found = [(split, rows._fingerprint) for split, rows in _raw_splits(task, data_root).items()]
+    said = task.model_dump(mode="json", include={"dataset", "splits", "prepare", "rows", "inputs"})
+    return hashlib.sha256(json.dumps([found, said], sort_keys=True).encode()).hexdigest()[:24]
+
+
 def _choose_splits(task: Task, found: Mapping[str, Dataset]) -> dict[Split, Dataset]:
     chosen: dict[Split, Dataset] = {}
     for split in SPLITS:
         wanted = task.splits.get(split, split)
         if not isinstance(wanted, str):
             continue
+        if wanted == "validation" and wanted not in found and "dev" in found and split not in task.splits:
+            wanted = "dev"
         if wanted in found:
             chosen[split] = found[wanted]
         elif split in task.splits:
@@ -131,17 +147,22 @@ def _hub_dataset(task: Task, spec: DatasetSpec, data_root: str | Path | None) ->
     if root is None:
         tried.append("local mirror: no --data-root given, NLP_MTL_DATA_ROOT not set")
     else:
-        folder = Path(root).expanduser() / spec.path
-        if folder.is_dir():
+        for folder in (Path(root).expanduser() / name for name in (spec.path, *spec.mirrors)):
+            if not folder.is_dir():
+                tried.append(f"local mirror: {folder} is not there")
+                continue
+            configs = sorted(part.name for part in folder.iterdir() if part.is_dir())
+            if spec.name is not None and configs and spec.name not in configs:
+                tried.append(f"local mirror: {folder} has no {spec.name!r}, it has {', '.join(configs)}")
+                continue
             with quiet_datasets():
-                return _opened(task, lambda: load_dataset(str(folder), spec.name))
-        tried.append(f"local mirror: {folder} is not there")
+                return _opened(task, lambda folder=folder: load_dataset(str(folder), spec.name))
     with quiet_datasets(offline=True):
         try:
             return load_dataset(spec.path, spec.name, revision=spec.revision)
         except (OSError, ValueError) as error:
             tried.append(f"datasets cache: {_short(error)}")
-    reachable, why = _hub_reachable()
+    reachable, why = hub_reachable()
     if not reachable:
         tried.append(f"Hub: {why}")
     else:
@@ -278,7 +299,7 @@ def _read_conll(
 
 
 @lru_cache(maxsize=1)
-def _hub_reachable() -> tuple[bool, str]:
+def hub_reachable() -> tuple[bool, str]:
     """One quick request, so that a machine without the Hub learns it in a second and not after minutes of retries."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session

@@ -28,9 +28,10 @@ class DatasetSpec(_Strict):
     """Where a task's rows come from.
 
     Attributes:
-        path: a Hub id (``nyu-mll/glue``), or a local format: csv, json, parquet, text (column ``text``), conll.
+        path: a Hub id (``nyu-mll/glue``), or a local format: csv, json, parquet, text (column ``line``), conll.
         name: the configuration (``cola``).
         revision: branch, tag or commit on the Hub.
+        mirrors: other folders of a data root that hold the same data set.
         data_files: for a local format, the file or files, by split or not; relative to the task file, then to the
             working folder; with `package`, relative to the package.
         package: name of a package of ``task_registry/packages.yaml`` that carries the files.
@@ -40,6 +41,7 @@ class DatasetSpec(_Strict):
     path: str
     name: str | None = None
     revision: str | None = None
+    mirrors: list[str] = Field(default_factory=list)
     data_files: str | list[str] | dict[str, str | list[str]] | None = None
     package: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)

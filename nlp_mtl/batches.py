@@ -1,0 +1,158 @@
+"""From tokenized rows to mixed batches."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nlp_mtl.data import PoolRows
+from nlp_mtl.heads.base import Head, PlacedRow
+
+_TOKENS = ("input_ids", "token_type_ids")
+RowRef = tuple[int, int, int]  # pool, row, how often the row has been shown before (−1: not training)
+
+
+class MixedRows(torch.utils.data.Dataset[RowRef]):
+    """The rows of some pools, addressed by :data:`RowRef`; reading them is left to the collator."""
+
+    def __init__(self, pools: Sequence[PoolRows]):
+        self.pools = list(pools)
+
+    def __len__(self) -> int:
+        return sum(len(pool) for pool in self.pools)
+
+    def __getitem__(self, ref: RowRef) -> RowRef:
+        return ref
+
+
+class Collator:
+    """Rows to a mixed batch: each row once, unpadded, sorted by length, with every task's labels.
+
+    Args:
+        pools: the pools that row references count in.
+        heads: task → head.
+        seed: of what heads change at random (masked LM).
+        training: leave out tasks that can't learn from a row because it has no label of theirs.
+
+    Returns (when called with row references):
+        ``input_ids`` [tokens] (and `token_type_ids`), ``lengths`` [sequences], ``targets`` {task: {…}}, and ``owners``
+        {task: [rows]}, which of the references each of the task's rows is. Without any row, one token that no task
+        reads: a process may have no rows in a step, but takes part in it.
+    """
+
+    def __init__(
+        self, pools: Sequence[PoolRows], heads: Mapping[str, Head], *, seed: int = 0, training: bool = False
+    ):
+        self.pools, self.heads, self.seed, self.training = list(pools), dict(heads), seed, training
+
+    def __call__(self, refs: Sequence[RowRef]) -> dict[str, Any]:
+        """Collate; see the class."""
+        rows = [self._read(ref) for ref in refs]
+        readers = [
+            [task for task in self.pools[ref[0]].tasks if not self.training or self._can_learn(task, row)]
+            for ref, row in zip(refs, rows, strict=True)
+        ]
+        return collate(rows, readers, self.heads)
+
+    def _can_learn(self, task: str, row: Mapping[str, Any]) -> bool:
+        return not self.heads[task].needs_labels or row.get(f"labels:{task}") is not None
+
+    def _read(self, ref: RowRef) -> dict[str, Any]:
+        number, row, visit = ref
+        pool = self.pools[number]
+        columns = pool.row(row)
+        seed = (self.seed, zlib.crc32(pool.key.encode()), row, visit + 1)
+        for task in pool.tasks:
+            columns["input_ids"], notes = self.heads[task].corrupt(columns["input_ids"], columns, seed)
+            columns.update(notes)
+        return columns
+
+
+def collate(
+    rows: Sequence[Mapping[str, Any]], tasks: Sequence[Sequence[str]], heads: Mapping[str, Head]
+) -> dict[str, Any]:
+    """A mixed batch of rows, each with the tasks that read it; see :class:`Collator`.
+
+    Args:
+        rows: number columns: token columns, `lengths`, and ``labels:<task>`` where there are labels.
+            Rows of other inputs have ``stacked`` {name: array} instead of tokens, with the same shapes in all rows.
+        tasks: for each row the tasks that read it.
+        heads: task → head.
+    """
+    if not rows:
+        return {"input_ids": torch.zeros(1, dtype=torch.long), "lengths": torch.ones(1, dtype=torch.long), "targets": {}}
+    batch: dict[str, Any] = {}
+    texts = [number for number, row in enumerate(rows) if "stacked" not in row]
+    placed: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    if texts:
+        placed.update(zip(texts, _pack([rows[number] for number in texts], batch), strict=True))
+    others = [number for number in range(len(rows)) if number not in placed]
+    if others:
+        names = rows[others[0]]["stacked"]
+        batch["stacked"] = {
+            name: torch.from_numpy(np.stack([np.asarray(rows[number]["stacked"][name]) for number in others])) for name in names
+        }
+        placed.update({number: (np.array([i]), np.array([0])) for i, number in enumerate(others)})
+    members: dict[str, list[PlacedRow]] = {}
+    owners: dict[str, list[int]] = {}
+    for number, (row, readers) in enumerate(zip(rows, tasks, strict=True)):
+        for task in readers:
+            members.setdefault(task, []).append(PlacedRow(row, row.get(f"labels:{task}"), *placed[number]))
+            owners.setdefault(task, []).append(number)
+    batch["targets"] = {task: heads[task].collate(part) for task, part in members.items()}
+    batch["owners"] = {task: torch.tensor(numbers) for task, numbers in owners.items()}
+    return batch
+
+
+def _pack(rows: Sequence[Mapping[str, Any]], batch: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Put the rows' sequences into the batch, shortest first; gives each row its sequences' numbers and first tokens."""
+    counts = [len(row["lengths"]) for row in rows]
+    lengths = np.concatenate([np.asarray(row["lengths"]) for row in rows])
+    order = np.argsort(lengths, kind="stable")
+    number = np.empty_like(order)
+    number[order] = np.arange(len(order))
+    starts = np.concatenate([[0], np.cumsum(lengths[order])])[:-1]
+    batch["lengths"] = torch.from_numpy(lengths[order]).long()
+    for name in _TOKENS:
+        if name in rows[0]:
+            parts = [part for row in rows for part in np.split(np.asarray(row[name]), np.cumsum(row["lengths"])[:-1])]
+            batch[name] = torch.from_numpy(np.concatenate([parts[i] for i in order])).long()
+    first = np.concatenate([[0], np.cumsum(counts)])
+    own = [number[first[i] : first[i + 1]] for i in range(len(rows))]
+    return [(sequences, starts[sequences]) for sequences in own]
+
+
+def length_sorted(pools: Sequence[PoolRows], *, rows: int, tokens: int = 2048) -> Iterator[list[RowRef]]:
+    """Row references of some pools in batches of similar length, for evaluation.
+
+    Args:
+        rows: at least so many rows per batch,
+        tokens: or, if that is more, as many as have so many tokens.
+    """
+    lengths = np.concatenate([pool.tokens for pool in pools])
+    owner = np.repeat(np.arange(len(pools)), [len(pool) for pool in pools])
+    row = np.concatenate([np.arange(len(pool)) for pool in pools])
+    batch: list[RowRef] = []
+    held = 0
+    for i in np.argsort(-lengths, kind="stable"):
+        batch.append((int(owner[i]), int(row[i]), -1))
+        held += int(lengths[i])
+        if len(batch) >= rows and held >= tokens:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def to_device(batch: Any, device: torch.device | str) -> Any:
+    """Tensors of a nested batch moved to `device`."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    return batch

@@ -1,0 +1,248 @@
+"""The run folder: what is written, atomically, and how it is read back.
+
+::
+
+    nlp_mtl.json                                   format version, base, task specs, strategies, library versions
+    config.json, model.safetensors                 full fine-tuning: the encoder as AutoModel saves it
+    adapter_config.json, adapter_model.safetensors LoRA: as PeftModel saves it
+    heads.safetensors                              "rte.classifier.weight": task + the vanilla key
+    sharing.safetensors                            only if the sharing has parameters of its own
+    tokenizer files, README.md
+    complete.json                                  sizes and sha256 of all files, written last: without it, damaged
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nlp_mtl.errors import RunFolderError
+from nlp_mtl.heads.vanilla import tied_keys
+from nlp_mtl.packing import base_of
+from nlp_mtl.sharing import Sharing
+
+logger = logging.getLogger("nlp_mtl")
+
+FORMAT = 1
+SPEC, COMPLETE, HEADS, SHARING = "nlp_mtl.json", "complete.json", "heads.safetensors", "sharing.safetensors"
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+# --------------------------------------------------------------------------------------------------------- atomic writes
+
+
+@contextmanager
+def replacing(folder: str | Path) -> Iterator[Path]:
+    """Write a folder beside its place and move it there when everything is written and on disk.
+
+    Whatever fails, be it a full disk or a kill, leaves the place as it was.
+    """
+    folder = Path(folder)
+    work = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        yield work
+        seal(work)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    commit(work, folder)
+
+
+def commit(work: Path, folder: Path) -> None:
+    """Move a sealed folder to its place; one that is already there is removed last."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(work, folder)
+    _sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def seal(folder: str | Path) -> None:
+    """Write ``complete.json``: sizes and sha256 of all files, each flushed to disk first."""
+    folder = Path(folder)
+    files = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.name != COMPLETE:
+            files[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": _digest(file, flush=True)}
+    write_text(folder / COMPLETE, json.dumps({"files": files}, indent=1))
+
+
+def write_text(file: str | Path, text: str) -> None:
+    """Write a text file so that it is either the old one or the new one, never half of it."""
+    file = Path(file)
+    work = file.with_name(f".{file.name}.writing")
+    with work.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(work, file)
+
+
+def damage(folder: str | Path) -> str | None:
+    """What is wrong with a sealed folder, or None if every file is as it was written."""
+    folder = Path(folder)
+    try:
+        files = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))["files"]
+    except FileNotFoundError:
+        return f"{COMPLETE} is missing: the write was cut off"
+    except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
+        return f"{COMPLETE} can't be read"
+    for name, known in files.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != known["bytes"] or _digest(file) != known["sha256"]:
+            return f"{name} is not as it was written"
+    return None
+
+
+def checkpoints(run: str | Path) -> list[Path]:
+    """The checkpoint folders of a run, oldest first."""
+    found = [(int(match[1]), part) for part in Path(run).glob("checkpoint-*") if (match := _CHECKPOINT.fullmatch(part.name))]
+    return [part for _, part in sorted(found)]
+
+
+def last_good_checkpoint(run: str | Path) -> Path | None:
+    """The newest checkpoint that is whole; damaged ones are passed over with a warning."""
+    for folder in reversed(checkpoints(run)):
+        wrong = damage(folder)
+        if wrong is None:
+            return folder
+        logger.warning("%s is damaged (%s); it is skipped", folder, wrong)
+    return None
+
+
+def _digest(file: Path, *, flush: bool = False) -> str:
+    total = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 22):
+            total.update(chunk)
+        if flush:
+            os.fsync(stream.fileno())
+    return total.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# ------------------------------------------------------------------------------------------------------- weights and specs
+
+
+def save_weights(
+    folder: Path, sharing: Sharing, modules: Mapping[str, nn.Module], *, state: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write encoder or adapter, heads, and what the sharing has of its own.
+
+    Args:
+        folder: an existing folder.
+        sharing: the sharing.
+        modules: head key → the head's module.
+        state: the whole model's state dict, where it had to be gathered (FSDP); names begin with ``sharing.encoder.``
+            and ``modules_.<head key>.``.
+    """
+    encoder = sharing.encoder
+    own = None if state is None else _part(state, "sharing.encoder.")
+    keep = base_of(encoder).config._attn_implementation
+    encoder.save_pretrained(folder, **({} if own is None else {"state_dict": own}))
+    base_of(encoder).config._attn_implementation = keep
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's own card; the run writes one
+    tensors = {}
+    for key, module in modules.items():
+        part = dict(module.state_dict()) if state is None else _part(state, f"modules_.{key}.")
+        left_out = tied_keys(module)
+        tensors.update({f"{key}.{name}": value for name, value in part.items() if name not in left_out})
+    save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, folder / HEADS)
+    more = sharing.own_state()
+    if more:
+        save_file({name: value.detach().cpu().contiguous() for name, value in more.items()}, folder / SHARING)
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.Module]) -> None:
+    """Read weights that :func:`save_weights` wrote into an existing model of the same shape.
+
+    Raises:
+        RunFolderError: weights of another model: names or shapes differ; nothing is loaded then.
+    """
+    folder, encoder = Path(folder), sharing.encoder
+    adapter = folder / "adapter_model.safetensors"
+    if hasattr(encoder, "peft_config") != adapter.is_file():
+        ours, theirs = ("LoRA", "full fine-tuning") if hasattr(encoder, "peft_config") else ("full fine-tuning", "LoRA")
+        raise RunFolderError(f"{folder}: is a run with {theirs}, this model is set up for {ours}")
+    heads = load_file(folder / HEADS)
+    wrong = []
+    for key, module in modules.items():
+        expected = {name for name in module.state_dict() if name not in tied_keys(module)}
+        found = _part(heads, f"{key}.")
+        wrong += [f"{key}.{name}: missing" for name in sorted(expected - set(found))]
+        wrong += [f"{key}.{name}: not ours" for name in sorted(set(found) - expected)]
+        shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+        wrong += [
+            f"{key}.{name}: {tuple(value.shape)}, expected {shapes[name]}"
+            for name, value in found.items()
+            if name in shapes and tuple(value.shape) != shapes[name]
+        ]
+    if wrong:
+        raise RunFolderError(f"{folder}: heads of another model: " + "; ".join(wrong[:6]))
+    if adapter.is_file():
+        from peft import set_peft_model_state_dict
+
+        result = set_peft_model_state_dict(encoder, load_file(adapter))
+        if result.unexpected_keys:
+            raise RunFolderError(f"{folder}: an adapter of another model ({result.unexpected_keys[0]} is unknown here)")
+    else:
+        _load_encoder(folder, base_of(encoder))
+    for key, module in modules.items():
+        module.load_state_dict(_part(heads, f"{key}."), strict=False)
+
+
+def _load_encoder(folder: Path, base: nn.Module) -> None:
+    files = sorted(folder.glob("model*.safetensors"))
+    state = {name: value for file in files for name, value in load_file(file).items()}
+    expected = base.state_dict()
+    wrong = [n for n, v in state.items() if n not in expected or expected[n].shape != v.shape]
+    wrong += [name for name in expected if name not in state and not name.endswith("position_ids")]
+    if wrong:
+        raise RunFolderError(f"{folder}: the encoder of another model ({wrong[0]} differs)")
+    base.load_state_dict(state, strict=False)
+
+
+def read_spec(folder: str | Path) -> dict[str, Any]:
+    """What ``nlp_mtl.json`` says.
+
+    Raises:
+        RunFolderError: not a run folder, or written by a newer format.
+    """
+    file = Path(folder) / SPEC
+    try:
+        spec = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunFolderError(f"{folder}: not a run folder ({SPEC} is missing)") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{file}: damaged ({error})") from None
+    if not isinstance(spec, dict) or spec.get("format", FORMAT + 1) > FORMAT:
+        raise RunFolderError(f"{file}: written by a newer version (format {spec.get('format')}); update nlp_mtl")
+    return spec

@@ -1,0 +1,20 @@
+"""Heads: one class per kind of task, built from `AutoModelFor…` minus its encoder."""
+
+from nlp_mtl.heads.base import Head, PlacedRow
+from nlp_mtl.heads.masked_lm import MaskedLM
+from nlp_mtl.heads.multiple_choice import MultipleChoice
+from nlp_mtl.heads.question_answering import QuestionAnswering
+from nlp_mtl.heads.sequence_classification import MultiLabel, Regression, SequenceClassification
+from nlp_mtl.heads.token_classification import TokenClassification
+
+__all__ = [
+    "Head",
+    "MaskedLM",
+    "MultiLabel",
+    "MultipleChoice",
+    "PlacedRow",
+    "QuestionAnswering",
+    "Regression",
+    "SequenceClassification",
+    "TokenClassification",
+]

@@ -1,0 +1,275 @@
+"""Heads that give one answer per text or pair: classes, numbers, several labels at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nlp_mtl.errors import ConfigError, DataError
+from nlp_mtl.heads.base import Where, Columns, Head, class_numbers, complain
+from nlp_mtl.packing import Packed
+from nlp_mtl.registry import heads
+from nlp_mtl.tasks import Task
+
+Pooling = Literal["family", "mean", "cls", "last"]
+
+
+class PooledHead(Head):
+    """Base of heads that read one vector per sequence.
+
+    Args:
+        task: the task.
+        pooling: ``family``, as the vanilla class does it (first token for encoders, last for decoders, with its own
+            pooler if it has one), which can be exported; ``mean`` of the tokens, ``cls`` (first) or ``last`` token,
+            straight into the classifier.
+        pooler: for families with a pooler inside the encoder (BERT, ALBERT): ``shared`` by all tasks, or ``own``.
+    """
+
+    def __init__(self, task: Task, pooling: Pooling = "family", pooler: Literal["shared", "own"] = "shared"):
+        super().__init__(task)
+        if pooling not in ("family", "mean", "cls", "last"):
+            raise ConfigError(f"task {task.name!r}: `pooling` is family, mean, cls or last, found {pooling!r}")
+        if pooler not in ("shared", "own"):
+            raise ConfigError(f"task {task.name!r}: `pooler` is shared or own, found {pooler!r}")
+        self.pooling, self._pooler = pooling, pooler
+        if pooling != "family":
+            self.exportable = False
+            self.why_not = f"`pooling: {pooling}` is not what the vanilla class computes"
+
+    def pooler(self) -> str:
+        """The encoder's pooler for the family's own pooling, else none."""
+        return self._pooler if self.pooling == "family" else "none"
+
+    def pooled(self, module: nn.Module, packed: Packed, sequences: Tensor) -> Tensor:
+        """[…, 1, hidden]: the vectors of the given sequences, as sequences of one token."""
+        way = self.pooling if self.pooling != "family" else family_pooling(module)
+        read = {"cls": packed.firsts, "last": packed.lasts, "mean": packed.means}[way]
+        return read(sequences).unsqueeze(-2)
+
+    def logits_of(self, module: nn.Module, states: Tensor) -> Tensor:
+        """Run the vanilla class on sequences of one token [rows, 1, hidden]."""
+        ids = torch.zeros(states.shape[:-1], dtype=torch.long, device=states.device)
+        return module(input_ids=ids, inputs_embeds=states).logits
+
+    def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
+        """[rows, labels]."""
+        return self.logits_of(module, self.pooled(module, packed, target["sequences"]))
+
+
+def family_pooling(module: nn.Module) -> str:
+    """What the vanilla class reads of a sequence: mean (ModernBERT can), last (decoders) or cls."""
+    own = getattr(module, "family_pooling", None)
+    if own is not None:
+        return str(own)
+    if getattr(module.config, "classifier_pooling", "cls") == "mean":
+        return "mean"
+    return "last" if hasattr(module, "score") else "cls"
+
+
+@heads.register("sequence_classification")
+class SequenceClassification(PooledHead):
+    """One class per text or pair."""
+
+    auto_class = "AutoModelForSequenceClassification"
+    default_metrics = ("accuracy",)
+
+    def label_names(self, rows: Any, column: str) -> list[str] | None:
+        """Names of a ClassLabel column, or the sorted distinct values."""
+        feature = rows.features[column]
+        if getattr(feature, "names", None):
+            return list(feature.names)
+        return sorted({str(value) for value in rows[column] if value is not None and value != -1})
+
+    def encode_labels(self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where) -> list[Any]:
+        """Class numbers; see :func:`nlp_mtl.heads.base.class_numbers`."""
+        if self.labels is None:
+            raise DataError(f"{where}: the task has no labels")
+        if self.task.labels is None and not names and values and not isinstance(values[0], str):
+            values = [None if value is None or value == -1 else str(value) for value in values]
+        return class_numbers(values, names, self.labels, where)
+
+    def config_changes(self) -> dict[str, Any]:
+        """Labels and the problem type."""
+        return {**super().config_changes(), "problem_type": "single_label_classification"}
+
+    def loss(self, logits: Tensor, target: Mapping[str, Tensor]) -> Tensor:
+        """Sum of cross entropies over rows."""
+        return functional.cross_entropy(logits.float(), target["labels"], reduction="sum")
+
+    def predict(self, logits: Tensor, target: Mapping[str, Tensor]) -> list[np.ndarray]:
+        """Per row the logits [labels]."""
+        return list(logits.detach().float().cpu().numpy())
+
+    def decode(self, predictions: Sequence[Any], rows: Any) -> list[int]:
+        """Class numbers."""
+        return [int(np.argmax(prediction)) for prediction in predictions]
+
+    def answer(self, prediction: np.ndarray, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The label's name, its probability, and those of all labels."""
+        scores = _softmax(prediction)
+        best, names = int(scores.argmax()), self.labels or []
+        every = {name: round(float(score), 6) for name, score in zip(names, scores, strict=True)}
+        return {"label": names[best], "score": every[names[best]], "scores": every}
+
+    def trivial(self, train_labels: Sequence[Any], train_rows: Any, labels: Sequence[Any], rows: Any) -> list[int]:
+        """The most frequent class of the training rows."""
+        return [_most_frequent(train_labels)] * len(labels)
+
+
+@heads.register("regression")
+class Regression(PooledHead):
+    """One number per text or pair (squared error)."""
+
+    auto_class = "AutoModelForSequenceClassification"
+    default_metrics = ("pearson", "spearman")
+    label_type = "float32"
+
+    def encode_labels(self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where) -> list[Any]:
+        """Floats; None and NaN mean "no label", and so does −1 in a column that holds nothing else."""
+        numbers: list[float | None] = []
+        mistakes = []
+        for row, value in enumerate(values):
+            try:
+                number = None if value is None else float(value)
+            except (TypeError, ValueError):
+                mistakes.append((row, f"target {value!r} is not a number"))
+                number = None
+            numbers.append(None if number is None or np.isnan(number) else number)
+        complain(where, mistakes)
+        if numbers and all(number == -1 for number in numbers):
+            return [None] * len(numbers)
+        return numbers
+
+    def config_changes(self) -> dict[str, Any]:
+        """One output."""
+        return {"num_labels": 1, "id2label": {0: self.task.name}, "label2id": {self.task.name: 0}, "problem_type": "regression"}
+
+    def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
+        """[rows]."""
+        return super().forward(module, packed, target).squeeze(-1)
+
+    def loss(self, logits: Tensor, target: Mapping[str, Tensor]) -> Tensor:
+        """Sum of squared errors over rows."""
+        return functional.mse_loss(logits.float(), target["labels"].float(), reduction="sum")
+
+    def predict(self, logits: Tensor, target: Mapping[str, Tensor]) -> list[float]:
+        """Per row the number."""
+        return logits.detach().float().cpu().tolist()
+
+    def decode(self, predictions: Sequence[Any], rows: Any) -> list[float]:
+        """The numbers themselves."""
+        return [float(prediction) for prediction in predictions]
+
+    def answer(self, prediction: float, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The number."""
+        return {"value": round(float(prediction), 6)}
+
+    def trivial(self, train_labels: Sequence[Any], train_rows: Any, labels: Sequence[Any], rows: Any) -> list[float]:
+        """The mean of the training targets."""
+        known = [label for label in train_labels if label is not None]
+        return [float(np.mean(known)) if known else 0.0] * len(labels)
+
+
+@heads.register("multi_label")
+class MultiLabel(PooledHead):
+    """Any number of labels per text or pair, each decided on its own.
+
+    Args:
+        task: the task; the target column holds lists of names, lists of numbers, or lists of 0 and 1 for all labels.
+        threshold: probability from which a label is given.
+        pooling, pooler: see :class:`PooledHead`.
+    """
+
+    auto_class = "AutoModelForSequenceClassification"
+    default_metrics = ("f1_micro", "f1_macro")
+    label_type = "float32"
+    label_is_list = True
+
+    def __init__(
+        self,
+        task: Task,
+        threshold: float = 0.5,
+        pooling: Pooling = "family",
+        pooler: Literal["shared", "own"] = "shared",
+    ):
+        super().__init__(task, pooling, pooler)
+        if not 0 < threshold < 1:
+            raise ConfigError(f"task {task.name!r}: `threshold` is between 0 and 1, found {threshold}")
+        self.threshold = threshold
+
+    def label_names(self, rows: Any, column: str) -> list[str] | None:
+        """Names of a list of ClassLabels, or the sorted distinct values."""
+        feature = getattr(rows.features[column], "feature", None)
+        if getattr(feature, "names", None):
+            return list(feature.names)
+        return sorted({str(value) for values in rows[column] for value in (values or [])})
+
+    def encode_labels(self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where) -> list[Any]:
+        """Lists of 0.0 and 1.0, one per label."""
+        if self.labels is None:
+            raise DataError(f"{where}: the task has no labels")
+        count = len(self.labels)
+        indicators = all(
+            v is None or (len(v) == count and all(x in (0, 1) and not isinstance(x, str) for x in v)) for v in values
+        )
+        encoded: list[list[float] | None] = []
+        for row, value in enumerate(values):
+            if value is None:
+                encoded.append(None)
+            elif indicators:
+                encoded.append([float(x) for x in value])
+            else:
+                numbers = class_numbers(list(value), names, self.labels, where, rows=[row] * len(value))
+                encoded.append([float(number in numbers) for number in range(count)])
+        return encoded
+
+    def config_changes(self) -> dict[str, Any]:
+        """Labels and the problem type."""
+        return {**super().config_changes(), "problem_type": "multi_label_classification"}
+
+    def loss(self, logits: Tensor, target: Mapping[str, Tensor]) -> Tensor:
+        """Sum over rows of the mean binary cross entropy over labels."""
+        return functional.binary_cross_entropy_with_logits(
+            logits.float(), target["labels"].float(), reduction="none"
+        ).mean(-1).sum()
+
+    def predict(self, logits: Tensor, target: Mapping[str, Tensor]) -> list[np.ndarray]:
+        """Per row the logits [labels]."""
+        return list(logits.detach().float().cpu().numpy())
+
+    def decode(self, predictions: Sequence[Any], rows: Any) -> list[list[int]]:
+        """Lists of 0 and 1, one per label."""
+        edge = float(np.log(self.threshold / (1 - self.threshold)))
+        return [[int(x >= edge) for x in prediction] for prediction in predictions]
+
+    def references(self, labels: Sequence[Any], rows: Any) -> list[Any]:
+        """Lists of 0 and 1, one per label."""
+        return [[int(x) for x in label] for label in labels]
+
+    def answer(self, prediction: np.ndarray, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The names given, and every label's probability."""
+        scores = 1 / (1 + np.exp(-prediction))
+        every = {name: round(float(score), 6) for name, score in zip(self.labels or [], scores, strict=True)}
+        return {"labels": [name for name, score in every.items() if score >= self.threshold], "scores": every}
+
+    def trivial(self, train_labels: Sequence[Any], train_rows: Any, labels: Sequence[Any], rows: Any) -> list[Any]:
+        """Every label that more than half of the training rows have."""
+        known = [label for label in train_labels if label is not None]
+        often = (np.mean(known, axis=0) > 0.5).astype(int).tolist() if known else [0] * len(self.labels or [])
+        return [often] * len(labels)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponent = np.exp(logits - logits.max())
+    return exponent / exponent.sum()
+
+
+def _most_frequent(labels: Sequence[Any]) -> Any:
+    counted = Counter(label for label in labels if label is not None)
+    return counted.most_common(1)[0][0] if counted else 0

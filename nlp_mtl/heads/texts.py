@@ -1,0 +1,90 @@
+"""From text columns to token ids: single texts and pairs, strings and lists of words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nlp_mtl.errors import DataError
+from nlp_mtl.heads.base import complain
+
+
+def tokenize_texts(
+    rows: Mapping[str, Sequence[Any]], inputs: Sequence[str], tokenizer: Any, max_length: int, where: Where
+) -> dict[str, list[Any]]:
+    """Token ids of one text or a pair per row.
+
+    Args:
+        rows: the columns, each [rows], of strings, or of lists of words (one input only).
+        inputs: one or two column names.
+        tokenizer: a fast tokenizer.
+        max_length: at most so many tokens; the longer text of a pair is cut first.
+        where: task and split, for messages.
+
+    Returns:
+        The columns of :meth:`Head.tokenize`, `token_type_ids` if the tokenizer makes them, and for lists of words
+        `word_positions` [rows]: the place of each word's first piece, −1 if it was cut.
+
+    Raises:
+        DataError: texts that are None or not text, rows with no text at all; names the rows.
+    """
+    if len(inputs) > 2:
+        raise DataError(f"{where}: `inputs` names {len(inputs)} columns; a text or a pair is read, so name 1 or 2")
+    columns = [list(rows[name]) for name in inputs]
+    words = bool(columns[0]) and any(isinstance(value, (list, tuple)) for value in columns[0])
+    check_texts(columns, inputs, words, where)
+    if words and len(inputs) == 2:
+        raise DataError(f"{where}: lists of words are read alone; `inputs` names a pair")
+    encoded = tokenizer(*columns, truncation=True, max_length=max_length, is_split_into_words=words, verbose=False)
+    encodings = encoded.encodings
+    out: dict[str, list[Any]] = {
+        "input_ids": encoded["input_ids"],
+        "lengths": [[len(ids)] for ids in encoded["input_ids"]],
+        "truncated": [bool(encoding.overflowing) for encoding in encodings],
+        "source": list(range(len(encodings))),
+    }
+    if "token_type_ids" in encoded:
+        out["token_type_ids"] = encoded["token_type_ids"]
+    if words:
+        out["word_positions"] = [
+            word_starts(encoding.word_ids, len(value)) for encoding, value in zip(encodings, columns[0], strict=True)
+        ]
+    return out
+
+
+def word_starts(word_ids: Sequence[int | None], count: int) -> list[int]:
+    """The place of the first piece of each of `count` words, −1 where a word has none.
+
+    Example:
+        >>> word_starts([None, 0, 1, 1, None], 3)
+        [1, 2, -1]
+    """
+    starts = [-1] * count
+    for place in range(len(word_ids) - 1, -1, -1):
+        word = word_ids[place]
+        if word is not None:
+            starts[word] = place
+    return starts
+
+
+def check_texts(columns: Sequence[Sequence[Any]], names: Sequence[str], words: bool, where: Where) -> None:
+    """Refuse rows whose texts can't be read.
+
+    Raises:
+        DataError: a text that is None or not text, a word that is not text, or a row with no text at all.
+    """
+    mistakes = []
+    for row, values in enumerate(zip(*columns, strict=True)):
+        bad = False
+        for name, value in zip(names, values, strict=True):
+            if words:
+                wrong = not isinstance(value, (list, tuple)) or any(not isinstance(word, str) for word in value)
+            else:
+                wrong = not isinstance(value, str)
+            if wrong:
+                kind = "a list of words" if words else "text"
+                mistakes.append((row, f"column {name!r} is not {kind}, found {str(value)[:40]!r}"))
+                bad = True
+        if not bad and not any((any(w.strip() for w in v) if words else v.strip()) for v in values):
+            mistakes.append((row, f"{' and '.join(repr(n) for n in names)} hold no text"))
+    complain(where, mistakes)

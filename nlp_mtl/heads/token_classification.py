@@ -1,0 +1,220 @@
+"""Token classification: one tag per word (named entities, parts of speech, slots)."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nlp_mtl.errors import ConfigError, DataError
+from nlp_mtl.heads.base import Where, Columns, Head, PlacedRow, class_numbers, complain
+from nlp_mtl.heads.spans import Scheme, iob2_labels, spans_of, to_iob2
+from nlp_mtl.packing import Packed
+from nlp_mtl.registry import heads
+from nlp_mtl.tasks import Task
+
+
+@heads.register("token_classification")
+class TokenClassification(Head):
+    """One tag per word, read at the word's first piece.
+
+    Words that were cut by `max_length` are tagged O (or the first label), and so counted as the task's official score
+    counts them.
+
+    Args:
+        task: the task; its one input holds lists of words, its target lists of tags.
+        scheme: how the data marks spans: ``iob2``; ``iob1`` or ``io``, which are converted; ``none`` for tags that mark
+            no spans (parts of speech), scored by accuracy.
+    """
+
+    auto_class = "AutoModelForTokenClassification"
+    default_metrics = ("span_f1",)
+    label_is_list = True
+
+    def __init__(self, task: Task, scheme: Scheme = "iob2"):
+        super().__init__(task)
+        if scheme not in ("iob2", "iob1", "io", "none"):
+            raise ConfigError(f"task {task.name!r}: `scheme` is iob2, iob1, io or none, found {scheme!r}")
+        if len(task.inputs) != 1:
+            raise ConfigError(f"task {task.name!r}: token classification reads one column of words, found {task.inputs}")
+        self.scheme = scheme
+        self.data_labels = task.labels
+        self.labels = iob2_labels(task.labels, scheme) if task.labels else None
+        if scheme == "none" and task.metrics is None:
+            self.metrics = ["accuracy"]
+
+    def set_labels(self, names: Sequence[str] | None) -> None:
+        """Label names found in the data, brought to IOB2."""
+        if self.labels is None and names is not None:
+            self.data_labels = list(names)
+            self.labels = iob2_labels(names, self.scheme)
+
+    def label_names(self, rows: Any, column: str) -> list[str] | None:
+        """Names of a list of ClassLabels, or the distinct values, O first."""
+        feature = getattr(rows.features[column], "feature", None)
+        if getattr(feature, "names", None):
+            return list(feature.names)
+        found = {str(tag) for tags in rows[column] for tag in (tags or [])}
+        return sorted(found, key=lambda tag: (tag != "O", tag))
+
+    def encode_labels(self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where) -> list[Any]:
+        """Lists of tag numbers, −1 for a word without a tag."""
+        if self.labels is None or self.data_labels is None:
+            raise DataError(f"{where}: the task has no labels")
+        words = rows[self.task.inputs[0]]
+        mistakes = [
+            (row, f"{len(sentence)} words but {len(tags)} tags")
+            for row, (sentence, tags) in enumerate(zip(words, values, strict=True))
+            if tags is not None and isinstance(sentence, (list, tuple)) and len(sentence) != len(tags)
+        ]
+        complain(where, mistakes)
+        flat = [tag for tags in values for tag in (tags or [])]
+        owners = [row for row, tags in enumerate(values) for _ in (tags or [])]
+        numbers = iter(class_numbers(flat, names, self.data_labels, where, rows=owners))
+        index = {name: number for number, name in enumerate(self.labels)}
+        encoded: list[list[int] | None] = []
+        for tags in values:
+            if tags is None:
+                encoded.append(None)
+                continue
+            own = [next(numbers) for _ in tags]
+            if self.scheme in ("iob2", "none"):
+                encoded.append([-1 if number is None else number for number in own])
+            else:
+                named = to_iob2(["O" if n is None else self.data_labels[n] for n in own], self.scheme)
+                encoded.append([-1 if n is None else index[tag] for n, tag in zip(own, named, strict=True)])
+            if own and all(number is None for number in own):
+                encoded[-1] = None
+        return encoded
+
+    def collate(self, rows: Sequence[PlacedRow]) -> dict[str, Tensor]:
+        """`positions` [words]: the first piece of every word that was read; `counts` [rows]; `labels` [words], −1 if none."""
+        positions, labels, counts = [], [], []
+        for row in rows:
+            places = np.asarray(row.columns["word_positions"])
+            seen = places >= 0
+            positions.append(row.starts[0] + places[seen])
+            counts.append(int(seen.sum()))
+            if row.label is not None:
+                labels.append(np.asarray(row.label)[seen])
+        target = {
+            "positions": torch.from_numpy(np.concatenate(positions)).long(),
+            "counts": torch.tensor(counts),
+        }
+        if len(labels) == len(rows):
+            target["labels"] = torch.from_numpy(np.concatenate(labels)).long()
+        return target
+
+    def units(self, target: Mapping[str, Tensor]) -> int:
+        """Tagged words."""
+        return int((target["labels"] >= 0).sum()) if "labels" in target else 0
+
+    def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
+        """[words, labels]."""
+        states = packed.hidden[target["positions"]][None]
+        ids = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
+        return module(input_ids=ids, inputs_embeds=states).logits[0]
+
+    def loss(self, logits: Tensor, target: Mapping[str, Tensor]) -> Tensor:
+        """Sum of cross entropies over tagged words."""
+        return functional.cross_entropy(logits.float(), target["labels"], ignore_index=-1, reduction="sum")
+
+    def predict(self, logits: Tensor, target: Mapping[str, Tensor]) -> list[np.ndarray]:
+        """Per row [words read, 2]: the tag's number and its probability."""
+        best = logits.detach().float().softmax(-1).max(-1)
+        both = torch.stack([best.indices.float(), best.values], -1).cpu()
+        return [part.numpy() for part in both.split(target["counts"].tolist())]
+
+    def tags(self, prediction: np.ndarray, positions: Sequence[int]) -> list[str]:
+        """The tag of every word; words that were cut get O, or the first label."""
+        names = self.labels or []
+        default = "O" if "O" in names else names[0]
+        found = iter(prediction[:, 0].astype(int))
+        return [names[next(found)] if place >= 0 else default for place in positions]
+
+    def decode(self, predictions: Sequence[Any], rows: Any) -> list[list[str]]:
+        """Tags of every word; words whose reference is missing are left out in both."""
+        return [self.tags(p, places) for p, places in zip(predictions, rows["word_positions"], strict=True)]
+
+    def references(self, labels: Sequence[Any], rows: Any) -> list[list[str]]:
+        """Tag names of every word."""
+        names = self.labels or []
+        return [[names[number] if number >= 0 else "" for number in tags] for tags in labels]
+
+    def score(self, decoded: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+        """The metrics over words that have a reference."""
+        pairs = [
+            [(d, r) for d, r in zip(tags, gold, strict=True) if r != ""] for tags, gold in zip(decoded, references, strict=True)
+        ]
+        return super().score([[d for d, _ in row] for row in pairs], [[r for _, r in row] for row in pairs])
+
+    def answer(self, prediction: np.ndarray, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Entities with offsets (characters of a text, words of a list), or every word's tag if tags mark no spans."""
+        tags = self.tags(prediction, row["word_positions"])
+        text, places, words = row.get("text"), row.get("word_spans"), row.get("words")
+        texts = [text[a:b] for a, b in places] if text is not None and places is not None else list(words or [])
+        if self.scheme == "none":
+            return {"tags": [{"word": word, "tag": tag} for word, tag in zip(texts, tags, strict=True)]}
+        sure = iter(prediction[:, 1].tolist())
+        scores = [next(sure) if place >= 0 else 0.0 for place in row["word_positions"]]
+        entities = []
+        for kind, first, after in spans_of(tags):
+            if text is not None and places is not None:
+                start, end = places[first][0], places[after - 1][1]
+                shown = text[start:end]
+            else:
+                start, end, shown = first, after, " ".join(texts[first:after])
+            score = round(float(np.mean(scores[first:after])), 6)
+            entities.append({"type": kind, "text": shown, "start": start, "end": end, "score": score})
+        return {"entities": entities}
+
+    def trivial(self, train_labels: Sequence[Any], train_rows: Any, labels: Sequence[Any], rows: Any) -> list[Any]:
+        """Each word's, or for spans each entity's, most frequent tag in the training rows, looked up word for word."""
+        column = self.task.inputs[0]
+        train = [
+            (words, tags)
+            for words, tags in zip(train_rows[column], self.references([t or [] for t in train_labels], None), strict=True)
+            if tags
+        ]
+        if self.scheme == "none":
+            return _lookup_words(train, rows[column])
+        return _lookup_spans(train, rows[column])
+
+
+def _lookup_words(train: Sequence[tuple[Sequence[str], Sequence[str]]], sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+    seen: dict[str, Counter[str]] = defaultdict(Counter)
+    every: Counter[str] = Counter()
+    for words, tags in train:
+        for word, tag in zip(words, tags, strict=True):
+            seen[word][tag] += 1
+            every[tag] += 1
+    usual = every.most_common(1)[0][0] if every else "O"
+    return [[seen[word].most_common(1)[0][0] if word in seen else usual for word in words] for words in sentences]
+
+
+def _lookup_spans(train: Sequence[tuple[Sequence[str], Sequence[str]]], sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Mark every stretch of words that was an entity in training, longest first."""
+    lexicon: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    for words, tags in train:
+        for kind, first, after in spans_of(tags):
+            lexicon[tuple(words[first:after])][kind] += 1
+    longest = max((len(entry) for entry in lexicon), default=0)
+    tagged = []
+    for words in sentences:
+        tags, place = ["O"] * len(words), 0
+        while place < len(words):
+            for length in range(min(longest, len(words) - place), 0, -1):
+                found = lexicon.get(tuple(words[place : place + length]))
+                if found:
+                    kind = found.most_common(1)[0][0]
+                    tags[place : place + length] = [f"B-{kind}", *[f"I-{kind}"] * (length - 1)]
+                    place += length - 1
+                    break
+            place += 1
+        tagged.append(tags)
+    return tagged

@@ -1,0 +1,167 @@
+"""A vanilla `AutoModelFor…` whose encoder is replaced by a stand-in that hands back given hidden states.
+
+So every head computes exactly what the family's own class computes, and can be exported back to it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
+
+from nlp_mtl.errors import UnsupportedError
+from nlp_mtl.packing import base_of
+
+
+class StandIn(nn.Module):
+    """Stands where the encoder was: hands back `inputs_embeds` as the last hidden state.
+
+    Args:
+        encoder: the real encoder, whose pooler (if it has one) is used; it is not registered as a part.
+        pooler: ``"shared"``, the encoder's own pooler; ``"own"``, a copy that this head trains for itself; ``"none"``,
+            the hidden state as it is.
+    """
+
+    def __init__(self, encoder: nn.Module, pooler: str = "shared"):
+        super().__init__()
+        self._pool: Callable[[Tensor], Tensor] | None = None
+        if pooler == "none":
+            self._pool = lambda hidden: hidden[:, 0]
+        elif getattr(base_of(encoder), "pooler", None) is not None:
+            if pooler == "own":
+                self.pooler = copy.deepcopy(base_of(encoder).pooler)
+            self._pool = lambda hidden: _pooled(base_of(encoder), self if pooler == "own" else base_of(encoder), hidden)
+
+    def forward(self, *unused: Any, inputs_embeds: Tensor, **ignored: Any) -> Any:
+        """Give back hidden states [rows, length, hidden], and their pooled form [rows, hidden]."""
+        pooled = self._pool(inputs_embeds) if self._pool is not None else None
+        return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=inputs_embeds, pooler_output=pooled)
+
+
+def _pooled(base: nn.Module, owner: nn.Module, hidden: Tensor) -> Tensor:
+    """What the family's encoder gives as its pooled output; ALBERT's pooler is a bare linear layer."""
+    activation = getattr(base, "pooler_activation", None)
+    return owner.pooler(hidden) if activation is None else activation(owner.pooler(hidden[:, 0]))
+
+
+def has_class(auto_class: str, encoder: nn.Module) -> bool:
+    """Whether the encoder's family has such a class, e.g. GPT-2 has no `AutoModelForMultipleChoice`."""
+    return type(base_of(encoder).config) in getattr(transformers, auto_class)._model_mapping
+
+
+def build(
+    auto_class: str,
+    encoder: nn.Module,
+    changes: Mapping[str, Any],
+    *,
+    source: str | Path | None = None,
+    pooler: str = "shared",
+    name: str = "",
+    seed: int = 0,
+) -> PreTrainedModel:
+    """The family's own class without its encoder.
+
+    Args:
+        auto_class: e.g. ``"AutoModelForTokenClassification"``.
+        encoder: the shared encoder; gives the config, the pooler and tied embeddings.
+        changes: what the config needs for this task (`num_labels`, `id2label`, …).
+        source: folder of the pretrained checkpoint; if it has weights for this class beyond the encoder (a masked-LM
+            head, say), they are loaded.
+        pooler: see :class:`StandIn`.
+        name, seed: fix the first weights of this head, whatever other heads are built.
+
+    Raises:
+        UnsupportedError: the family has no such class.
+    """
+    base = base_of(encoder)
+    if not has_class(auto_class, encoder):
+        raise UnsupportedError(f"the family {base.config.model_type!r} has no {auto_class}")
+    config = copy.deepcopy(base.config)
+    for key, value in changes.items():
+        setattr(config, key, value)
+    config._attn_implementation = "eager"
+    with torch.device("meta"):
+        module = getattr(transformers, auto_class).from_config(config)
+    prefix = module.base_model_prefix
+    setattr(module, prefix, StandIn(encoder, pooler))
+    module.to_empty(device="cpu") if pooler != "own" else _materialise(module, prefix)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed * 1_000_003 + zlib.crc32(name.encode()))
+        own = [p for n, p in module.named_parameters() if not n.startswith(f"{prefix}.")]
+        for parameter in own:
+            parameter.zero_()
+        for part_name, part in module.named_modules():
+            if part is not module and not part_name.startswith(prefix):
+                module._init_weights(part)
+    _load_pretrained(module, auto_class, config, source, prefix)
+    _tie(module, base, prefix)
+    if pooler == "own":
+        getattr(module, prefix).pooler.load_state_dict(base.pooler.state_dict())
+    return module
+
+
+def _materialise(module: PreTrainedModel, prefix: str) -> None:
+    for name, child in module.named_children():
+        if name != prefix:
+            child.to_empty(device="cpu")
+
+
+def _load_pretrained(module: PreTrainedModel, auto_class: str, config: Any, source: Any, prefix: str) -> None:
+    """Weights of the checkpoint that belong to this class and not to the encoder, where shapes agree."""
+    names = _checkpoint_keys(source)
+    beyond = {name for name in names if not name.startswith(f"{prefix}.")}
+    if not beyond or len(beyond) == len(names):  # a bare encoder, saved without its prefix
+        return
+    config = copy.deepcopy(config)
+    loaded = getattr(transformers, auto_class).from_pretrained(
+        source, config=config, ignore_mismatched_sizes=True, dtype=torch.float32, output_loading_info=True
+    )
+    whole, info = loaded
+    missing = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
+    state = {k: v for k, v in whole.state_dict().items() if not k.startswith(f"{prefix}.") and k not in missing}
+    module.load_state_dict(state, strict=False)
+
+
+def _checkpoint_keys(source: str | Path | None) -> set[str]:
+    if source is None:
+        return set()
+    folder = Path(source)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    if (folder / "model.safetensors").is_file():
+        from safetensors import safe_open
+
+        with safe_open(folder / "model.safetensors", framework="pt") as file:
+            return set(file.keys())
+    return set()
+
+
+def _tie(module: PreTrainedModel, base: PreTrainedModel, prefix: str) -> None:
+    """Tie what the vanilla class ties: output embeddings to the shared encoder's, and biases within the head."""
+    if not getattr(module.config, "tie_word_embeddings", False):
+        return
+    for target, source in (module._tied_weights_keys or {}).items():
+        if source.startswith(f"{prefix}."):
+            tied = base.get_parameter(source.removeprefix(f"{prefix}."))
+        else:
+            tied = module.get_parameter(source)
+        owner, _, attribute = target.rpartition(".")
+        setattr(module.get_submodule(owner), attribute, tied)
+
+
+def tied_keys(module: nn.Module) -> set[str]:
+    """Names of the head's weights that are the encoder's and must not be saved a second time."""
+    if not getattr(getattr(module, "config", None), "tie_word_embeddings", False):
+        return set()
+    prefix = f"{module.base_model_prefix}."
+    return {target for target, source in (module._tied_weights_keys or {}).items() if source.startswith(prefix)}

@@ -1,0 +1,154 @@
+"""Metrics of labels: one per row, one per token, or several per row (multi-label)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nlp_mtl.errors import DataError
+from nlp_mtl.metrics.base import as_arrays, as_flat_arrays, metric
+
+
+@metric("accuracy", paper="GLUE: Wang et al., 2018, arXiv:1804.07461")
+def accuracy(predictions: Sequence[Any], references: Sequence[Any], *, labels: Sequence[str] | None = None) -> float:
+    """Share of labels that are right: ``(1/n) Σ [prediction_i = reference_i]``.
+
+    Tags of sentences are counted over all tokens. A multi-label row is right only if all of it is (subset accuracy).
+
+    Range:
+        0 to 1, greater is better.
+
+    References:
+        Used by GLUE (Wang, Singh, Michael, Hill, Levy and Bowman, 2018, arXiv:1804.07461) and SuperGLUE (Wang et al.,
+        2019, arXiv:1905.00537).
+
+    Raises:
+        DataError: predictions and references do not fit each other.
+
+    Example:
+        >>> accuracy([0, 1, 2, 2], [0, 1, 1, 2])
+        0.75
+        >>> accuracy([["DET", "NOUN"], ["VERB"]], [["DET", "VERB"], ["VERB"]])
+        0.6666666666666666
+        >>> accuracy([[1, 0], [1, 1]], [[1, 0], [0, 1]])
+        0.5
+    """
+    predicted, expected = as_arrays(predictions, references)
+    right = predicted == expected
+    return float((right if right.ndim == 1 else right.all(axis=1)).mean())
+
+
+@metric("f1", paper="van Rijsbergen, Information Retrieval, 1979")
+def f1(predictions: Sequence[Any], references: Sequence[Any], *, labels: Sequence[str] | None = None) -> float:
+    """F1 of the positive class: ``2·TP / (2·TP + FP + FN)``; 0 if nobody ever says "positive".
+
+    The positive class is the last label: number ``len(labels) - 1``, or 1 where `labels` is not given.
+
+    Range:
+        0 to 1, greater is better.
+
+    References:
+        van Rijsbergen, Information Retrieval, 1979. Official for MRPC and QQP in GLUE (Wang et al., 2018,
+        arXiv:1804.07461).
+
+    Raises:
+        DataError: predictions and references do not fit each other, are multi-label, or are tag names.
+
+    Example:
+        >>> f1([1, 1, 0, 0], [1, 0, 1, 1], labels=["different", "same"])
+        0.4
+    """
+    from sklearn.metrics import f1_score
+
+    predicted, expected = as_flat_arrays("f1", predictions, references)
+    if expected.dtype.kind in "US":
+        raise DataError("metric 'f1' takes label numbers, found tag names; use f1_macro, or span_f1 for IOB2 tags")
+    positive = len(labels) - 1 if labels else 1
+    return float(f1_score(expected == positive, predicted == positive, zero_division=0.0))
+
+
+@metric("f1_macro", paper="Opitz and Burst, 2019, arXiv:1911.03347")
+def f1_macro(predictions: Sequence[Any], references: Sequence[Any], *, labels: Sequence[str] | None = None) -> float:
+    """Mean over classes of the F1 of each class: ``(1/C) Σ_c 2·TP_c / (2·TP_c + FP_c + FN_c)``.
+
+    As in scikit-learn: with one label per row, C counts the classes that occur in predictions or references; with
+    multi-label rows, C counts all columns, and a column without a single 1 adds 0.
+
+    Range:
+        0 to 1, greater is better.
+
+    References:
+        The first of the two formulas told apart by Opitz and Burst, "Macro F1 and Macro F1", 2019, arXiv:1911.03347.
+        Official for much of TweetEval (Barbieri et al., 2020, arXiv:2010.12421) and, beside accuracy, for CB in
+        SuperGLUE (Wang et al., 2019, arXiv:1905.00537).
+
+    Raises:
+        DataError: predictions and references do not fit each other.
+
+    Example:
+        >>> f1_macro([0, 1, 1, 0], [0, 1, 0, 0])            # F1 of class 0 is 4/5, of class 1 is 2/3
+        0.7333333333333334
+        >>> f1_macro([[1, 0], [1, 1]], [[1, 0], [0, 1]])    # 2/3 and 1
+        0.8333333333333333
+    """
+    from sklearn.metrics import f1_score
+
+    predicted, expected = as_arrays(predictions, references)
+    return float(f1_score(expected, predicted, average="macro", zero_division=0.0))
+
+
+@metric("f1_micro", paper="Lewis, Evaluating Text Categorization, 1991")
+def f1_micro(predictions: Sequence[Any], references: Sequence[Any], *, labels: Sequence[str] | None = None) -> float:
+    """F1 of the counts of all classes together: ``2·ΣTP / (2·ΣTP + ΣFP + ΣFN)``.
+
+    With one label per row this is accuracy. With multi-label rows it is 0 if there is no 1 anywhere.
+
+    Range:
+        0 to 1, greater is better.
+
+    References:
+        Lewis, "Evaluating Text Categorization", Speech and Natural Language Workshop, 1991.
+
+    Raises:
+        DataError: predictions and references do not fit each other.
+
+    Example:
+        >>> f1_micro([[1, 0], [1, 1]], [[1, 0], [0, 1]])    # TP 2, FP 1, FN 0
+        0.8
+    """
+    from sklearn.metrics import f1_score
+
+    predicted, expected = as_arrays(predictions, references)
+    return float(f1_score(expected, predicted, average="micro", zero_division=0.0))
+
+
+@metric("matthews_correlation", paper="Matthews, 1975; CoLA: Warstadt et al., 2018, arXiv:1805.12471")
+def matthews_correlation(
+    predictions: Sequence[Any], references: Sequence[Any], *, labels: Sequence[str] | None = None
+) -> float:
+    """Correlation of predicted and true labels: ``(TP·TN - FP·FN) / √((TP+FP)(TP+FN)(TN+FP)(TN+FN))``.
+
+    For more than two classes Gorodkin's R_K, ``cov(P, R) / √(cov(P, P)·cov(R, R))`` of the one-hot labels, which is the
+    same for two. Where either side knows one class only, the formula is 0/0 and the value is 0.
+
+    Range:
+        -1 to 1, greater is better; 0 is what guessing gives.
+
+    References:
+        Matthews, "Comparison of the predicted and observed secondary structure of T4 phage lysozyme", 1975. Gorodkin,
+        "Comparing two K-category assignments by a K-category correlation coefficient", 2004. Official for CoLA
+        (Warstadt, Singh and Bowman, 2018, arXiv:1805.12471).
+
+    Raises:
+        DataError: predictions and references do not fit each other, or are multi-label.
+
+    Example:
+        >>> matthews_correlation([1, 1, 0, 0], [1, 0, 0, 0])    # TP 1, FP 1, TN 2, FN 0: 2 / √12
+        0.5773502691896258
+    """
+    from sklearn.metrics import matthews_corrcoef
+
+    predicted, expected = as_flat_arrays("matthews_correlation", predictions, references)
+    if (predicted == predicted[0]).all() or (expected == expected[0]).all():
+        return 0.0  # scikit-learn says the same, with a warning
+    return float(matthews_corrcoef(expected, predicted))

@@ -1,0 +1,444 @@
+"""The model: a sharing with its encoder, and one head per task."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+
+from nlp_mtl import adapters, bases, checkpoint, registry
+from nlp_mtl.attention import Layout
+from nlp_mtl.data import load_data
+from nlp_mtl.dropout import use_cheap_dropout
+from nlp_mtl.errors import ConfigError, RunFolderError, UnsupportedError
+from nlp_mtl.heads.base import Head
+from nlp_mtl.packing import base_of
+from nlp_mtl.sharing import Sharing
+from nlp_mtl.tasks import Task, load_tasks
+
+logger = logging.getLogger("nlp_mtl")
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets")
+
+
+class MultiTaskModel(nn.Module):
+    """One encoder, many tasks, one call.
+
+    Args:
+        sharing: holds the shared parameters.
+        heads: task → head.
+        modules: head key → the head's module.
+        tokenizer: a fast tokenizer.
+        base: what is recorded of the pretrained model, see :meth:`nlp_mtl.bases.Base.record`.
+        max_length: tokens per sequence, where a task says nothing.
+        strategies: what else is recorded: sharing, lora, freeze.
+
+    Example:
+        >>> from nlp_mtl.testing import tiny_model
+        >>> model = tiny_model(["rte", "conll2003"])
+        >>> sorted(model.modules_)
+        ['conll2003', 'rte']
+    """
+
+    accepts_loss_kwargs = False  # otherwise the Trainer scales the loss by its own count of items
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+
+    def __init__(
+        self,
+        sharing: Sharing,
+        heads: Mapping[str, Head],
+        modules: Mapping[str, nn.Module],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        base: Mapping[str, Any],
+        max_length: int,
+        strategies: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.sharing, self.heads = sharing, dict(heads)
+        self.modules_ = nn.ModuleDict(dict(modules))
+        self.tokenizer, self.base, self.max_length = tokenizer, dict(base), max_length
+        self.strategies = dict(strategies or {})
+
+    # ------------------------------------------------------------------------------------------------------- construction
+
+    @classmethod
+    def from_base(
+        cls,
+        base: str | Path,
+        tasks: Any,
+        *,
+        sharing: registry.Spec = "hard",
+        lora: Any = None,
+        freeze: str | Sequence[str] = (),
+        heads: Mapping[str, Mapping[str, Any]] | None = None,
+        registry_folders: Sequence[str | Path] = (),
+        data_root: str | Path | None = None,
+        max_length: int | None = None,
+        seed: int = 0,
+    ) -> MultiTaskModel:
+        """A model from a pretrained encoder and tasks.
+
+        Args:
+            base: a folder, a packaged model's name, or a Hub id.
+            tasks: names, tags, paths or :class:`Task` objects; see :func:`nlp_mtl.tasks.load_tasks`.
+            sharing: which parameters tasks share.
+            lora: a `peft.LoraConfig` or a mapping of its fields; None for full fine-tuning.
+            freeze: patterns of encoder parameters to keep as they are; ``"*"`` for all.
+            heads: more arguments for heads, by task, tag or ``"*"``, e.g. ``{"stsb": {"pooling": "mean"}}``.
+            registry_folders: more folders with task files.
+            data_root: where data sets are looked for first (for label names that tasks leave out).
+            max_length: tokens per sequence; default the encoder's own limit, at most 512.
+            seed: of the heads' first weights; each head's depend on this and its task only.
+
+        Raises:
+            ConfigError, NotFoundError, UnsupportedError: with the way out.
+        """
+        chosen = load_tasks(tasks, registry=registry_folders)
+        made = make_heads(chosen, heads)
+        if lora is not None and freeze:
+            raise ConfigError("freeze: a LoRA freezes the encoder already; leave out `freeze` or `lora`")
+        found = bases.find_base(base)
+        tokenizer, encoder = _load(found.folder)
+        length = _length(max_length, tokenizer, encoder)
+        unnamed = {name: head for name, head in made.items() if head.labels is None and _wants_labels(head)}
+        if unnamed:
+            load_data(unnamed, tokenizer, max_length=length, data_root=data_root)
+        model = cls.assemble(
+            encoder, tokenizer, made, sharing=sharing, lora=lora, freeze=freeze, source=found.folder, seed=seed,
+            base=found.record(), max_length=length,
+        )
+        logger.info("%s", model.sharing.log)
+        return model
+
+    @classmethod
+    def assemble(
+        cls,
+        encoder: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        heads: Mapping[str, Head],
+        *,
+        sharing: registry.Spec = "hard",
+        lora: Any = None,
+        freeze: str | Sequence[str] = (),
+        source: Path | None = None,
+        seed: int = 0,
+        base: Mapping[str, Any] | None = None,
+        max_length: int = 512,
+    ) -> MultiTaskModel:
+        """A model from an encoder that is loaded already; arguments as for :meth:`from_base`."""
+        _give_pad_token(tokenizer, encoder)
+        use_cheap_dropout(encoder)
+        record = dict(base or {"id": base_of(encoder).config.name_or_path})
+        if lora is not None:
+            config = adapters.lora_config(lora)
+            encoder = adapters.add_lora(base_of(encoder), config)
+            for known in encoder.peft_config.values():
+                known.base_model_name_or_path, known.revision = record["id"], record.get("revision")
+        if freeze:
+            adapters.freeze(encoder, freeze)
+        shared = registry.sharings.build(sharing, encoder, list(heads))
+        modules = {}
+        for head in heads.values():
+            module = head.build(encoder, source=source, seed=seed)  # also tells heads of borrowed modules what they are
+            if head.task.head_key == head.task.name:
+                modules[head.task.name] = module
+        strategies = {"sharing": sharing, "lora": lora is not None, "freeze": [freeze] if isinstance(freeze, str) else list(freeze)}
+        return cls(shared, heads, modules, tokenizer, base=record, max_length=max_length, strategies=strategies)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, base: str | Path | None = None, trainable: bool = False) -> MultiTaskModel:
+        """The model of a run folder or checkpoint.
+
+        Args:
+            folder: a folder that :meth:`save_pretrained` wrote.
+            base: where the pretrained model is, for a LoRA run whose base is not found by its recorded id.
+            trainable: make a LoRA trainable again.
+
+        Raises:
+            RunFolderError: not a run folder, damaged, or weights of another model.
+        """
+        folder = Path(folder)
+        spec = checkpoint.read_spec(folder)
+        if (folder / checkpoint.COMPLETE).is_file() and (wrong := checkpoint.damage(folder)):
+            raise RunFolderError(f"{folder} is damaged: {wrong}")
+        heads = {item["name"]: _head_from(item) for item in spec["tasks"]}
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if (folder / "adapter_config.json").is_file():
+            from peft import PeftModel
+
+            found = bases.find_base(base or spec["base"]["id"], sha256=spec["base"].get("sha256"))
+            _, plain = _load(found.folder)
+            encoder = PeftModel.from_pretrained(plain, folder, is_trainable=trainable)
+            for known in encoder.peft_config.values():
+                known.base_model_name_or_path = spec["base"]["id"]
+        else:
+            encoder = _load_encoder(folder)
+        model = cls.assemble(
+            encoder, tokenizer, heads, sharing=spec["strategies"]["sharing"], base=spec["base"], max_length=spec["max_length"]
+        )
+        model.strategies = spec["strategies"]
+        checkpoint.load_weights(folder, model.sharing, model.modules_)
+        if not hasattr(encoder, "peft_config") and spec["strategies"]["freeze"]:
+            adapters.freeze(encoder, spec["strategies"]["freeze"])
+        return model.eval()
+
+    def spec(self) -> dict[str, Any]:
+        """What ``nlp_mtl.json`` records of this model."""
+        tasks = []
+        for head in self.heads.values():
+            said = head.task.model_dump(mode="json", exclude_unset=True)
+            labels = getattr(head, "data_labels", None) or head.labels
+            tasks.append({**said, **({"labels": labels} if labels else {}), "head": head.spec})
+        return {
+            "format": checkpoint.FORMAT,
+            "base": self.base,
+            "tasks": tasks,
+            "strategies": self.strategies,
+            "max_length": self.max_length,
+            "libraries": {"nlp-mtl": version("nlp-mtl"), **{name: version(name) for name in LIBRARIES}, "python": platform.python_version()},
+        }
+
+    def save_pretrained(self, folder: str | Path, *, state: Mapping[str, Tensor] | None = None, more: Mapping[str, Any] | None = None) -> None:
+        """Write weights, tokenizer, spec and a card into `folder`; see :mod:`nlp_mtl.checkpoint`.
+
+        Args:
+            state: the gathered state dict, under FSDP.
+            more: further entries for the spec (balancer, sampler).
+        """
+        import json
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        spec = self.spec()
+        spec["strategies"] = {**spec["strategies"], **(more or {})}
+        checkpoint.save_weights(folder, self.sharing, self.modules_, state=state)
+        self.tokenizer.save_pretrained(folder)
+        (folder / "README.md").write_text(_card(spec), encoding="utf-8")
+        checkpoint.write_text(folder / checkpoint.SPEC, json.dumps(spec, indent=1, ensure_ascii=False))
+
+    # ------------------------------------------------------------------------------------------------------------- forward
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks' names, in order."""
+        return list(self.heads)
+
+    @property
+    def config(self) -> Any:
+        """The encoder's config."""
+        return base_of(self.sharing.encoder).config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        return list(base_of(self.sharing.encoder)._no_split_modules or [])
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the model has."""
+        left_out = set()
+        if exclude_embeddings:
+            left_out = {id(p) for m in self.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+        wanted = {id(p): p for p in self.parameters() if id(p) not in left_out and (p.requires_grad or not only_trainable)}
+        return sum(p.numel() for p in wanted.values())
+
+    def activation_checkpointing_enable(self, **settings: Any) -> None:
+        """Recompute activations in the backward pass; `settings` as `transformers` takes them."""
+        base_of(self.sharing.encoder).activation_checkpointing_enable(**settings)
+
+    def module_of(self, task: str) -> nn.Module:
+        """The module that computes a task's logits; tasks may share one."""
+        return self.modules_[self.heads[task].task.head_key]
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        lengths: Tensor | None = None,
+        targets: Mapping[str, Mapping[str, Tensor]] | None = None,
+        token_type_ids: Tensor | None = None,
+        stacked: Mapping[str, Tensor] | None = None,
+        owners: Mapping[str, Tensor] | None = None,
+        weights: Mapping[str, float] | None = None,
+        units: Mapping[str, float] | None = None,
+        return_logits: bool = True,
+    ) -> dict[str, Any]:
+        """One mixed batch through the encoder, once, and through the heads.
+
+        Args:
+            input_ids: [tokens], all sequences one after the other, without padding.
+            lengths: [sequences].
+            targets: task → where its rows are and what their labels are; see :meth:`Head.collate`.
+            token_type_ids: [tokens].
+            stacked: inputs of another kind, each [rows, …].
+            owners: which row of the batch each of a task's rows is; not used here.
+            weights: task → weight of its loss; default 1 each.
+            units: task → what its summed loss is divided by: the count over all processes and micro-batches of the
+                step; default the count in this batch. A task that is counted but has no rows here takes part with 0.
+            return_logits: leave them out to save memory in training.
+
+        Returns:
+            ``loss``, the weighted sum; ``losses`` {task: its part of the mean loss, detached}; ``logits`` {task: …}.
+        """
+        targets = targets or {}
+        inputs: dict[str, Tensor] = dict(stacked or {})
+        if input_ids is not None:
+            inputs["input_ids"] = input_ids
+        if token_type_ids is not None:
+            inputs["token_type_ids"] = token_type_ids
+        layout = Layout(lengths.tolist() if lengths is not None else [], self.device)
+        packed = self.sharing.encode(inputs, layout, list(targets) or self.tasks[:1])
+        total: Tensor | None = None
+        losses, logits = {}, {}
+        for task, target in targets.items():
+            head = self.heads[task]
+            scores = head.forward(self.module_of(task), packed[task], target)
+            if return_logits:
+                logits[task] = scores
+            count = units[task] if units is not None else head.units(target)
+            if "labels" in target and count:
+                loss = head.loss(scores, target) / count
+                weighted = loss if weights is None else loss * weights[task]
+                total = weighted if total is None else total + weighted
+                losses[task] = loss.detach()
+        if total is None:
+            total = next(iter(packed.values())).hidden.sum() * 0.0
+        for task in self.tasks:
+            if units is not None and units.get(task) and task not in targets:
+                total = total + self._nothing_from(task)
+        return {"loss": total, "losses": losses, "logits": logits}
+
+    def _nothing_from(self, task: str) -> Tensor:
+        """0, but through every parameter of the head, so that all processes reduce the same gradients."""
+        parts = list(self.module_of(task).parameters())
+        pooler = getattr(base_of(self.sharing.encoder), "pooler", None)
+        if isinstance(pooler, nn.Module):
+            parts += list(pooler.parameters())
+        return sum((p.sum() for p in parts if p.requires_grad), torch.zeros((), device=self.device)) * 0.0
+
+
+def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Head]:
+    """One head per task, with arguments from its file and from `more` (by task, tag or ``"*"``).
+
+    Raises:
+        ConfigError: unknown heads or arguments, of all tasks at once.
+    """
+    mistakes, made = [], {}
+    known = {"*", *(task.name for task in tasks), *(tag for task in tasks for tag in task.tags)}
+    for key in more or {}:
+        if key not in known:
+            mistakes.append(f"heads: {key!r} is no task or tag of this run (or '*')")
+    for task in tasks:
+        name, arguments = registry.parse_spec(task.head, "head")
+        for key, given in (more or {}).items():
+            if key == "*" or key == task.name or key in task.tags:
+                takes = registry.heads.check_arguments(name, given, given=1) if name in registry.heads else []
+                if not (key == "*" and takes):  # what is said for all goes to the heads that take it
+                    arguments.update(given)
+        spec = {"name": name, **arguments}
+        try:
+            head = registry.heads.build(spec, task)
+        except ConfigError as error:
+            mistakes += [f"task {task.name!r}: {mistake}" for mistake in error.mistakes]
+            continue
+        head.spec = spec
+        mistakes += [f"task {task.name!r}: {m}" for m in _unknown_metrics(head)]
+        made[task.name] = head
+    if mistakes:
+        raise ConfigError(mistakes)
+    return made
+
+
+def _unknown_metrics(head: Head) -> list[str]:
+    from nlp_mtl.errors import UnknownNameError
+
+    mistakes = []
+    for name in head.metrics:
+        if not name.startswith("evaluate:") and name not in registry.metrics:
+            mistakes += UnknownNameError("metric", name, registry.metrics.names()).mistakes
+    return mistakes
+
+
+def _wants_labels(head: Head) -> bool:
+    return type(head).label_names is not Head.label_names
+
+
+def _head_from(item: Mapping[str, Any]) -> Head:
+    task = Task(**item)
+    head = registry.heads.build(task.head, task)
+    head.spec = item["head"]
+    return head
+
+
+def _load(folder: Path) -> tuple[PreTrainedTokenizerBase, nn.Module]:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.is_fast:
+        raise UnsupportedError(f"{folder.name}: its tokenizer is not a fast one, which word and character offsets need")
+    return tokenizer, _load_encoder(folder)
+
+
+def _load_encoder(folder: Path) -> nn.Module:
+    from transformers import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # its report on heads that are left out says nothing here
+    bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()
+    if getattr(encoder.config, "is_encoder_decoder", False):
+        raise UnsupportedError(f"{encoder.config.model_type}: encoder–decoder models are not supported yet; use an encoder or decoder")
+    return encoder
+
+
+def _length(wanted: int | None, tokenizer: PreTrainedTokenizerBase, encoder: nn.Module) -> int:
+    positions = getattr(base_of(encoder).config, "max_position_embeddings", None) or 512
+    limit = min(positions - (2 if positions in (514,) else 0), tokenizer.model_max_length)
+    if wanted is not None and not 4 <= wanted <= limit:
+        raise ConfigError(f"max_length: from 4 to {limit} for this encoder, found {wanted}")
+    return wanted or min(512, limit)
+
+
+def _give_pad_token(tokenizer: PreTrainedTokenizerBase, encoder: nn.Module) -> None:
+    """Decoders come without one; nothing here pads, but an exported model does."""
+    config = base_of(encoder).config
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if getattr(config, "pad_token_id", None) is None and tokenizer.pad_token_id is not None:
+        config.pad_token_id = tokenizer.pad_token_id
+
+
+def _card(spec: Mapping[str, Any]) -> str:
+    base, lora = spec["base"]["id"], spec["strategies"].get("lora")
+    names = [task["name"] for task in spec["tasks"]]
+    kind = "adapter" if lora else "encoder"
+    head = ["---", "library_name: " + ("peft" if lora else "transformers"), f"base_model: {base}", "tags: [nlp-mtl, multi-task]", "---"]
+    lines = [
+        *head,
+        "",
+        f"# One {kind} for {len(names)} tasks",
+        "",
+        f"Trained with nlp_mtl on {', '.join(names)}, from `{base}`.",
+        "",
+        "```python",
+        "import nlp_mtl as mtl",
+        'model = mtl.MultiTaskModel.from_pretrained("this/folder")',
+        'mtl.predict(model, "A text.")',
+        "```",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,58 @@
+"""The contract of every sharing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from nlp_mtl.attention import Layout
+from nlp_mtl.packing import Packed
+
+
+class Sharing(nn.Module):
+    """Base of all sharings: holds the shared parameters and encodes mixed batches.
+
+    Args:
+        encoder: a `transformers` base model, or a PeftModel around one.
+        tasks: the tasks' names.
+    """
+
+    paper: ClassVar[str] = ""
+    encoder: nn.Module
+    log: str = ""
+
+    def __init__(self, encoder: nn.Module, tasks: Sequence[str]):
+        super().__init__()
+        self.encoder, self.tasks = encoder, list(tasks)
+
+    def encode(self, inputs: Mapping[str, Tensor], layout: Layout, tasks: Sequence[str]) -> Mapping[str, Packed]:
+        """Packed hidden states for each task.
+
+        Args:
+            inputs: what the encoder takes; `input_ids` and its like are [tokens], other inputs [rows, …].
+            layout: where the sequences are.
+            tasks: the tasks that want hidden states.
+
+        Returns:
+            For each task, the hidden states of all sequences (those it does not read are of no meaning to it).
+        """
+        raise NotImplementedError
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        """Trainable parameters that more than one task uses."""
+        raise NotImplementedError
+
+    def own_state(self) -> dict[str, Tensor]:
+        """Parameters that are neither the encoder's nor an adapter's; they are saved in ``sharing.safetensors``."""
+        return {}
+
+    def collapse(self, task: str) -> PreTrainedModel:
+        """The ordinary encoder that `task` uses.
+
+        Raises:
+            UnsupportedError: there is none, with the reason; then the task can't leave as a vanilla folder.
+        """
+        raise NotImplementedError

@@ -1,0 +1,190 @@
+"""Tiny models made in code, and the check of a task from YAML to loss, for tests and for ``nlp-mtl tasks check``.
+
+Nothing here needs a network, a download or data.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoModel, PreTrainedTokenizerFast
+
+from nlp_mtl import batches
+from nlp_mtl.errors import ConfigError, DataError, NlpMtlError
+from nlp_mtl.heads.base import Head, Where
+from nlp_mtl.model import MultiTaskModel, make_heads
+from nlp_mtl.tasks import Task, load_tasks
+
+WORDS = "the a an is it was on in at to of and not no yes good bad cat dog house city rain sun red blue old new".split()
+DECODERS = ("gpt2", "llama", "qwen2", "mistral", "gpt_neox")
+
+
+def tiny_tokenizer(*, decoder: bool = False) -> PreTrainedTokenizerFast:
+    """A word-piece tokenizer of a few hundred pieces that spells unknown words letter by letter.
+
+    Args:
+        decoder: without [CLS] and [SEP], as tokenizers of GPT models.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = string.ascii_lowercase + string.digits + string.punctuation
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters), *(word for word in WORDS if len(word) > 1)]
+    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    if not decoder:
+        pair = [("[CLS]", 2), ("[SEP]", 3)]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=pair
+        )
+    names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    if decoder:
+        names = {"unk_token": "[UNK]", "eos_token": "[SEP]"}
+    inputs = ["input_ids", "attention_mask"] if decoder else ["input_ids", "token_type_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, model_input_names=inputs, **names)
+
+
+def tiny_encoder(family: str = "bert", *, seed: int = 0, dropout: float = 0.0, **changes: Any) -> nn.Module:
+    """A randomly initialised encoder of two layers, hidden size 32.
+
+    Args:
+        family: bert, roberta, xlm-roberta, electra, distilbert, modernbert, deberta-v2, albert, gpt2, llama, qwen2,
+            mistral, gpt_neox.
+        seed: of the weights.
+        dropout: everywhere the family has dropout.
+        changes: more fields of the config.
+
+    Raises:
+        ConfigError: another family.
+    """
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    few = {**sizes, "num_key_value_heads": 2}
+    ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    modern = {"attention_dropout": dropout, "embedding_dropout": dropout, "mlp_dropout": dropout, "local_attention": 8}
+    table: dict[str, tuple[str, dict[str, Any]]] = {
+        "bert": ("BertConfig", {**sizes, **drop}),
+        "roberta": ("RobertaConfig", {**sizes, **drop, "max_position_embeddings": 514, "pad_token_id": 1}),
+        "xlm-roberta": ("XLMRobertaConfig", {**sizes, **drop, "max_position_embeddings": 514, "pad_token_id": 1}),
+        "electra": ("ElectraConfig", {**sizes, **drop, "embedding_size": 16}),
+        "distilbert": (
+            "DistilBertConfig",
+            {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "dropout": dropout, "attention_dropout": dropout,
+             "seq_classif_dropout": dropout, "qa_dropout": dropout},
+        ),
+        "modernbert": ("ModernBertConfig", {**sizes, **ids, **modern, "classifier_dropout": dropout}),
+        "deberta-v2": (
+            "DebertaV2Config",
+            {**sizes, **drop, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16, "pooler_dropout": dropout},
+        ),
+        "albert": ("AlbertConfig", {**sizes, **drop, "embedding_size": 16, "classifier_dropout_prob": dropout}),
+        "gpt2": (
+            "GPT2Config",
+            {"n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout,
+             "bos_token_id": 3, "eos_token_id": 3},
+        ),
+        "llama": ("LlamaConfig", {**few, "attention_dropout": dropout, "bos_token_id": 3, "eos_token_id": 3}),
+        "qwen2": ("Qwen2Config", {**few, "attention_dropout": dropout}),
+        "mistral": ("MistralConfig", {**few, "attention_dropout": dropout, "sliding_window": 6}),
+        "gpt_neox": ("GPTNeoXConfig", {**sizes, "attention_dropout": dropout, "hidden_dropout": dropout}),
+    }
+    if family not in table:
+        raise ConfigError(f"no tiny encoder of the family {family!r}; known: {', '.join(table)}")
+    name, settings = table[family]
+    config = getattr(transformers, name)(vocab_size=len(tiny_tokenizer()), **{**settings, **changes})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModel.from_config(config).eval()
+
+
+def tiny_model(tasks: Any, family: str = "bert", *, dropout: float = 0.0, seed: int = 0, **settings: Any) -> MultiTaskModel:
+    """A :class:`MultiTaskModel` on a tiny encoder.
+
+    Args:
+        tasks: as for :func:`nlp_mtl.tasks.load_tasks`; each must list its labels.
+        family, dropout, seed: see :func:`tiny_encoder`.
+        settings: sharing, lora, freeze, heads as for :meth:`MultiTaskModel.from_base`.
+    """
+    heads = make_heads(load_tasks(tasks), settings.pop("heads", None))
+    tokenizer = tiny_tokenizer(decoder=family in DECODERS)
+    encoder = tiny_encoder(family, dropout=dropout, seed=seed)
+    return MultiTaskModel.assemble(encoder, tokenizer, heads, seed=seed, base={"id": f"tiny-{family}"}, max_length=128, **settings)
+
+
+def check_task(task: Task) -> list[str]:
+    """Take a task's example rows the whole way: columns, labels, tokens, batch, loss, metrics, on a tiny model.
+
+    Returns:
+        What is wrong, one message each; none if the task works.
+    """
+    try:
+        head = next(iter(make_heads([task.with_(head_of=None)]).values()))
+        rows = _example_columns(task, head)
+        model = _with_head(head, rows)
+        batch = _batch_of(head, rows, model.tokenizer)
+        with torch.no_grad():
+            out = model(**batch)
+        if head.needs_labels and task.target and not torch.isfinite(out["loss"]):
+            return [f"task {task.name!r}: the loss on the example rows is {out['loss'].item()}"]
+        head.predict(out["logits"][task.name], batch["targets"][task.name])
+    except NlpMtlError as error:
+        return getattr(error, "mistakes_in_words", None) or str(error).split("\n")
+    return []
+
+
+def _example_columns(task: Task, head: Head) -> dict[str, list[Any]]:
+    if len(task.examples) < 1:
+        raise DataError(f"task {task.name!r}: `examples` is empty; write a row or two in the shape of the data")
+    columns = [*head.needed_columns(), *([task.target] if task.target else [])]
+    for number, row in enumerate(task.examples):
+        missing = [column for column in columns if column not in row]
+        if missing:
+            raise DataError(f"task {task.name!r}: example {number} lacks the column {', '.join(map(repr, missing))}")
+    return {column: [row[column] for row in task.examples] for column in columns}
+
+
+def _with_head(head: Head, rows: dict[str, list[Any]]) -> MultiTaskModel:
+    if head.labels is None and type(head).label_names is not Head.label_names and head.task.target:
+        values = rows[head.task.target]
+        numbers = [value for value in values if isinstance(value, int)]
+        names = [str(number) for number in range(max(numbers) + 1)] if numbers else sorted({str(v) for v in _flat(values)})
+        head.set_labels(names)
+    encoder = tiny_encoder("bert")
+    return MultiTaskModel.assemble(encoder, tiny_tokenizer(), {head.task.name: head}, base={"id": "tiny"}, max_length=128)
+
+
+def _flat(values: Sequence[Any]) -> list[Any]:
+    return [x for value in values for x in (value if isinstance(value, (list, tuple)) else [value])]
+
+
+def _batch_of(head: Head, rows: dict[str, list[Any]], tokenizer: Any) -> dict[str, Any]:
+    """The mixed batch of some raw rows, without a file or a cache."""
+    name, target = head.task.name, head.task.target
+    where = Where(name, "examples")
+    tokens = head.tokenize(rows, tokenizer, 128, where)
+    count = len(next(iter(rows.values())))
+    values = rows[target] if target else [None] * count
+    names = head.labels if _numbered(values) else None
+    labels = head.place_labels(head.encode_labels(values, getattr(head, "data_labels", None) or names, rows, where), tokens)
+    made = []
+    for number in range(len(tokens["input_ids"])):
+        row = {key: values[number] for key, values in tokens.items()}
+        row["input_ids"], notes = head.corrupt(_array(row["input_ids"]), row, (0, number))
+        made.append({**row, **notes, f"labels:{name}": labels[number]})
+    return batches.collate(made, [[name]] * len(made), {name: head})
+
+
+def _numbered(values: Sequence[Any]) -> bool:
+    return any(isinstance(value, int) for value in _flat(values))
+
+
+def _array(values: Sequence[int]) -> Any:
+    import numpy as np
+
+    return np.asarray(values)

@@ -1,0 +1,248 @@
+"""The task files that come with the package: they parse, are named well, and say what the data says."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from nlp_mtl import registry
+from nlp_mtl.errors import NotFoundError
+from nlp_mtl.sources import load_rows
+from nlp_mtl.tasks import Task, TaskRegistry, builtin_folder, load_tasks
+
+TASKS = TaskRegistry([builtin_folder()])
+ALL = list(TASKS.tasks.values())
+
+SUITES = {
+    "glue": {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "mnli_mm", "qnli", "rte", "wnli", "ax"},
+    "ner": {"conll2003", "wnut_17"},
+    "sentiment": {"sst5", "tweet_emotion", "tweet_irony"},
+    "quickstart": {"quick_stsb", "quick_movies", "quick_tweets", "quick_trec", "quick_sms", "quick_ner"},
+}
+
+# Rows of train, validation and test; where a share is held out, duplicates are dropped.
+MIRRORED = {
+    "cola": (8551, 1043, 1063),
+    "sst2": (67349, 872, 1821),
+    "mrpc": (3668, 408),
+    "stsb": (5749, 1500, 1379),
+    "rte": (2490, 277),
+    "wnli": (635, 71),
+    "cb": (250, 56),
+    "copa": (400, 100),
+    "conll2003": (14041, 3250, 3453),
+    "wnut_17": (3394, 1009, 1287),
+    "ud_english": (12544, 2001, 2077),
+    "sst5": (8544, 1101, 2210),
+    "tweet_emotion": (3257, 374, 1421),
+    "tweet_irony": (2862, 955, 784),
+    "trec": (4821, 560, 500),
+    "trec_fine": (4821, 560, 500),
+    "banking77": (8973, 1030, 3080),
+    "snips_intent": (13084, 700, 700),
+    "snips_slots": (13084, 700, 700),
+}
+PACKAGED = {
+    "quick_stsb": (5749, 1500, 1379),
+    "quick_movies": (8022, 1011, 1008),  # of 10605, 562 are neutral and 2 come twice
+    "quick_tweets": (3371, 407, 422),
+    "quick_trec": (4303, 560, 518),  # of 5452, 71 come twice
+    "quick_sms": (4110, 526, 528),  # of 5574, 410 come twice
+    "quick_ner": (1603, 358, 334),  # of 2394, 99 come twice
+}
+
+
+def data_root() -> Path | None:
+    named = os.environ.get("NLP_MTL_DATA_ROOT")
+    for folder in [Path(named)] if named else [builtin_folder().parent.parent / "shared" / "data"]:
+        if folder.is_dir():
+            return folder
+    return None
+
+
+needs_mirror = pytest.mark.skipif(data_root() is None, reason="real data: no NLP_MTL_DATA_ROOT, no ../shared/data")
+
+
+def mirrored(name: str) -> Task:
+    """The task as the mirror holds it: SNIPS lies there in another form, under a name that is not the Hub's."""
+    task = TASKS.tasks[name]
+    if name.startswith("snips"):
+        return task.with_(dataset={"path": "snips/joint_intent_slot"}, splits={})
+    return task
+
+
+def each(tasks):
+    return pytest.mark.parametrize("task", tasks, ids=lambda task: task.name)
+
+
+def test_every_file_is_a_task_or_a_fragment():
+    files = [file for file in builtin_folder().rglob("*.yaml") if file.name != "packages.yaml"]
+    assert {file for file in files if not file.name.startswith("_")} == {task.file for task in ALL}
+
+
+@each(ALL)
+def test_the_file_has_the_name_of_its_task(task):
+    assert task.file.stem == task.name
+    assert re.fullmatch(r"[a-z][a-z0-9_]*", task.name)
+
+
+@each(ALL)
+def test_it_says_what_it_is(task):
+    assert task.description
+    assert "\n" not in task.description
+    assert task.tags
+    assert all(re.fullmatch(r"[a-z][a-z0-9_]*", tag) for tag in task.tags)
+    assert task.metrics, "the first metric decides the best checkpoint: name it"
+
+
+@each(ALL)
+def test_lines_fit_a_screen_and_name_no_host(task):
+    text = task.file.read_text(encoding="utf-8")
+    assert max(map(len, text.splitlines())) <= 120
+    assert len(text.splitlines()) <= 32
+    assert not re.search(r"https?://|(^|[\s\"'])/\w", text), "no addresses and no paths of one machine"
+
+
+@each(ALL)
+def test_examples_have_the_shape_of_the_prepared_rows(task):
+    assert len(task.examples) >= 2
+    for row in task.examples:
+        for column in (*task.inputs, *_choices(task), *([task.target] if task.target else [])):
+            assert column in row
+        for column in task.inputs:
+            words = row[column] if isinstance(row[column], list) else [row[column]]
+            assert words
+            assert all(isinstance(word, str) and word.strip() for word in words)
+
+
+@each([task for task in ALL if task.target])
+def test_examples_have_valid_targets(task):
+    for row in task.examples:
+        value = row[task.target]
+        if task.head_name == "regression":
+            assert isinstance(value, float)
+        elif task.head_name == "question_answering":
+            for text, start in zip(value["text"], value["answer_start"], strict=True):
+                assert row["context"][start : start + len(text)] == text
+        elif task.head_name == "token_classification":
+            assert len(value) == len(row[task.inputs[0]])
+            assert all(_is_label(task, tag) for tag in value)
+        else:
+            assert _is_label(task, value)
+
+
+@each([task for task in ALL if task.labels])
+def test_examples_show_more_than_one_label(task):
+    shown = [row[task.target] for row in task.examples]
+    if task.head_name == "token_classification":
+        shown = [tag for tags in shown for tag in tags]
+    assert len(set(shown)) > 1
+
+
+@each(ALL)
+def test_preparations_and_metrics_exist(task):
+    for spec in task.prepare:
+        name, arguments = registry.parse_spec(spec, "preparation")
+        assert not registry.preparations.check_arguments(name, arguments, given=1)
+    assert all(metric in registry.metrics for metric in task.metrics)
+
+
+def test_iob2_label_lists_begin_each_type_with_b():
+    for task in ALL:
+        if isinstance(task.head, dict) and task.head.get("scheme") == "iob2" and task.labels:
+            assert task.labels[0] == "O"
+            inside = {label[2:] for label in task.labels if label.startswith("I-")}
+            assert inside <= {label[2:] for label in task.labels if label.startswith("B-")}
+
+
+def test_suites():
+    tags = TASKS.tags()
+    for suite, members in SUITES.items():
+        assert set(tags[suite]) == members
+    assert not set(tags) & set(TASKS.tasks), "a tag with the name of a task could never be reached"
+    assert {task.name for task in load_tasks("glue")} == SUITES["glue"]
+
+
+def test_quickstart_needs_no_hub():
+    quick = [TASKS.tasks[name] for name in SUITES["quickstart"]]
+    assert all(task.dataset.package and task.tags == ["quickstart"] for task in quick)
+
+
+def test_no_suite_holds_tasks_that_share_rows_across_splits():
+    related = ["sst2 sst5 quick_movies", "wnut_17 quick_ner", "stsb quick_stsb", "trec quick_trec"]
+    for suite, members in TASKS.tags().items():
+        for names in related:
+            assert len(set(names.split()) & set(members)) < 2, suite
+
+
+def test_snips_tasks_read_the_same_rows():
+    intent, slots = TASKS.tasks["snips_intent"], TASKS.tasks["snips_slots"]
+    for key in ("dataset", "splits", "inputs", "prepare", "examples"):
+        assert getattr(intent, key) == getattr(slots, key)
+
+
+def test_snips_as_the_hub_holds_it(tmp_path):
+    folder = tmp_path / "bkonkle" / "snips-joint-intent"
+    folder.mkdir(parents=True)
+    rows = [f"play song {number},PlayMusic,O B-music_item O" for number in range(60)]
+    rows.append("one tag too few,PlayMusic,O O O")
+    for split in ("train", "test"):
+        (folder / f"{split}.csv").write_text("\n".join(["input,intent,slots", *rows]) + "\n", encoding="utf-8")
+    (folder / "intent_labels.txt").write_text("PlayMusic\n", encoding="utf-8")
+    for name in ("snips_intent", "snips_slots"):
+        found = load_rows(TASKS.tasks[name], data_root=tmp_path)
+        assert len(found["train"]) + len(found["validation"]) == len(found["test"]) == 60
+        assert found["test"][7] == {
+            "tokens": ["play", "song", "7"],
+            "intent": "PlayMusic",
+            "slots": ["O", "B-music_item", "O"],
+        }
+
+
+@pytest.mark.realdata
+@needs_mirror
+@pytest.mark.parametrize("name", MIRRORED)
+def test_rows_and_labels_of_the_mirror(name):
+    task = mirrored(name)
+    found = load_rows(task, data_root=data_root())
+    assert tuple(len(found[split]) for split in ("train", "validation", "test") if split in found) == MIRRORED[name]
+    for rows in found.values():
+        feature = rows.features[task.target]
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+        if names is not None and task.labels is not None:
+            assert list(names) == task.labels
+    if name == "sst5":  # numbers, and the names in a column of their own
+        pairs = set(zip(found["train"]["label"], found["train"]["label_text"], strict=True))
+        assert [text for _, text in sorted(pairs)] == task.labels
+
+
+@pytest.mark.packages
+@pytest.mark.parametrize("name", PACKAGED)
+def test_rows_of_the_packages(name):
+    task = TASKS.tasks[name]
+    try:
+        found = load_rows(task)
+    except NotFoundError as error:
+        pytest.skip(f"quickstart packages: {str(error).splitlines()[0]}")
+    assert tuple(len(found[split]) for split in ("train", "validation", "test")) == PACKAGED[name]
+    for rows in found.values():
+        for column in task.inputs:
+            assert all(rows[column])
+        if task.labels:
+            values = rows[task.target]
+            tags = [tag for tags in values for tag in tags] if task.head_name == "token_classification" else values
+            assert set(tags) <= set(task.labels)
+
+
+def _choices(task: Task) -> list[str]:
+    choices = task.head.get("choices", []) if isinstance(task.head, dict) else []
+    return [choices] if isinstance(choices, str) else list(choices)
+
+
+def _is_label(task: Task, value: object) -> bool:
+    if isinstance(value, int):
+        return 0 <= value < len(task.labels or range(1000))
+    return task.labels is not None and value in task.labels
