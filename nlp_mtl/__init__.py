@@ -1,0 +1,50 @@
+"""nlp_mtl: fine-tune one pretrained encoder on several NLP tasks at once, and see what it did for each of them.
+
+Importing the package is quick and needs no network: everything below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nlp_mtl.errors import ConfigError, DataError, NlpMtlError, NotFoundError, RunFolderError, UnsupportedError
+    from nlp_mtl.evaluation import Evaluator
+    from nlp_mtl.model import MultiTaskModel
+    from nlp_mtl.prediction import predict
+    from nlp_mtl.run import Run, evaluate, train
+    from nlp_mtl.tasks import Task, load_tasks
+    from nlp_mtl.trainer import MultiTaskTrainer
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "NlpMtlError": "errors",
+    "NotFoundError": "errors",
+    "RunFolderError": "errors",
+    "UnsupportedError": "errors",
+    "Evaluator": "evaluation",
+    "MultiTaskModel": "model",
+    "MultiTaskTrainer": "trainer",
+    "Run": "run",
+    "Task": "tasks",
+    "evaluate": "run",
+    "load_tasks": "tasks",
+    "predict": "prediction",
+    "train": "run",
+}
+
+__all__ = [*sorted(_WHERE), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"nlp_mtl.{_WHERE[name]}"), name)
+    raise AttributeError(f"module 'nlp_mtl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nlp_mtl.data import PoolRows
 from nlp_mtl.heads.base import Head, PlacedRow
+from nlp_mtl.samplers import MixingPlan, Pool
 
 _TOKENS = ("input_ids", "token_type_ids")
 RowRef = tuple[int, int, int]  # pool, row, how often the row has been shown before (−1: not training)
@@ -147,6 +148,57 @@ def length_sorted(pools: Sequence[PoolRows], *, rows: int, tokens: int = 2048) -
             batch, held = [], 0
     if batch:
         yield batch
+
+
+class MixedBatchSampler(torch.utils.data.Sampler[list[RowRef]]):
+    """This process's micro-batches of an epoch, as row references.
+
+    The plan of a step is cut into as many parts as there are processes times micro-batches, so the parts together are
+    the plan whatever their number. The sampler shards by itself: it must not be wrapped by a second sharder.
+
+    Args:
+        plan: which rows each step sees; its pools count in `rows_of`.
+        rows_of: for each pool, the numbers of the rows that the plan counts in.
+        micro_batches: per step and process.
+        process, processes: this process's number, and how many there are.
+    """
+
+    def __init__(
+        self, plan: MixingPlan, rows_of: Sequence[np.ndarray], *, micro_batches: int = 1, process: int = 0, processes: int = 1
+    ):
+        self.plan, self.rows_of = plan, list(rows_of)
+        self.micro_batches, self.process, self.processes = micro_batches, process, processes
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next iteration gives."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.plan.steps * self.micro_batches
+
+    def __iter__(self) -> Iterator[list[RowRef]]:
+        parts = self.micro_batches * self.processes
+        for step in range(self.plan.steps):
+            rows = [(pool, int(self.rows_of[pool][row]), visit) for pool, row, visit in self.plan.rows(self.epoch, step)]
+            for micro in range(self.micro_batches):
+                yield rows[micro * self.processes + self.process :: parts]
+
+
+class MixedLoader(torch.utils.data.DataLoader[Any]):
+    """A `DataLoader` of mixed batches that tells its sampler the epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next iteration gives."""
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+def pools_of(rows: Sequence[PoolRows]) -> list[Pool]:
+    """What a mixing plan needs to know of tokenized pools: how many rows can be learned from, and by which task."""
+    return [
+        Pool(pool.key, pool.tasks, len(pool.trainable), tuple(int(pool.labelled(task).sum()) for task in pool.tasks))
+        for pool in rows
+    ]
 
 
 def to_device(batch: Any, device: torch.device | str) -> Any:

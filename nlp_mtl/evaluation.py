@@ -1,0 +1,194 @@
+"""Evaluation: one pass over all tasks' rows, official metrics per task, and how far each is above a trivial baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from nlp_mtl import metrics
+from nlp_mtl.batches import Collator, length_sorted, to_device
+from nlp_mtl.data import Data, PoolRows
+from nlp_mtl.heads.base import Head
+from nlp_mtl.tasks import Split
+
+
+@dataclass
+class TaskScores:
+    """What evaluation found for one task.
+
+    Attributes:
+        metrics: metric → value; the first decides. Empty for an unlabelled split.
+        trivial: metric → value of the trivial baseline.
+        rows: rows scored.
+        loss: mean loss per unit.
+        better: whether more of the first metric is better.
+        decoded: predictions in the form the metrics take.
+    """
+
+    metrics: dict[str, float]
+    trivial: dict[str, float]
+    rows: int
+    loss: float | None
+    better: bool = True
+    decoded: list[Any] = field(repr=False, default_factory=list)
+
+    @property
+    def first(self) -> str | None:
+        """The metric that decides."""
+        return next(iter(self.metrics), None)
+
+    @property
+    def skill(self) -> float | None:
+        """(score − trivial) / (perfect − trivial) of the first metric: 0 is the baseline, 1 is perfect."""
+        if self.first is None or self.first not in self.trivial:
+            return None
+        score, trivial, perfect = self.metrics[self.first], self.trivial[self.first], 1.0 if self.better else 0.0
+        return 0.0 if trivial == perfect else (score - trivial) / (perfect - trivial)
+
+
+class Evaluator:
+    """Scores all tasks of a model on a split; baselines are computed once.
+
+    Args:
+        data: the tokenized rows.
+        batch_rows: at least so many rows per batch.
+    """
+
+    def __init__(self, data: Data, *, batch_rows: int = 8):
+        self.data, self.batch_rows = data, batch_rows
+        self._trivial: dict[tuple[str, Split], dict[str, float]] = {}
+
+    def evaluate(
+        self,
+        model: torch.nn.Module,
+        split: Split = "validation",
+        *,
+        tasks: Sequence[str] | None = None,
+        process: int = 0,
+        processes: int = 1,
+        gather: Callable[[list[Any]], list[Any]] | None = None,
+        progress: bool = False,
+    ) -> dict[str, TaskScores]:
+        """Scores per task.
+
+        Args:
+            model: a :class:`MultiTaskModel`, wrapped or not, in eval mode.
+            split: the split.
+            tasks: only these.
+            process, processes, gather: this process's number, how many there are, and what joins their lists.
+            progress: show a bar.
+        """
+        pools = [pool for pool in self.data.splits.get(split, []) if tasks is None or set(tasks) & set(pool.tasks)]
+        if not pools:
+            return {}
+        found = self._predict(model, pools, split, process, processes, progress)
+        parts = gather([found]) if gather is not None else [found]
+        scores = {}
+        for number, pool in enumerate(pools):
+            for task in pool.tasks:
+                if tasks is None or task in tasks:
+                    scores[task] = self._score(task, pool, number, split, parts)
+        return {task: scores[task] for task in self.data.heads if task in scores}
+
+    def _predict(
+        self, model: Any, pools: Sequence[PoolRows], split: Split, process: int, processes: int, progress: bool
+    ) -> dict[str, Any]:
+        """This process's share: predictions by task, pool and row, and sums of losses."""
+        collator = Collator(pools, self.data.heads)
+        batches = list(length_sorted(pools, rows=self.batch_rows))
+        share = batches[process::processes]
+        rounds = -(-len(batches) // processes)  # all processes call the model equally often: sharded ones must
+        device = next(model.parameters()).device
+        found: dict[str, Any] = {"rows": {}, "loss": {}}
+        with torch.inference_mode():
+            for turn in tqdm(range(rounds), desc=f"evaluating ({split})", leave=False, disable=not progress):
+                refs = share[turn] if turn < len(share) else batches[-1]
+                batch = collator(refs)
+                out = model(**to_device(batch, device))
+                if turn >= len(share):
+                    continue
+                for task, target in batch["targets"].items():
+                    head: Head = self.data.heads[task]
+                    target = to_device(target, device)
+                    predictions = head.predict(out["logits"][task], target)
+                    owners = batch["owners"][task].tolist()
+                    rows = found["rows"].setdefault(task, {})
+                    rows.update({refs[o][:2]: p for o, p in zip(owners, predictions, strict=True)})
+                    if task in out["losses"]:
+                        units = head.units(target)
+                        total, count = found["loss"].get(task, (0.0, 0))
+                        found["loss"][task] = (total + float(out["losses"][task]) * units, count + units)
+        return found
+
+    def _score(self, task: str, pool: PoolRows, number: int, split: Split, parts: Sequence[Mapping[str, Any]]) -> TaskScores:
+        head = self.data.heads[task]
+        rows = {row: p for part in parts for (owner, row), p in part["rows"].get(task, {}).items() if owner == number}
+        predictions = [rows[row] for row in range(len(pool))]
+        sums = [part["loss"][task] for part in parts if task in part["loss"]]
+        loss = sum(s for s, _ in sums) / sum(c for _, c in sums) if sums else None
+        labelled = np.flatnonzero(pool.labelled(task))
+        if not len(labelled):
+            return TaskScores({}, {}, len(pool), None, decoded=head.decode(predictions, pool.table))
+        table = pool.table if len(labelled) == len(pool) else pool.table.select(labelled)
+        labels = table[f"labels:{task}"][:]
+        decoded = head.decode([predictions[i] for i in labelled], table)
+        references = head.references(labels, table)
+        scored = head.score(decoded, references)
+        if (task, split) not in self._trivial:
+            self._trivial[task, split] = self._baseline(head, task, labels, table, references)
+        better = metrics.greater_is_better(head.metrics[0])
+        return TaskScores(scored, self._trivial[task, split], len(decoded), loss, better, decoded)
+
+    def _baseline(self, head: Head, task: str, labels: Sequence[Any], table: Any, references: Sequence[Any]) -> dict[str, float]:
+        train = self.data.pool_of(task, "train") or self.data.pool_of(head.task.head_key, "train")
+        owner = task if train is not None and task in train.tasks else head.task.head_key
+        if train is None:
+            guessed = head.trivial(labels, table, labels, table)
+        else:
+            guessed = head.trivial(train.table[f"labels:{owner}"][:], train.table, labels, table)
+        return head.score(guessed, references)
+
+
+def flatten(scores: Mapping[str, TaskScores], prefix: str = "eval") -> dict[str, float]:
+    """Scores as the Trainer logs them: ``eval_<task>_<metric>``, ``eval_mean``, ``eval_mean_skill``, ``eval_loss``.
+
+    `mean` is over the tasks' first metrics where more is better; `mean_skill` over (score − trivial) / (1 − trivial).
+    """
+    flat: dict[str, float] = {}
+    first, skills, losses = [], [], []
+    for task, found in scores.items():
+        for metric, value in found.metrics.items():
+            flat[f"{prefix}_{task}_{metric}"] = value
+        if found.loss is not None:
+            flat[f"{prefix}_{task}_loss"] = found.loss
+            losses.append(found.loss)
+        if found.first is None:
+            continue
+        if found.better:
+            first.append(found.metrics[found.first])
+        if found.skill is not None:
+            flat[f"{prefix}_{task}_skill"] = found.skill
+            skills.append(found.skill)
+    for name, values in (("mean", first), ("mean_skill", skills), ("loss", losses)):
+        if values:
+            flat[f"{prefix}_{name}"] = float(np.mean(values))
+    return flat
+
+
+def score_table(scores: Mapping[str, TaskScores]) -> list[dict[str, Any]]:
+    """One row per task: task, metric, score, trivial baseline, rows."""
+    return [
+        {
+            "task": task,
+            "metric": found.first,
+            "score": found.metrics.get(found.first) if found.first else None,
+            "trivial": found.trivial.get(found.first) if found.first else None,
+            "rows": found.rows,
+        }
+        for task, found in scores.items()
+    ]

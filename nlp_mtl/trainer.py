@@ -1,0 +1,505 @@
+"""The trainer: `transformers.Trainer` with mixed batches, per-task losses and metrics, and safe checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import fnmatch
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate.utils import gather_object
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import rotate_checkpoints
+
+from nlp_mtl import checkpoint, registry
+from nlp_mtl.balancers import StepFacts
+from nlp_mtl.batches import Collator, MixedBatchSampler, MixedLoader, MixedRows, pools_of, to_device
+from nlp_mtl.callbacks import RowsSeen, StopSafely
+from nlp_mtl.data import Data, load_data
+from nlp_mtl.errors import ConfigError, DataError, RunFolderError, TrainingError, suggestion
+from nlp_mtl.evaluation import Evaluator, TaskScores, flatten
+from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.samplers import MixingPlan
+from nlp_mtl.tasks import Split
+
+logger = logging.getLogger("nlp_mtl")
+
+Precision = Literal["auto", "args"]
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
+class MultiTaskTrainer(Trainer):
+    """Trains a :class:`MultiTaskModel` on mixed batches.
+
+    Everything else is the Trainer's: schedules, accumulation, clipping, callbacks, loggers, early stopping, DDP, FSDP.
+    ``per_device_train_batch_size`` counts rows over all tasks.
+
+    Args:
+        model: the model; it names the tasks.
+        args: the Trainer's own arguments.
+        balancer: how per-task losses become one update; `name` or ``{name: …, arguments}``.
+        sampler: how many rows of each task a batch holds.
+        data: tokenized rows; by default those of the model's tasks.
+        data_root: where data sets are looked for first.
+        precision: ``auto`` takes bf16 where the CPU or GPU has it and `args` asks for neither bf16 nor fp16; ``args``
+            leaves it to them.
+        learning_rates: other learning rates, by ``heads``, ``encoder`` or a pattern on parameter names, e.g.
+            ``{"heads": 1e-3, "encoder.layer.0.*": 1e-5}``.
+        callbacks: more callbacks.
+        kwargs: what the Trainer takes besides.
+
+    Raises:
+        DataError: rows that can't be used, or no task with training rows.
+        ConfigError: wrong arguments.
+    """
+
+    loss_is_scaled_for_ga = True  # the loss is divided by the counts of the whole step, not of a micro-batch
+
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        args: TrainingArguments | None = None,
+        *,
+        balancer: registry.Spec = "equal",
+        sampler: registry.Spec = "proportional",
+        data: Data | None = None,
+        data_root: str | Path | None = None,
+        precision: Precision = "auto",
+        learning_rates: Mapping[str, float] | None = None,
+        callbacks: Sequence[TrainerCallback] | None = None,
+        **kwargs: Any,
+    ):
+        args = _settings(args or TrainingArguments("runs/run"), precision)
+        self.strategies = {"balancer": balancer, "sampler": sampler, "learning_rates": dict(learning_rates or {})}
+        self.balancer, self.sampler = registry.balancers.build(balancer), registry.samplers.build(sampler)
+        self.learning_rates = dict(learning_rates or {})
+        if data is None:
+            with args.main_process_first(desc="tokenizing"):
+                data = load_data(model.heads, model.tokenizer, max_length=model.max_length, data_root=data_root)
+        self.data = data
+        self._train_pools = [pool for pool in data.splits.get("train", []) if len(pool.trainable)]
+        self.evaluator = Evaluator(data, batch_rows=args.per_device_eval_batch_size)
+        self.tasks = model.tasks
+        pools = pools_of(self._train_pools)
+        sizes = {task: size for pool in pools for task, size in zip(pool.tasks, pool.sizes, strict=True)}
+        self.balancer.setup(self.tasks, [sizes.get(task, 0) for task in self.tasks])
+        self._task_losses = torch.zeros(len(self.tasks), dtype=torch.float64)
+        self._task_steps = torch.zeros(len(self.tasks), dtype=torch.float64)
+        self.scores: dict[str, TaskScores] = {}
+        self._stop = StopSafely()
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=MixedRows(self._train_pools) if self._train_pools else None,
+            eval_dataset=MixedRows(data.splits.get("validation", [])),
+            processing_class=model.tokenizer,
+            callbacks=[self._stop, RowsSeen(self), *(callbacks or [])],
+            **kwargs,
+        )
+        self._pools = pools
+
+    # --------------------------------------------------------------------------------------------------------------- data
+
+    def get_train_dataloader(self) -> MixedLoader:
+        """Mixed batches; the base class has no hook for a batch sampler, and `accelerator.prepare` would shard it again."""
+        if not self._train_pools:
+            raise DataError(f"none of the tasks ({', '.join(self.tasks)}) has labelled training rows")
+        args = self.args
+        parts = args.world_size * args.gradient_accumulation_steps
+        self.plan = MixingPlan(
+            self.sampler,
+            self._pools,
+            rows_per_step=self._train_batch_size * parts,
+            seed=args.data_seed if args.data_seed is not None else args.seed,
+            epochs=self._epochs(parts),
+        )
+        sampler = MixedBatchSampler(
+            self.plan,
+            [pool.trainable for pool in self._train_pools],
+            micro_batches=args.gradient_accumulation_steps,
+            process=args.process_index,
+            processes=args.world_size,
+        )
+        return MixedLoader(
+            self.train_dataset,
+            batch_sampler=sampler,
+            collate_fn=Collator(self._train_pools, self.data.heads, seed=self.plan.seed, training=True),
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+
+    def _epochs(self, parts: int) -> float:
+        if self.args.max_steps <= 0:
+            return float(self.args.num_train_epochs)
+        rows = sum(pool.rows for pool in self._pools)
+        return max(1.0, self.args.max_steps * self._train_batch_size * parts / rows)
+
+    def _prepare_input(self, data: Any) -> Any:
+        """Nested batches to the device; the base class would rebuild mappings by their type."""
+        return to_device(data, self.args.device)
+
+    # ------------------------------------------------------------------------------------------------------------ training
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Train; then the best or last model is in the output folder.
+
+        Args:
+            resume_from_checkpoint: a checkpoint folder, or True for the newest whole one.
+
+        Raises:
+            RunFolderError: the checkpoint is damaged or of another model.
+            TrainingError: a loss that is not a number, or no room to save.
+        """
+        if isinstance(resume_from_checkpoint, bool) and resume_from_checkpoint:
+            found = checkpoint.last_good_checkpoint(self.args.output_dir)
+            if found is None:
+                raise RunFolderError(f"{self.args.output_dir}: no whole checkpoint to resume from; start without --resume")
+            resume_from_checkpoint = str(found)
+        elif resume_from_checkpoint and (wrong := checkpoint.damage(resume_from_checkpoint)):
+            raise RunFolderError(f"{resume_from_checkpoint} is damaged: {wrong}")
+        try:
+            result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        finally:
+            self._stop.release()
+            self.is_in_train = False
+        if self._stop.stopped:
+            last = checkpoint.checkpoints(self.args.output_dir)
+            saved = f"saved {last[-1]}" if last else "nothing was saved, `save_strategy` is 'no'"
+            logger.warning("stopped by Ctrl-C at step %d; %s", self.state.global_step, saved)
+        elif self.args.save_strategy != "no":
+            self.save_model()
+        return result
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the last training was ended by Ctrl-C."""
+        return self._stop.stopped
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Counts of rows and units per task over the step, before its forward: the loss is divided by them."""
+        counts = torch.zeros(2, len(self.tasks), dtype=torch.float64)
+        for batch in batch_samples:
+            for task, target in batch["targets"].items():
+                number = self.tasks.index(task)
+                counts[0, number] += len(batch["owners"][task])
+                counts[1, number] += self.data.heads[task].units(target)
+        if self.args.world_size > 1:
+            counts = self.accelerator.reduce(counts.to(device), reduction="sum").cpu()
+        return StepFacts(self.state.global_step, counts[0], counts[1])
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The balanced sum of per-task losses, each its sum over the step divided by the step's count of its units."""
+        facts: StepFacts = num_items_in_batch
+        weights = dict(zip(self.tasks, self.balancer.weights(facts).tolist(), strict=True))
+        # every process divides by the count per process, since DDP and FSDP average gradients over processes
+        units = dict(zip(self.tasks, (facts.units / self.args.world_size).tolist(), strict=True))
+        outputs = model(**inputs, weights=weights, units=units, return_logits=return_outputs)
+        self._note_losses(outputs["losses"], facts)
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def _note_losses(self, losses: Mapping[str, Tensor], facts: StepFacts) -> None:
+        if not losses:
+            return
+        values = torch.stack(list(losses.values())).double().cpu()
+        if not torch.isfinite(values).all():
+            bad = [task for task, value in zip(losses, values, strict=True) if not torch.isfinite(value)]
+            raise TrainingError(
+                f"the loss of {', '.join(bad)} is not a number at step {facts.step + 1}; lower learning_rate, set "
+                "max_grad_norm, or look at that task's rows"
+            )
+        numbers = [self.tasks.index(task) for task in losses]
+        self._task_losses[numbers] += values / self.args.world_size
+        present = facts.present.double() / self.args.gradient_accumulation_steps
+        self._task_steps += present / self.args.world_size
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds ``loss_<task>``, the mean over the steps since the last log in which the task was present."""
+        if "loss" in logs and "learning_rate" in logs:
+            both = torch.stack([self._task_losses, self._task_steps])
+            if self.args.world_size > 1:
+                both = self.accelerator.reduce(both.to(self.args.device), reduction="sum").cpu()
+            for task, total, steps in zip(self.tasks, *both.tolist(), strict=True):
+                if steps:
+                    logs[f"loss_{task}"] = total / steps
+            self._task_losses.zero_()
+            self._task_steps.zero_()
+        super().log(logs, start_time)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's optimizer, with parameters that have a learning rate of their own in groups of their own."""
+        optimizer = super().create_optimizer(model)
+        if self.learning_rates and not getattr(self, "_regrouped", False):
+            self._regrouped = True
+            _regroup(optimizer, model if model is not None else self.model, self.learning_rates)
+        return optimizer
+
+    # ---------------------------------------------------------------------------------------------------------- evaluation
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Metrics of every task: ``eval_<task>_<metric>``, ``eval_mean`` and ``eval_mean_skill``.
+
+        Args:
+            eval_dataset: the split, default ``"validation"``.
+            ignore_keys: not used.
+            metric_key_prefix: what metric names begin with.
+        """
+        split: Split = eval_dataset if isinstance(eval_dataset, str) else "validation"  # type: ignore[assignment]
+        self._memory_tracker.start()
+        self.scores = self._scores(split)
+        found = flatten(self.scores, metric_key_prefix)
+        self.log(dict(found))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        self._memory_tracker.stop_and_update_metrics(found)
+        return found
+
+    def predict(self, test_dataset: Any = "test", ignore_keys: list[str] | None = None, metric_key_prefix: str = "test") -> Any:
+        """Scores and predictions of a split, unlabelled ones included: task → :class:`TaskScores`."""
+        self.scores = self._scores(test_dataset)
+        found = flatten(self.scores, metric_key_prefix)
+        self.control = self.callback_handler.on_predict(self.args, self.state, self.control, found)
+        return self.scores
+
+    def _scores(self, split: Split) -> dict[str, TaskScores]:
+        model = self._wrap_model(self.model, training=False)
+        if not self.accelerator._models and model is self.model:  # evaluation without training: autocast as in training
+            model = self.accelerator.prepare(model) if self.is_fsdp_enabled else self.accelerator.prepare_model(model, evaluation_mode=True)
+            if self.is_fsdp_enabled:
+                self.model = self.model_wrapped = model
+        model.eval()
+        return self.evaluator.evaluate(
+            model,
+            split,
+            process=self.args.process_index,
+            processes=self.args.world_size,
+            gather=gather_object if self.args.world_size > 1 else None,
+            progress=self.args.should_log and not self.args.disable_tqdm,
+        )
+
+    def best_steps(self) -> dict[str, dict[str, float]]:
+        """For every task the evaluation at which its first metric was best: ``{step, score}``."""
+        best: dict[str, dict[str, float]] = {}
+        for entry in self.state.log_history:
+            for task, found in self.scores.items():
+                value = entry.get(f"eval_{task}_{found.first}")
+                if value is None:
+                    continue
+                known = best.get(task)
+                if known is None or (value > known["score"] if found.better else value < known["score"]):
+                    best[task] = {"step": entry["step"], "score": value}
+        return best
+
+    # ------------------------------------------------------------------------------------------------------------- saving
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As the base class, but beside its place: moved there when whole, and older ones removed only then."""
+        name = f"checkpoint-{self.state.global_step}"
+        run = Path(self._get_output_dir(trial=trial))
+        work, place = run / f".{name}.writing", run / name
+        if self.hp_search_backend is None and trial is None:
+            self.store_flos()
+        if self.args.should_save:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+        self._wait()
+        try:
+            self.save_model(str(work), _internal_call=True)
+            if not self.args.save_only_model:
+                self._save_optimizer_and_scheduler(str(work))
+                self._save_scaler(str(work))
+                self._save_rng_state(str(work))
+            if self.args.should_save:
+                self._save_own_state(work)
+                best = run / f"checkpoint-{self.state.best_global_step}"
+                if self.state.best_global_step and (best == place or best.is_dir()):
+                    self.state.best_model_checkpoint = str(best)
+                self._save_trainer_state(work)
+            self._wait()
+            if self.args.should_save:
+                checkpoint.seal(work)
+                checkpoint.commit(work, place)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            self._explain_failed_save(error, work, place)
+            raise
+        self._wait()
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(place))
+        if self.args.should_save:
+            best_one = self.state.best_model_checkpoint
+            rotate_checkpoints(
+                output_dir=str(run), save_total_limit=self.args.save_total_limit, best_model_checkpoint=best_one, use_mtime=True
+            )
+
+    def _explain_failed_save(self, error: BaseException, work: Path, place: Path) -> None:
+        shutil.rmtree(work, ignore_errors=True)
+        full = getattr(error, "errno", None) in _NO_ROOM or "No space left" in str(error) or "File too large" in str(error)
+        if full or "write" in str(error):
+            last = checkpoint.last_good_checkpoint(place.parent)
+            kept = f"{last} is whole" if last else "there is no earlier one"
+            raise TrainingError(
+                f"no room to write {place} ({error}); {kept}; make room, then continue with --resume "
+                "(resume_from_checkpoint=True)"
+            ) from error
+
+    def _save_trainer_state(self, folder: Path) -> None:
+        for callback in [c for c in [*self.callback_handler.callbacks, self.control] if isinstance(c, ExportableState)]:
+            name, said = callback.__class__.__name__, callback.state()
+            if isinstance(self.state.stateful_callbacks[name], list):
+                self.state.stateful_callbacks[name].append(said)
+            else:
+                self.state.stateful_callbacks[name] = said
+        self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def _save_own_state(self, folder: Path) -> None:
+        """Balancer, sampler and running sums of per-task losses: what resuming needs besides the base class's files."""
+        own = {
+            "balancer": self.balancer.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "task_losses": self._task_losses,
+            "task_steps": self._task_steps,
+        }
+        torch.save(own, folder / "strategies.pt")
+
+    def _wait(self) -> None:
+        if self.args.world_size > 1:
+            self.accelerator.wait_for_everyone()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the base class; under FSDP always the whole weights, so that the folder is an ordinary one."""
+        folder = Path(output_dir or self.args.output_dir)
+        state = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
+        if self.args.should_save:
+            if _internal_call:
+                self._save(str(folder), state_dict=state)
+            else:
+                with checkpoint.replacing(folder / ".model") as work:
+                    self._save(str(work), state_dict=state)
+                install(folder / ".model", folder)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:
+        """The run folder's files; the base class would write one flat state dict and pickled arguments."""
+        model: MultiTaskModel = self.accelerator.unwrap_model(self.model)
+        model.save_pretrained(output_dir or self.args.output_dir, state=state_dict, more=self.strategies)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Weights of a checkpoint into the model, after checking that it is of this model."""
+        self._check_same_run(resume_from_checkpoint)
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            own: MultiTaskModel = self.accelerator.unwrap_model(self.model)
+            checkpoint.load_weights(resume_from_checkpoint, own.sharing, own.modules_)
+
+    def _check_same_run(self, folder: str) -> None:
+        spec, model = checkpoint.read_spec(folder), self.accelerator.unwrap_model(self.model)
+        theirs, ours = [task["name"] for task in spec["tasks"]], model.tasks
+        wrong = []
+        if spec["base"].get("sha256") != model.base.get("sha256") or spec["base"]["id"] != model.base["id"]:
+            wrong.append(f"its base is {spec['base']['id']!r}, this run's is {model.base['id']!r}")
+        if theirs != ours:
+            wrong.append(f"its tasks are {', '.join(theirs)}; this run's are {', '.join(ours)}")
+        if wrong:
+            raise RunFolderError(f"{folder}: a checkpoint of another run: {'; '.join(wrong)}")
+
+    def _load_best_model(self) -> None:
+        """The best checkpoint's weights; the base class looks for its own file names."""
+        best = self.state.best_model_checkpoint
+        logger.info("taking the weights of %s (%s %.4f)", best, self.args.metric_for_best_model, self.state.best_metric)
+        self._load_from_checkpoint(str(best), self.model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As the base class, and the state of balancer, sampler and running losses."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        file = Path(checkpoint) / "strategies.pt"
+        if file.is_file():
+            own = torch.load(file, map_location="cpu", weights_only=True)
+            self.balancer.load_state_dict(own["balancer"])
+            self.sampler.load_state_dict(own["sampler"])
+            if self.args.process_index == 0:  # they are summed over processes when logged
+                self._task_losses, self._task_steps = own["task_losses"], own["task_steps"]
+
+
+def install(work: Path, folder: Path) -> None:
+    """Move the files of a sealed folder into the run folder, ``complete.json`` last."""
+    files = sorted(file for file in work.rglob("*") if file.is_file())
+    (folder / checkpoint.COMPLETE).unlink(missing_ok=True)
+    for file in sorted(files, key=lambda file: file.name == checkpoint.COMPLETE):
+        target = folder / file.relative_to(work)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, target)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _settings(args: TrainingArguments, precision: Precision) -> TrainingArguments:
+    """A copy of the arguments with what mixed-task training needs; the caller's stay as they are."""
+    if precision not in ("auto", "args"):
+        raise ConfigError(f"precision: auto or args, found {precision!r}")
+    args = copy.copy(args)
+    args.remove_unused_columns = False  # batches are not rows of one table
+    args.label_names = []
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = True  # a task may be absent from a step
+    if args.metric_for_best_model == "loss":  # what the Trainer fills in when nothing is said
+        args.metric_for_best_model, args.greater_is_better = "mean_skill", True
+    if precision == "auto" and not args.bf16 and not args.fp16 and args.mixed_precision == "no":
+        chosen = best_precision(args.device)
+        if chosen != "no":
+            setattr(args, chosen, True)
+            args.mixed_precision = chosen
+            logger.info("precision: %s, which this %s has (TrainingArguments(bf16=…) or precision='args' says otherwise)",
+                        chosen, args.device.type)
+    return args
+
+
+def best_precision(device: torch.device) -> str:
+    """``bf16`` where the device computes it natively, ``fp16`` on other GPUs, else ``no``."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "no"
+    return "no"
+
+
+def _regroup(optimizer: torch.optim.Optimizer, model: nn.Module, rates: Mapping[str, float]) -> None:
+    """Move parameters whose names match to groups with their own learning rate; the last match counts."""
+    names = {id(p): name.removeprefix("sharing.") for name, p in model.named_parameters() if p.requires_grad}
+    patterns = {"heads": "modules_.*", "encoder": "encoder.*"}
+    chosen: dict[int, float] = {}
+    mistakes = []
+    for key, rate in rates.items():
+        hits = [i for i, name in names.items() if fnmatch.fnmatch(name, patterns.get(key, key)) or fnmatch.fnmatch(name, f"encoder.{key}")]
+        if not hits:
+            mistakes.append(f"learning_rates: {key!r} matches no trainable parameter{suggestion(key, ['heads', 'encoder'])}")
+        if not isinstance(rate, (int, float)) or rate < 0:
+            mistakes.append(f"learning_rates: {key!r} needs a number from 0, found {rate!r}")
+        chosen.update(dict.fromkeys(hits, rate))
+    if mistakes:
+        raise ConfigError(mistakes)
+    for group in list(optimizer.param_groups):
+        moved: dict[float, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            if id(parameter) in chosen:
+                moved.setdefault(float(chosen[id(parameter)]), []).append(parameter)
+        group["params"] = [p for p in group["params"] if id(p) not in chosen]
+        for rate, parameters in moved.items():
+            optimizer.add_param_group({**{k: v for k, v in group.items() if k != "params"}, "params": parameters, "lr": rate})
+    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
