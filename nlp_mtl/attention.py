@@ -6,7 +6,7 @@ a group, padded to its longest, and each group is one batched product. Linear la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from nlp_mtl.dropout import scaled_mask
 
-# What one more group costs, in attention scores per head: measured, small launches cost about as much as these.
-_GROUP_COST = 1500
+# What one more group costs, in attention scores per head: measured, its launches take as long as these.
+_GROUP_COST = 12_000
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Layout:
         for length in self.lengths:
             self.offsets.append(self.offsets[-1] + length)
         self.tokens = self.offsets[-1]
+        self._heads: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
 
     @cached_property
     def position_ids(self) -> Tensor:
@@ -74,45 +75,76 @@ class Layout:
         return self._plan[0]
 
     @cached_property
-    def gather(self) -> Tensor | None:
-        """[padded tokens]: the token that stands in each padded place (token 0 in the empty ones).
+    def scores(self) -> int:
+        """Attention scores of one head, over all groups."""
+        return sum(group.rows * group.length**2 for group in self.groups)
 
-        None if the packed order is the padded order.
-        """
-        return self._plan[1]
+    def parts(self, flat: Tensor, heads: int) -> Iterator[tuple[Group, Tensor]]:
+        """Views [rows · heads, length, length] of a flat tensor of all scores, one per group."""
+        begin = 0
+        for group in self.groups:
+            count = group.rows * heads * group.length**2
+            yield group, flat[begin : begin + count].view(group.rows * heads, group.length, group.length)
+            begin += count
+
+    def gather_heads(self, heads: int) -> Tensor:
+        """[padded tokens · heads]: where each padded place's head stands in [tokens · heads] (token 0 if empty)."""
+        return self._of_heads(heads)[0]
+
+    def scatter_heads(self, heads: int) -> Tensor:
+        """[tokens · heads]: the padded place of each token's head."""
+        return self._of_heads(heads)[1]
+
+    def empty_rows(self, heads: int) -> Tensor | None:
+        """The padded places that hold nothing, None if there is none."""
+        return self._of_heads(heads)[2]
+
+    def _of_heads(self, heads: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        known = self._heads.get(heads)
+        if known is None:
+            number = torch.arange(heads)
+            gathers, holes = [], []
+            for group, places in zip(self.groups, self._plan[1], strict=True):
+                shaped = (places.view(group.rows, 1, group.length) * heads + number[:, None]).expand(-1, heads, -1)
+                gathers.append(shaped.flatten())
+                empty = torch.zeros(group.rows, 1, group.length, dtype=torch.bool)
+                if group.valid is not None:
+                    empty = ~group.valid.cpu()[:, None]
+                holes.append(empty.expand(-1, heads, -1).flatten())
+            gather, hole = torch.cat(gathers), torch.cat(holes)
+            scatter = torch.empty(self.tokens * heads, dtype=torch.long)
+            real = (~hole).nonzero().squeeze(1)
+            scatter[gather[real]] = real
+            rows = hole.nonzero().squeeze(1).to(self.device) if bool(hole.any()) else None
+            known = self._heads[heads] = (gather.to(self.device), scatter.to(self.device), rows)
+        return known
 
     @cached_property
-    def scatter(self) -> Tensor:
-        """[tokens]: the padded place of each token."""
-        return self._plan[2]
-
-    @cached_property
-    def empty(self) -> Tensor | None:
-        """[empty places]: the padded places that hold no token, None if there is none."""
-        return self._plan[3]
-
-    @cached_property
-    def _plan(self) -> tuple[list[Group], Tensor | None, Tensor, Tensor | None]:
+    def _plan(self) -> tuple[list[Group], list[Tensor]]:
+        """Groups, and for each the token in every padded place (0 in the empty ones)."""
         order = sorted(range(len(self.lengths)), key=self.lengths.__getitem__)
-        groups, gathers, scatter = [], [], torch.empty(self.tokens, dtype=torch.long)
-        start = 0
-        for members in group_lengths([self.lengths[i] for i in order]):
+        groups, gathers, start = [], [], 0
+        for members in group_lengths([_common(self.lengths[i]) for i in order]):
             rows = [order[i] for i in members]
-            length = self.lengths[rows[-1]]
-            counts = torch.tensor([self.lengths[i] for i in rows])
+            length, spare = _common(self.lengths[rows[-1]]), _common_count(len(rows)) - len(rows)
             within = torch.arange(length)
-            valid = within < counts[:, None]
-            places = torch.tensor([self.offsets[i] for i in rows])[:, None] + within
+            valid = within < torch.tensor([*(self.lengths[i] for i in rows), *[0] * spare])[:, None]
+            places = torch.tensor([*(self.offsets[i] for i in rows), *[0] * spare])[:, None] + within
             gathers.append(torch.where(valid, places, 0).flatten())
-            scatter[places[valid]] = start + valid.flatten().nonzero().squeeze(1)
-            groups.append(Group(start, len(rows), length, None if bool(valid.all()) else valid.to(self.device)))
-            start += len(rows) * length
-        gather = torch.cat(gathers)
-        in_order = start == self.tokens and torch.equal(gather, torch.arange(self.tokens))
-        taken = torch.zeros(start, dtype=torch.bool)
-        taken[scatter] = True
-        empty = None if start == self.tokens else (~taken).nonzero().squeeze(1).to(self.device)
-        return groups, None if in_order else gather.to(self.device), scatter.to(self.device), empty
+            groups.append(Group(start, len(valid), length, None if bool(valid.all()) else valid.to(self.device)))
+            start += len(valid) * length
+        return groups, gathers
+
+
+def _common(length: int) -> int:
+    """A length rounded up to one of few, so that the CPU's matrix library meets shapes it has prepared before."""
+    return length if length <= 8 else -(-length // 16) * 16
+
+
+def _common_count(rows: int) -> int:
+    """A number of rows rounded up to one of few (at most a sixth more)."""
+    step = max(1, 1 << max(0, rows.bit_length() - 3))
+    return -(-rows // step) * step
 
 
 def group_lengths(ordered: Sequence[int]) -> list[range]:
@@ -188,7 +220,10 @@ def _bias(group: Group, causal: bool, window: int | None, like: Tensor) -> Tenso
 
 
 class _PackedAttention(torch.autograd.Function):
-    """Forward and backward by hand: gathers instead of scatter-adds, one mask per product, no autocast round trips."""
+    """Forward and backward by hand: few large gathers, products straight into place, one dropout mask per call.
+
+    Heads are gathered as rows of their own, so that every group is one contiguous batch of matrices.
+    """
 
     @staticmethod
     def forward(
@@ -203,54 +238,63 @@ class _PackedAttention(torch.autograd.Function):
         window: int | None,
     ) -> Tensor:
         tokens, heads, size = query.shape
-        saved: list[Tensor | None] = []
         with torch.autocast(query.device.type, enabled=False):
-            q, k, v = (_pad(x, layout) for x in (query, key, value))
+            q, k, v = (_gather(x, layout) for x in (query, key, value))
+            weights = q.new_empty(layout.scores * heads)
+            for group, part in layout.parts(weights, heads):
+                bias = _bias(group, causal, window, weights)
+                gq, gk = _matrices(q, group, heads), _matrices(k, group, heads)
+                torch.bmm(gq, gk.transpose(1, 2), out=part).mul_(scale)
+                if bias is not None:
+                    part.view(group.rows, heads, group.length, group.length).add_(bias)
+                torch.softmax(part, -1, out=part)
+            dropped, mask = weights, None
+            if dropout:
+                mask = scaled_mask(weights.shape, dropout, weights)
+                dropped = weights * mask
             out = torch.empty_like(q)
-            for group in layout.groups:
-                gq, gk, gv = (_view(x, group) for x in (q, k, v))
-                scores = torch.matmul(gq, gk.transpose(2, 3)).mul_(scale)
-                bias = _bias(group, causal, window, scores)
-                weights = torch.softmax(scores if bias is None else scores.add_(bias), -1)
-                mask = scaled_mask(weights.shape, dropout, weights) if dropout else None
-                _view(out, group).copy_(torch.matmul(weights if mask is None else weights * mask, gv))
-                saved += [weights, mask]
-            ctx.save_for_backward(q, k, v, *saved)
-            ctx.layout, ctx.scale = layout, scale
-            return _unpad(out, layout)
+            for group, part in layout.parts(dropped, heads):
+                torch.bmm(part, _matrices(v, group, heads), out=_matrices(out, group, heads))
+            ctx.save_for_backward(q, k, v, weights, mask)
+            ctx.layout, ctx.scale, ctx.heads = layout, scale, heads
+            return _scatter(out, layout, tokens, heads)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, *saved = ctx.saved_tensors
-        layout: Layout = ctx.layout
+        q, k, v, weights, mask = ctx.saved_tensors
+        layout, heads, tokens = ctx.layout, ctx.heads, gradient.shape[0]
         with torch.autocast(gradient.device.type, enabled=False):
-            g = _pad(gradient.to(q.dtype), layout)
-            if layout.empty is not None:
-                g.index_fill_(0, layout.empty, 0)
-            dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-            for number, group in enumerate(layout.groups):
-                weights, mask = saved[2 * number], saved[2 * number + 1]
-                gg, gq, gk, gv = (_view(x, group) for x in (g, q, k, v))
-                dropped = weights if mask is None else weights * mask
-                _view(dv, group).copy_(torch.matmul(dropped.transpose(2, 3), gg))
-                dweights = torch.matmul(gg, gv.transpose(2, 3))
-                if mask is not None:
-                    dweights.mul_(mask)
-                dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype).mul_(ctx.scale)
-                _view(dq, group).copy_(torch.matmul(dscores, gk))
-                _view(dk, group).copy_(torch.matmul(dscores.transpose(2, 3), gq))
-            return (*(_unpad(x, layout) for x in (dq, dk, dv)), None, None, None, None, None)
+            g = _gather(gradient.to(q.dtype), layout)
+            empty = layout.empty_rows(heads)
+            if empty is not None:
+                g.index_fill_(0, empty, 0)
+            dropped = weights if mask is None else weights * mask
+            dq, dk, dv, dweights = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), torch.empty_like(weights)
+            for (group, part), (_, dpart) in zip(layout.parts(dropped, heads), layout.parts(dweights, heads), strict=True):
+                gg = _matrices(g, group, heads)
+                torch.bmm(part.transpose(1, 2), gg, out=_matrices(dv, group, heads))
+                torch.bmm(gg, _matrices(v, group, heads).transpose(1, 2), out=dpart)
+            if mask is not None:
+                dweights.mul_(mask)
+            for (group, part), (_, dpart) in zip(layout.parts(weights, heads), layout.parts(dweights, heads), strict=True):
+                dscores = torch._softmax_backward_data(dpart, part, -1, part.dtype).mul_(ctx.scale)
+                torch.bmm(dscores, _matrices(k, group, heads), out=_matrices(dq, group, heads))
+                torch.bmm(dscores.transpose(1, 2), _matrices(q, group, heads), out=_matrices(dk, group, heads))
+            return (*(_scatter(x, layout, tokens, heads) for x in (dq, dk, dv)), None, None, None, None, None)
 
 
-def _pad(x: Tensor, layout: Layout) -> Tensor:
-    return x.contiguous() if layout.gather is None else x.index_select(0, layout.gather)
+def _gather(x: Tensor, layout: Layout) -> Tensor:
+    """[tokens, heads, size] to [padded tokens · heads, size], group by group as [rows, heads, length]."""
+    return x.reshape(-1, x.shape[-1]).index_select(0, layout.gather_heads(x.shape[1]))
 
 
-def _unpad(x: Tensor, layout: Layout) -> Tensor:
-    return x if layout.gather is None else x.index_select(0, layout.scatter)
+def _scatter(x: Tensor, layout: Layout, tokens: int, heads: int) -> Tensor:
+    """The inverse of :func:`_gather`; padding is left out."""
+    return x.index_select(0, layout.scatter_heads(heads)).view(tokens, heads, x.shape[-1])
 
 
-def _view(x: Tensor, group: Group) -> Tensor:
-    part = x[group.start : group.start + group.rows * group.length]
-    return part.view(group.rows, group.length, *x.shape[1:]).transpose(1, 2)
+def _matrices(x: Tensor, group: Group, heads: int) -> Tensor:
+    """[rows · heads, length, size]: a group's part of gathered heads."""
+    begin = group.start * heads
+    return x[begin : begin + group.rows * group.length * heads].view(group.rows * heads, group.length, x.shape[-1])

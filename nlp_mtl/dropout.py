@@ -28,11 +28,9 @@ def scaled_mask(shape: torch.Size | tuple[int, ...], p: float, like: Tensor) -> 
     seed = int(torch.randint(0, 2**62, (), dtype=torch.int64))
     count = int(np.prod(shape))
     cut = round(p * 65536)
-    draws = torch.frombuffer(
-        bytearray(np.random.Generator(np.random.SFC64(seed)).bytes(2 * count)), dtype=torch.int16, count=count
-    )
-    keep = (draws >= cut - 32768).view(shape)
-    return keep.to(like.dtype).mul_(65536 / (65536 - cut))
+    raw = np.random.SFC64(seed).random_raw(-(-count // 4))  # 64 random bits at a time, 16 for each element
+    keep = torch.from_numpy(raw.view(np.int16)[:count]) >= cut - 32768
+    return keep.view(shape).to(like.dtype).mul_(65536 / (65536 - cut))
 
 
 class _Dropout(torch.autograd.Function):

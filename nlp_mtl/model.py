@@ -19,6 +19,7 @@ from nlp_mtl.data import load_data
 from nlp_mtl.dropout import use_cheap_dropout
 from nlp_mtl.errors import ConfigError, RunFolderError, UnsupportedError
 from nlp_mtl.heads.base import Head
+from nlp_mtl.memory import KeptGradient
 from nlp_mtl.packing import base_of
 from nlp_mtl.sharing import Sharing
 from nlp_mtl.tasks import Task, load_tasks
@@ -66,6 +67,7 @@ class MultiTaskModel(nn.Module):
         self.modules_ = nn.ModuleDict(dict(modules))
         self.tokenizer, self.base, self.max_length = tokenizer, dict(base), max_length
         self.strategies = dict(strategies or {})
+        self._kept: KeptGradient | None = None
 
     # ------------------------------------------------------------------------------------------------------- construction
 
@@ -256,6 +258,31 @@ class MultiTaskModel(nn.Module):
     def activation_checkpointing_enable(self, **settings: Any) -> None:
         """Recompute activations in the backward pass; `settings` as `transformers` takes them."""
         base_of(self.sharing.encoder).activation_checkpointing_enable(**settings)
+
+    def keep_embedding_gradient(self, keep: bool = True) -> bool:
+        """Keep the word embeddings' dense gradient between steps; see :class:`nlp_mtl.memory.KeptGradient`.
+
+        Returns:
+            Whether it is kept: not if the embeddings are frozen or tied to an output layer.
+        """
+        if self._kept is not None:
+            self._kept.release()
+            self._kept = None
+        embedding = base_of(self.sharing.encoder).get_input_embeddings()
+        users = sum(any(p is embedding.weight for p in part._parameters.values()) for part in self.modules())
+        if keep and isinstance(embedding, nn.Embedding) and embedding.weight.requires_grad and users == 1:
+            self._kept = KeptGradient(embedding)
+        return self._kept is not None
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As in torch; a kept embedding gradient is cleared where it was used."""
+        if self._kept is None:
+            super().zero_grad(set_to_none)
+            return
+        for parameter in self.parameters():
+            if parameter is not self._kept.embedding.weight:
+                parameter.grad = None
+        self._kept.clear()
 
     def module_of(self, task: str) -> nn.Module:
         """The module that computes a task's logits; tasks may share one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import fnmatch
+import gc
 import logging
 import os
 import shutil
@@ -168,9 +169,15 @@ class MultiTaskTrainer(Trainer):
             resume_from_checkpoint = str(found)
         elif resume_from_checkpoint and (wrong := checkpoint.damage(resume_from_checkpoint)):
             raise RunFolderError(f"{resume_from_checkpoint} is damaged: {wrong}")
+        model: MultiTaskModel = self.accelerator.unwrap_model(self.model)
+        model.keep_embedding_gradient(self.args.world_size == 1 and self.args.device.type == "cpu")
+        gc.collect()
+        gc.freeze()  # what is loaded stays; walking through it took a twentieth of the time
         try:
             result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
         finally:
+            gc.unfreeze()
+            model.keep_embedding_gradient(False)
             self._stop.release()
             self.is_in_train = False
         if self._stop.stopped:
