@@ -244,7 +244,7 @@ def _tokenize_split(
 ) -> Dataset:
     first = members[0]
     keep = list(dict.fromkeys(first.needed_columns()))
-    given = {head.task.name: _number_names(rows, head.task.target) for head in members}
+    given = {head.task.name: number_names(rows, head.task.target) for head in members}
     mistakes: list[tuple[int, str]] = []
 
     def batch(columns: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
@@ -310,7 +310,7 @@ def _features(example: Mapping[str, Sequence[Any]], members: Sequence[Head], row
     return Features(features)
 
 
-def _number_names(rows: Dataset, column: str | None) -> list[str] | None:
+def number_names(rows: Dataset, column: str | None) -> list[str] | None:
     """Names of the numbers in a ClassLabel column, or in a list of them."""
     feature = rows.features.get(column) if column else None
     feature = getattr(feature, "feature", feature)

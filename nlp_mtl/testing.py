@@ -188,3 +188,40 @@ def _array(values: Sequence[int]) -> Any:
     import numpy as np
 
     return np.asarray(values)
+
+
+def check_rows(task: Task, data_root: Any = None, *, most: int = 200) -> tuple[str, list[str]]:
+    """The same on real rows of every split, where the data is found without fetching anything.
+
+    Returns:
+        What was looked at, in words, and what is wrong.
+    """
+    from nlp_mtl import packages, sources
+    from nlp_mtl.errors import NotFoundError
+
+    if task.dataset.package and not packages.is_fetched(task.dataset.package):
+        return "real rows not at hand", []
+    try:
+        with sources.offline():
+            found = sources.load_rows(task, data_root=data_root)
+    except NotFoundError:
+        return "real rows not at hand", []
+    except NlpMtlError as error:
+        return "", str(error).split("\n")
+    head = next(iter(make_heads([task.with_(head_of=None)]).values()))
+    mistakes, looked = [], []
+    for split, rows in found.items():
+        if head.labels is None and task.target in rows.column_names:
+            head.set_labels(head.label_names(rows, task.target or ""))
+        part = rows.select(range(min(most, len(rows))))[:]
+        try:
+            tokens = head.tokenize(part, tiny_tokenizer(), 128, Where(task.name, split))
+            if task.target and task.target in part:
+                from nlp_mtl.data import number_names
+
+                labels = head.encode_labels(part[task.target], number_names(rows, task.target), part, Where(task.name, split))
+                head.place_labels(labels, tokens)
+        except NlpMtlError as error:
+            mistakes += str(error).split("\n")
+        looked.append(f"{split} {min(most, len(rows))} of {len(rows)}")
+    return f"real rows work ({', '.join(looked)})", mistakes

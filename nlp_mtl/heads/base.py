@@ -195,6 +195,15 @@ class Head:
         """What a user wants to read: label names, entities with offsets, spans of text."""
         raise NotImplementedError
 
+    def ask(self, row: Mapping[str, Any], tokenizer: Any) -> dict[str, Any] | None:
+        """What a row needs besides its tokens to be answered; None if it asks nothing of this head."""
+        return {}
+
+    def answer_of(self, parts: Sequence[tuple[Any, Mapping[str, Any]]]) -> dict[str, Any]:
+        """The answer to one input from the predictions and columns of its rows; usually there is one."""
+        prediction, row = parts[0]
+        return self.answer(prediction, row)
+
     def references(self, labels: Sequence[Any], rows: Any) -> list[Any]:
         """Labels in the form the metrics take; `rows` gives the other columns kept by :meth:`tokenize`."""
         return list(labels)

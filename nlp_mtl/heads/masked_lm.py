@@ -75,6 +75,13 @@ class MaskedLM(Head):
         new[swapped] = random.integers(int(columns["vocabulary"]), size=len(swapped))
         return new, {"chosen": chosen, "hidden_ids": ids[chosen]}
 
+    def ask(self, row: Mapping[str, Any], tokenizer: Any) -> dict[str, Any] | None:
+        """The mask tokens in the text are what is asked for; without one there is nothing to answer."""
+        chosen = np.flatnonzero(np.asarray(row["input_ids"]) == tokenizer.mask_token_id)
+        if not len(chosen):
+            return None
+        return {"chosen": chosen, "hidden_ids": np.zeros(len(chosen), dtype=np.int64), "tokenizer": tokenizer}
+
     def collate(self, rows: Sequence[PlacedRow]) -> dict[str, Tensor]:
         """`positions` [chosen tokens], `labels` [chosen tokens], `counts` [rows]."""
         chosen = [row.starts[0] + row.columns["chosen"] for row in rows]
@@ -120,8 +127,8 @@ class MaskedLM(Head):
         return super().score(flat[:, 0].tolist(), flat[:, 1].tolist())
 
     def answer(self, prediction: np.ndarray, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The guessed tokens."""
-        return {"tokens": prediction[:, 0].tolist()}
+        """The guessed tokens, in the order of the masks."""
+        return {"tokens": row["tokenizer"].convert_ids_to_tokens(prediction[:, 0].tolist())}
 
     def trivial(self, train_labels: Sequence[Any], train_rows: Any, labels: Sequence[Any], rows: Any) -> list[Any]:
         """The most frequent token of the training rows, everywhere."""

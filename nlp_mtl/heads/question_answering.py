@@ -195,6 +195,10 @@ class QuestionAnswering(Head):
         start, end, score = self.best(windows)
         return {"answer": row[self.task.inputs[1]][start:end], "start": start, "end": end, "score": round(score, 4)}
 
+    def answer_of(self, parts: Sequence[tuple[Any, Mapping[str, Any]]]) -> dict[str, Any]:
+        """The best answer over all windows of a context."""
+        return self.answer([(prediction, row["offsets"]) for prediction, row in parts], parts[0][1])
+
     def trivial(self, train_labels: Sequence[Any], train_rows: Any, labels: Sequence[Any], rows: Any) -> list[str]:
         """The first word of the context, or no answer where that is allowed."""
         contexts = rows[self.task.inputs[1]]

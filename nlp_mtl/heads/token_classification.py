@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from nlp_mtl.errors import ConfigError, DataError
 from nlp_mtl.heads.base import Where, Columns, Head, PlacedRow, class_numbers, complain
-from nlp_mtl.heads.spans import Scheme, iob2_labels, spans_of, to_iob2
+from nlp_mtl.heads.spans import Scheme, iob2_labels, spans_of, to_iob2, words_in
 from nlp_mtl.packing import Packed
 from nlp_mtl.registry import heads
 from nlp_mtl.tasks import Task
@@ -61,6 +61,19 @@ class TokenClassification(Head):
             return list(feature.names)
         found = {str(tag) for tags in rows[column] for tag in (tags or [])}
         return sorted(found, key=lambda tag: (tag != "O", tag))
+
+    def tokenize(self, rows: Columns, tokenizer: Any, max_length: int, where: Where) -> dict[str, list[Any]]:
+        """As texts; plain text is read too (for predictions), its words found by :func:`words_in`."""
+        values = rows[self.task.inputs[0]]
+        out = super().tokenize(rows, tokenizer, max_length, where)
+        if "word_positions" in out:
+            return out
+        offsets = tokenizer(list(values), truncation=True, max_length=max_length, return_offsets_mapping=True, verbose=False)
+        out["word_spans"] = [words_in(value) for value in values]
+        out["word_positions"] = [
+            _first_pieces(pairs, spans) for pairs, spans in zip(offsets["offset_mapping"], out["word_spans"], strict=True)
+        ]
+        return out
 
     def encode_labels(self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where) -> list[Any]:
         """Lists of tag numbers, −1 for a word without a tag."""
@@ -156,17 +169,17 @@ class TokenClassification(Head):
     def answer(self, prediction: np.ndarray, row: Mapping[str, Any]) -> dict[str, Any]:
         """Entities with offsets (characters of a text, words of a list), or every word's tag if tags mark no spans."""
         tags = self.tags(prediction, row["word_positions"])
-        text, places, words = row.get("text"), row.get("word_spans"), row.get("words")
-        texts = [text[a:b] for a, b in places] if text is not None and places is not None else list(words or [])
+        given, places = row[self.task.inputs[0]], row.get("word_spans")
+        texts = [given[a:b] for a, b in places] if places is not None else list(given)
         if self.scheme == "none":
             return {"tags": [{"word": word, "tag": tag} for word, tag in zip(texts, tags, strict=True)]}
         sure = iter(prediction[:, 1].tolist())
         scores = [next(sure) if place >= 0 else 0.0 for place in row["word_positions"]]
         entities = []
         for kind, first, after in spans_of(tags):
-            if text is not None and places is not None:
+            if places is not None:
                 start, end = places[first][0], places[after - 1][1]
-                shown = text[start:end]
+                shown = given[start:end]
             else:
                 start, end, shown = first, after, " ".join(texts[first:after])
             score = round(float(np.mean(scores[first:after])), 6)
@@ -184,6 +197,17 @@ class TokenClassification(Head):
         if self.scheme == "none":
             return _lookup_words(train, rows[column])
         return _lookup_spans(train, rows[column])
+
+
+def _first_pieces(pieces: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]]) -> list[int]:
+    """The number of the first piece that reaches into each word (both in order of the text), −1 if the word was cut."""
+    found, number = [], 0
+    for start, end in words:
+        while number < len(pieces) and pieces[number][1] <= start:
+            number += 1
+        hit = number < len(pieces) and pieces[number][0] < end and pieces[number][1] > pieces[number][0]
+        found.append(number if hit else -1)
+    return found
 
 
 def _lookup_words(train: Sequence[tuple[Sequence[str], Sequence[str]]], sentences: Sequence[Sequence[str]]) -> list[list[str]]:

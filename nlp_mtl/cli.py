@@ -1,0 +1,245 @@
+"""The command line: ``nlp-mtl VERB``. Everything it does is one Python call; heavy modules are imported where used."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from nlp_mtl.errors import ConfigError, NlpMtlError
+
+app = typer.Typer(
+    name="nlp-mtl",
+    help="Fine-tune one pretrained encoder on several NLP tasks at once.",
+    epilog="Try:\n\nnlp-mtl train\n\nnlp-mtl tasks list",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+tasks_app = typer.Typer(
+    help="Look at tasks: list, show, check.", epilog="nlp-mtl tasks list --tag glue\n\nnlp-mtl tasks show rte", no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(tasks_app, name="tasks")
+
+DataRoot = Annotated[Optional[Path], typer.Option("--data-root", help="Folder that mirrors data sets under their Hub ids.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder or checkpoint.")]
+
+
+@app.command(epilog="nlp-mtl train\n\nnlp-mtl train scripts/runs/quickstart.yaml training.num_train_epochs=1 --overwrite")
+def train(
+    words: Annotated[Optional[list[str]], typer.Argument(metavar="[RUN.yaml] [key=value …]", help="Run file and overrides.")] = None,
+    data_root: DataRoot = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest whole checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is already there.")] = False,
+) -> None:
+    """Train as a run file says; without one, the quickstart run, which needs no Hub."""
+    given = list(words or [])
+    files = [word for word in given if "=" not in word]
+    overrides = [word for word in given if "=" in word]
+    if len(files) > 1:
+        raise ConfigError(f"one run file at a time, found {', '.join(files)}; overrides are key=value")
+    file = Path(files[0]) if files else builtin_run("quickstart")
+    if data_root is not None:
+        overrides.append(f"data_root={json.dumps(str(data_root))}")
+    from nlp_mtl.run import train as run_training
+
+    run = run_training(file, overrides, resume=resume, overwrite=overwrite)
+    command = " ".join(["nlp-mtl train", *files, *[word for word in given if "=" in word], "--resume"])
+    if run.stopped:
+        print(f"stopped; continue with:\n  {command}", file=sys.stderr)
+        raise typer.Exit(130)
+    if run.trainer is not None and run.trainer.args.process_index:
+        return
+    print_scores(run.table(), "validation")
+    for task, best in run.best_steps.items():
+        if best["step"] != run.trainer.state.global_step:  # type: ignore[union-attr]
+            print(f"{task}: its own best was {best['score']:.3f} at step {int(best['step'])}")
+    text = "a film with a big heart and no brain"
+    print(f"\nThe run is in {run.folder}. Next:")
+    print(f"  nlp-mtl predict {run.folder} {text!r}")
+    print(f"  nlp-mtl evaluate {run.folder} --split test")
+    print("  nlp-mtl tasks list")
+
+
+@app.command(epilog="nlp-mtl evaluate runs/quickstart --split test\n\nnlp-mtl evaluate runs/quickstart --task quick_ner")
+def evaluate(
+    run: RunFolder,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
+    task: Annotated[Optional[list[str]], typer.Option(help="Only this task; may be given several times.")] = None,
+    data_root: DataRoot = None,
+    base: Annotated[Optional[str], typer.Option(help="Where the pretrained model is, if it is not found by its id.")] = None,
+) -> None:
+    """Score a run on a split; an unlabelled split is predicted, into RUN/predictions."""
+    from nlp_mtl.run import evaluate as score
+
+    scores = score(run, split, tasks=task, data_root=data_root, base=base, progress=sys.stderr.isatty())  # type: ignore[arg-type]
+    if not scores:
+        raise ConfigError(f"{run}: none of its tasks has a split {split!r}")
+    from nlp_mtl.evaluation import score_table
+
+    print_scores([row for row in score_table(scores) if row["metric"]], split)
+    for name, found in scores.items():
+        if not found.metrics:
+            file = run / "predictions" / f"{name}.{split}.jsonl"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("".join(json.dumps(_plain(p)) + "\n" for p in found.decoded), encoding="utf-8")
+            print(f"{name}: {found.rows} rows without labels; predictions in {file}")
+
+
+@app.command(epilog="nlp-mtl predict runs/quickstart 'It rained in Paris.'\n\nnlp-mtl predict runs/quickstart --pair 'It rained.' 'The ground is wet.'")
+def predict(
+    run: RunFolder,
+    texts: Annotated[Optional[list[str]], typer.Argument(metavar="[TEXT …]", help="Texts; or objects of columns as JSON.")] = None,
+    pair: Annotated[bool, typer.Option("--pair", help="The two TEXTs are one pair.")] = False,
+    task: Annotated[Optional[list[str]], typer.Option(help="Only this task; may be given several times.")] = None,
+    file: Annotated[Optional[Path], typer.Option(help="JSONL: a string, a pair or an object of columns a line.")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Write JSONL here instead of to the screen.")] = None,
+) -> None:
+    """Answer every task that can read the input, from one encoder pass; one JSON object per input."""
+    from nlp_mtl.run import predict_file
+
+    if file is not None:
+        if texts:
+            raise ConfigError("predict: give TEXTs or --file, not both")
+        count = predict_file(run, file, out, tasks=task)
+        if out is not None:
+            print(f"{count} inputs answered in {out}")
+        return
+    if not texts:
+        raise ConfigError("predict: give a TEXT, or --file IN.jsonl")
+    if pair and len(texts) != 2:
+        raise ConfigError(f"predict: --pair takes two TEXTs, found {len(texts)}")
+    from nlp_mtl.prediction import predict as answer
+
+    inputs: list[Any] = [tuple(texts)] if pair else [json.loads(text) if text.startswith("{") else text for text in texts]
+    lines = [json.dumps(found, ensure_ascii=False, indent=None if out else 1) for found in answer(run, inputs, tasks=task)]
+    if out is None:
+        print("\n".join(lines))
+    else:
+        out.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+@tasks_app.command("list", epilog="nlp-mtl tasks list\n\nnlp-mtl tasks list --tag ner")
+def tasks_list(tag: Annotated[Optional[str], typer.Option(help="Only tasks with this tag.")] = None) -> None:
+    """All tasks by name: head, data set, tags."""
+    from nlp_mtl.tasks import task_registry
+
+    known = task_registry()
+    chosen = known.find(tag) if tag else list(known.tasks.values())
+    rows = [
+        (t.name, t.head_name, f"{t.dataset.package or t.dataset.path}{' ' + t.dataset.name if t.dataset.name else ''}", " ".join(t.tags))
+        for t in chosen
+    ]
+    print_table(("task", "head", "data", "tags"), rows)
+    print(f"{len(rows)} tasks; nlp-mtl tasks show NAME says more")
+
+
+@tasks_app.command("show", epilog="nlp-mtl tasks show rte\n\nnlp-mtl tasks show quick_ner")
+def tasks_show(name: Annotated[str, typer.Argument(help="A task's name or tag, or a task file.")]) -> None:
+    """A task as its file says it, with what it includes."""
+    import yaml
+
+    from nlp_mtl.tasks import load_tasks
+
+    for task in load_tasks(name if not name.endswith((".yaml", ".yml")) else [Path(name)]):
+        print(f"# {task.file}")
+        print(yaml.safe_dump(task.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True))
+
+
+@tasks_app.command("check", epilog="nlp-mtl tasks check rte\n\nnlp-mtl tasks check quickstart")
+def tasks_check(
+    names: Annotated[Optional[list[str]], typer.Argument(metavar="[NAME …]", help="Names, tags or task files; none: all.")] = None,
+    data_root: DataRoot = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Example rows only, even where data is at hand.")] = False,
+) -> None:
+    """Take tasks from YAML to a loss: on their example rows, and on real rows where data is found."""
+    from nlp_mtl.tasks import load_tasks, task_registry
+
+    chosen = load_tasks(names) if names else list(task_registry().tasks.values())
+    from nlp_mtl.testing import check_rows, check_task
+
+    failed = 0
+    for task in chosen:
+        mistakes = check_task(task)
+        said = "examples work"
+        if not mistakes and not offline:
+            real, mistakes = check_rows(task, data_root)
+            said = f"examples work; {real}"
+        failed += bool(mistakes)
+        print(f"{task.name}: {said if not mistakes else 'WRONG'}")
+        for mistake in mistakes:
+            print(f"  {mistake}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="nlp-mtl methods\n\nnlp-mtl methods sampler")
+def methods(kind: Annotated[Optional[str], typer.Argument(help="head, sharing, sampler, balancer, metric or preparation.")] = None) -> None:
+    """Every strategy: name, one line, paper."""
+    from nlp_mtl import registry
+    from nlp_mtl.errors import UnknownNameError
+
+    kinds = {known.kind: known for known in registry.ALL}
+    if kind is not None and kind not in kinds:
+        raise UnknownNameError("kind of strategy", kind, kinds)
+    for known in kinds.values() if kind is None else [kinds[kind]]:
+        print(f"\n{known.kind}")
+        print_table(("name", "what it is", "paper"), [(n, known.summary(n), known.paper(n)) for n in known.names()], indent="  ")
+
+
+# ------------------------------------------------------------------------------------------------------------- helpers
+
+
+def builtin_run(name: str) -> Path:
+    """A run file that comes with the package: inside the wheel, or under scripts/runs of a checkout."""
+    inside = Path(__file__).parent / "runs" / f"{name}.yaml"
+    return inside if inside.is_file() else Path(__file__).parent.parent / "scripts" / "runs" / f"{name}.yaml"
+
+
+def print_scores(rows: list[dict[str, Any]], split: str) -> None:
+    """The table of scores beside trivial baselines."""
+    if not rows:
+        return
+    shown = [
+        (row["task"], row["metric"], f"{row['score']:.3f}", f"{row['trivial']:.3f}" if row["trivial"] is not None else "—", str(row["rows"]))
+        for row in rows
+    ]
+    print()
+    print_table(("task", "metric", "score", "trivial baseline", f"rows ({split})"), shown, right=(2, 3, 4))
+
+
+def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]], *, right: tuple[int, ...] = (), indent: str = "") -> None:
+    """Columns as wide as their content; the last one is left as it is."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    for row in [head, tuple("-" * width for width in widths), *rows]:
+        cells = [cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        print((indent + "  ".join(cells)).rstrip())
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def main() -> None:
+    """Entry point: errors of ours are printed without a traceback, one line or one list."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "transformers", "datasets", "accelerate", "urllib3", "filelock"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        app()
+    except NlpMtlError as error:
+        print(f"nlp-mtl: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

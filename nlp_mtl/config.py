@@ -1,0 +1,255 @@
+"""The run file: one YAML mapping that says everything about a run, and its ``key=value`` overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nlp_mtl import registry, yamlfile
+from nlp_mtl.errors import ConfigError, UnknownNameError, suggestion
+from nlp_mtl.tasks import explain
+
+Spec = str | dict[str, Any]
+
+# What a run file means where it is silent and TrainingArguments would mean something else.
+TRAINING_DEFAULTS: dict[str, Any] = {
+    "per_device_train_batch_size": 32,
+    "per_device_eval_batch_size": 64,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "mean_skill",
+    "greater_is_better": True,
+    "logging_steps": 20,
+}
+
+
+class RunConfig(BaseModel):
+    """All keys of a run file."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model: str = Field(description="pretrained encoder: a folder, a packaged model, or a Hub id")
+    tasks: list[str | dict[str, Any]] = Field(
+        min_length=1, description="task names, tags, task files, or `{name: …, changes}`"
+    )
+    registry: list[str] = Field(default_factory=list, description="more folders with task files")
+    data_root: str | None = Field(default=None, description="folder that mirrors data sets under their Hub ids")
+    max_length: int | None = Field(default=None, description="tokens per sequence; default the encoder's limit, at most 512")
+    sharing: Spec = Field(default="hard", description="which parameters tasks share")
+    balancer: Spec = Field(default="equal", description="how per-task losses become one update")
+    sampler: Spec = Field(default="proportional", description="how many rows of each task a batch holds")
+    heads: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="more head arguments by task, tag or `*`, e.g. `{stsb: {pooling: mean}}`"
+    )
+    lora: dict[str, Any] | None = Field(
+        default=None, description="fields of `peft.LoraConfig`; left out, the whole encoder is trained"
+    )
+    freeze: list[str] | str = Field(default_factory=list, description="patterns of encoder parameters to keep, `*` for all")
+    learning_rates: dict[str, float] = Field(
+        default_factory=dict, description="other learning rates for `heads`, `encoder` or parameter patterns"
+    )
+    callbacks: list[Spec] = Field(
+        default_factory=list, description="`module:Class` of a TrainerCallback, or `{name: module:Class, arguments}`"
+    )
+    imports: list[str] = Field(default_factory=list, description="Python files that register strategies of your own")
+    training: dict[str, Any] = Field(default_factory=dict, description="fields of `transformers.TrainingArguments`")
+
+
+def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """A run file (or mapping) with overrides, checked.
+
+    Args:
+        source: the YAML file, or a mapping of the same keys.
+        overrides: ``key=value``; dots go deeper, values are YAML: ``training.num_train_epochs=1``, ``tasks=[rte,mrpc]``.
+
+    Raises:
+        ConfigError: every mistake of the file and the overrides, with line, near names, and the rule.
+
+    Example:
+        >>> config = load_config({"model": "bert-base-cased", "tasks": ["rte"]}, ["sampler.temperature=3"])
+        Traceback (most recent call last):
+        ...
+        nlp_mtl.errors.ConfigError: the run: sampler 'proportional' takes no argument 'temperature'; known: epoch, caps
+    """
+    if isinstance(source, Mapping):
+        data, lines, place = dict(source), {}, "the run"
+    else:
+        data, lines = yamlfile.load(source)
+        place = str(source)
+        if not isinstance(data, dict):
+            raise ConfigError(f"{place}: a run file is a mapping of keys, found {type(data).__name__}")
+    mistakes: list[str] = []
+    for override in overrides:
+        mistakes += _override(data, override)
+    try:
+        config = RunConfig(**data)
+    except ValidationError as error:
+        mistakes += explain(error, RunConfig, place, lines)
+        raise ConfigError(mistakes) from None
+    mistakes += _import_files(config, place, lines)
+    mistakes += check(config, place, lines)
+    if mistakes:
+        raise ConfigError(mistakes)
+    return config
+
+
+def _override(data: dict[str, Any], override: str) -> list[str]:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        return [f"override {override!r}: write key=value, e.g. training.num_train_epochs=1"]
+    try:
+        value, _ = yamlfile.loads(text, f"override {key}")
+    except ConfigError as error:
+        return error.mistakes
+    *above, last = key.split(".")
+    place = data
+    for part in above:
+        inner = place.get(part, _default_spec(part))
+        if inner is None:
+            inner = {}
+        elif isinstance(inner, str):
+            inner = {"name": inner}  # `sampler: temperature` with `sampler.temperature=2`
+        elif not isinstance(inner, dict):
+            return [f"override {override!r}: {part!r} holds {inner!r}, which has no parts"]
+        place[part] = dict(inner)
+        place = place[part]
+    place[last] = value
+    return []
+
+
+def _default_spec(key: str) -> Any:
+    field = RunConfig.model_fields.get(key)
+    return field.default if field is not None and isinstance(field.default, str) else None
+
+
+def check(config: RunConfig, place: str, lines: yamlfile.Lines) -> list[str]:
+    """Mistakes that the schema can't see: names of strategies, their arguments, fields of other libraries' classes."""
+    from transformers import TrainingArguments
+
+    mistakes: list[str] = []
+
+    def say(path: tuple[str | int, ...], message: str) -> None:
+        line = yamlfile.line_of(lines, path)
+        mistakes.append(f"{place}:{line}: {message}" if line else f"{place}: {message}")
+
+    for key, known in (("sharing", registry.sharings), ("balancer", registry.balancers), ("sampler", registry.samplers)):
+        try:
+            name, arguments = registry.parse_spec(getattr(config, key), key)
+            given = 2 if key == "sharing" else 0
+            for message in known.check_arguments(name, arguments, given=given):
+                say((key,), message)
+        except ConfigError as error:
+            for message in error.mistakes:
+                say((key,), message)
+    for message in _task_mistakes(config):
+        say(("tasks",), message)
+    fields = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
+    for key in config.training:
+        if key not in fields:
+            say(("training", key), f"`training`: TrainingArguments has no field {key!r}{suggestion(key, fields)}")
+    if config.lora is not None:
+        from nlp_mtl.adapters import lora_config
+
+        try:
+            lora_config(config.lora)
+        except ConfigError as error:
+            for message in error.mistakes:
+                say(("lora",), message)
+    for number, spec in enumerate(config.callbacks):
+        try:
+            callback(spec)
+        except ConfigError as error:
+            say(("callbacks", number), str(error))
+    return mistakes
+
+
+def _task_mistakes(config: RunConfig) -> list[str]:
+    from nlp_mtl.tasks import load_tasks
+
+    try:
+        tasks = load_tasks(config.tasks, registry=config.registry)
+    except ConfigError as error:
+        return error.mistakes
+    mistakes = []
+    for task in tasks:
+        if task.head_name not in registry.heads:
+            error = UnknownNameError("head", task.head_name, registry.heads.names())
+            mistakes += [f"task {task.name!r}: {message}" for message in error.mistakes]
+        for spec in task.prepare:
+            name, arguments = registry.parse_spec(spec, "preparation")
+            try:
+                messages = registry.preparations.check_arguments(name, arguments, given=1)
+            except UnknownNameError as error:
+                messages = error.mistakes
+            mistakes += [f"task {task.name!r}: {message}" for message in messages]
+    return mistakes
+
+
+def callback(spec: Spec) -> Any:
+    """The TrainerCallback that `spec` names.
+
+    Raises:
+        ConfigError: no such module or class, or not a callback.
+    """
+    name, arguments = registry.parse_spec(spec, "callbacks")
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise ConfigError(f"callbacks: write module:Class, e.g. transformers:EarlyStoppingCallback, found {name!r}")
+    from transformers import TrainerCallback
+
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"callbacks: {name!r} can't be imported ({error})") from None
+    if not (isinstance(found, type) and issubclass(found, TrainerCallback)):
+        raise ConfigError(f"callbacks: {name!r} is not a TrainerCallback")
+    try:
+        return found(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"callbacks: {name!r}: {error}") from None
+
+
+def _import_files(config: RunConfig, place: str, lines: yamlfile.Lines) -> list[str]:
+    """Import the user's own files, so that what they register is known."""
+    mistakes = []
+    base = Path(place).parent if Path(place).suffix else Path.cwd()
+    for name in config.imports:
+        file = next((path for path in (base / name, Path(name)) if path.is_file()), None)
+        line = lines.get(("imports",))
+        where = f"{place}:{line}" if line else place
+        if file is None:
+            mistakes.append(f"{where}: `imports`: no file {name!r} beside the run file or in the working folder")
+            continue
+        module_name = f"nlp_mtl_imports_{file.stem}"
+        if module_name in sys.modules and getattr(sys.modules[module_name], "__file__", None) == str(file.resolve()):
+            continue
+        spec = importlib.util.spec_from_file_location(module_name, file.resolve())
+        if spec is None or spec.loader is None:
+            mistakes.append(f"{where}: `imports`: {name!r} is not a Python file")
+            continue
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever the user's file raises is theirs to see, with its place
+            del sys.modules[module_name]
+            raise ConfigError(f"{where}: `imports`: {file} fails: {type(error).__name__}: {error}") from error
+    return mistakes
+
+
+def key_table() -> list[tuple[str, str, str]]:
+    """Every key of a run file: name, default, meaning; the README's table is made from it."""
+    rows = []
+    for name, field in RunConfig.model_fields.items():
+        empty = field.default_factory is not None or field.default is None
+        default = "needed" if field.is_required() else "—" if empty else str(field.default)
+        rows.append((name, default, field.description or ""))
+    return rows

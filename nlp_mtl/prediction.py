@@ -1,0 +1,155 @@
+"""Answers of every task to a text, a pair or a row of columns, from one encoder pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nlp_mtl.batches import collate, to_device
+from nlp_mtl.errors import ConfigError, DataError, suggestion
+from nlp_mtl.heads.base import Head, Where
+from nlp_mtl.model import MultiTaskModel
+
+Input = str | tuple[str, str] | Mapping[str, Any]
+
+
+def predict(
+    model: MultiTaskModel | str | Path, inputs: Input | list[Input], *, tasks: Sequence[str] | None = None
+) -> dict[str, Any] | list[dict[str, Any]]:
+    """What every task says about an input, or about each of a list.
+
+    Args:
+        model: the model, or a run folder.
+        inputs: a text (read by the tasks with one input), a pair (by those with two), or a mapping of columns (by every
+            task whose columns are all there); or a list of such.
+        tasks: only these.
+
+    Returns:
+        task → answer, with label names, not numbers; entities and spans with offsets. A task that lacks an input gives
+        ``{"missing": [columns]}`` instead. For a list, a list in the same order.
+
+    Raises:
+        ConfigError: an unknown task.
+        DataError: an input that is neither text, pair nor mapping, or has no text.
+
+    Example:
+        >>> from nlp_mtl.testing import tiny_model
+        >>> answers = predict(tiny_model(["cola", "rte"]), "It rained.")
+        >>> sorted(answers["cola"]), answers["rte"]
+        (['label', 'score', 'scores'], {'missing': ['sentence2']})
+    """
+    loaded = model if isinstance(model, MultiTaskModel) else MultiTaskModel.from_pretrained(model)
+    if isinstance(inputs, list):
+        return list(predict_stream(loaded, inputs, tasks=tasks))
+    return next(predict_stream(loaded, [inputs], tasks=tasks))
+
+
+def predict_stream(
+    model: MultiTaskModel, inputs: Iterable[Input], *, tasks: Sequence[str] | None = None, chunk: int = 256
+) -> Iterator[dict[str, Any]]:
+    """As :func:`predict`, for any number of inputs with bounded memory: `chunk` inputs go through the encoder at a time."""
+    wanted = list(tasks) if tasks is not None else model.tasks
+    unknown = [task for task in wanted if task not in model.heads]
+    if unknown:
+        raise ConfigError([f"predict: {task!r} is not a task of this model{suggestion(task, model.tasks)}" for task in unknown])
+    iterator, first = iter(inputs), 0
+    while part := list(islice(iterator, chunk)):
+        yield from _answer(model, part, wanted, first)
+        first += len(part)
+
+
+def _answer(model: MultiTaskModel, inputs: Sequence[Input], tasks: Sequence[str], first: int) -> list[dict[str, Any]]:
+    answers: list[dict[str, Any]] = [{} for _ in inputs]
+    rows: list[dict[str, Any]] = []
+    readers: list[list[str]] = []
+    known: dict[tuple[Any, ...], int] = {}
+    owners: dict[str, list[tuple[int, int, dict[str, Any]]]] = {task: [] for task in tasks}
+    for task in tasks:
+        head = model.heads[task]
+        given = [columns_for(head, value, first + number) for number, value in enumerate(inputs)]
+        can = [number for number, columns in enumerate(given) if not isinstance(columns, list)]
+        for number, columns in enumerate(given):
+            if isinstance(columns, list):
+                answers[number][task] = {"missing": columns}
+        if not can:
+            continue
+        table = {name: [given[number][name] for number in can] for name in head.needed_columns()}  # type: ignore[call-overload]
+        length = min(head.task.max_length or model.max_length, model.max_length)
+        tokens = head.tokenize(table, model.tokenizer, length, Where(task, "inputs", first))
+        for place, source in enumerate(tokens["source"]):
+            number = can[source]
+            row = {name: values[place] for name, values in tokens.items()}
+            notes = head.ask(row, model.tokenizer)
+            if notes is None:
+                answers[number][task] = {"missing": [f"{model.tokenizer.mask_token} in the text"]}
+                continue
+            row.update(notes)
+            key = (tuple(row["input_ids"]), tuple(row.get("token_type_ids", ())), tuple(row["lengths"]))
+            if key not in known:  # the same tokens are encoded once, whichever tasks read them
+                known[key] = len(rows)
+                rows.append({})
+                readers.append([])
+            rows[known[key]].update({name: np.asarray(value) if isinstance(value, list) else value for name, value in row.items()})
+            if task not in readers[known[key]]:
+                readers[known[key]].append(task)
+            owners[task].append((number, known[key], {**row, **given[number]}))  # type: ignore[dict-item]
+    if not rows:
+        return answers
+    predictions = _run(model, rows, readers)
+    for task, members in owners.items():
+        _fill(answers, task, model.heads[task], members, predictions.get(task, {}))
+    return [{task: answer[task] for task in tasks} for answer in answers]
+
+
+def _run(model: MultiTaskModel, rows: Sequence[Mapping[str, Any]], readers: Sequence[Sequence[str]]) -> dict[str, dict[int, Any]]:
+    """One call of the model; predictions by task and row."""
+    training = model.training
+    model.eval()
+    try:
+        batch = collate(rows, readers, model.heads)
+        moved = to_device(batch, model.device)
+        with torch.inference_mode():
+            out = model(**moved)
+    finally:
+        model.train(training)
+    found: dict[str, dict[int, Any]] = {}
+    for task, logits in out["logits"].items():
+        made = model.heads[task].predict(logits, moved["targets"][task])
+        found[task] = dict(zip(batch["owners"][task].tolist(), made, strict=True))
+    return found
+
+
+def _fill(
+    answers: list[dict[str, Any]],
+    task: str,
+    head: Head,
+    members: Sequence[tuple[int, int, dict[str, Any]]],
+    predictions: Mapping[int, Any],
+) -> None:
+    by_input: dict[int, list[tuple[Any, dict[str, Any]]]] = {}
+    for number, row, columns in members:
+        by_input.setdefault(number, []).append((predictions[row], columns))
+    for number, parts in by_input.items():
+        answers[number][task] = head.answer_of(parts)
+
+
+def columns_for(head: Head, value: Input, number: int) -> dict[str, Any] | list[str]:
+    """The columns a head reads from an input, or the names of those it lacks.
+
+    Raises:
+        DataError: neither text, pair nor mapping.
+    """
+    needed = head.needed_columns()
+    if isinstance(value, str):
+        return {needed[0]: value} if len(needed) == 1 else needed[1:]
+    if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(text, str) for text in value):
+        return dict(zip(needed, value, strict=True)) if len(needed) == 2 else [f"{len(needed)} input(s), not a pair"]
+    if isinstance(value, Mapping):
+        missing = [column for column in needed if column not in value]
+        return missing or {column: value[column] for column in needed}
+    raise DataError(f"input {number}: a text, a pair of texts or a mapping of columns is read, found {str(value)[:60]!r}")

@@ -1,0 +1,287 @@
+"""One run: from a run file to a folder with model, scores and everything needed to continue it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from nlp_mtl import checkpoint, config
+from nlp_mtl.callbacks import Progress
+from nlp_mtl.data import Data, load_data
+from nlp_mtl.errors import ConfigError, RunFolderError, UnsupportedError
+from nlp_mtl.evaluation import Evaluator, TaskScores, score_table
+from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.prediction import predict_stream
+from nlp_mtl.tasks import SPLITS, Split
+from nlp_mtl.trainer import MultiTaskTrainer
+
+logger = logging.getLogger("nlp_mtl")
+
+
+@dataclass
+class Run:
+    """A finished (or stopped) run.
+
+    Attributes:
+        folder: the run folder.
+        model: the model, in eval mode.
+        scores: task → scores on the validation split.
+        best_steps: task → the step at which its own first metric was best, and that score.
+        stopped: ended by Ctrl-C.
+        trainer: the trainer, for its log and state.
+    """
+
+    folder: Path
+    model: MultiTaskModel
+    scores: dict[str, TaskScores]
+    best_steps: dict[str, dict[str, float]] = field(default_factory=dict)
+    stopped: bool = False
+    trainer: MultiTaskTrainer | None = field(default=None, repr=False)
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per task: task, metric, score, trivial baseline, rows."""
+        return score_table(self.scores)
+
+
+def train(
+    source: str | Path | Mapping[str, Any] | config.RunConfig,
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Run:
+    """Do what a run file says.
+
+    Args:
+        source: run file, or a mapping of its keys.
+        overrides: ``key=value``; see :func:`nlp_mtl.config.load_config`.
+        resume: continue the run in the output folder from its newest whole checkpoint.
+        overwrite: remove a run that is already in the output folder.
+
+    Raises:
+        ConfigError: mistakes in the file, all at once.
+        RunFolderError: the output folder holds a run already, or there is nothing to resume.
+        UnsupportedError: fewer processes than asked for.
+    """
+    settings = source if isinstance(source, config.RunConfig) else config.load_config(source, overrides)
+    check_processes()
+    name = Path(source).stem if isinstance(source, (str, Path)) else "run"
+    args = training_arguments(settings, name)
+    folder = Path(args.output_dir)
+    main = args.process_index == 0
+    _check_folder(folder, resume, overwrite, main)
+    set_seed(args.seed)
+    model = MultiTaskModel.from_base(
+        settings.model,
+        settings.tasks,
+        sharing=settings.sharing,
+        lora=settings.lora,
+        freeze=settings.freeze,
+        heads=settings.heads,
+        registry_folders=settings.registry,
+        data_root=settings.data_root,
+        max_length=settings.max_length,
+        seed=args.seed,
+    )
+    trainer = MultiTaskTrainer(
+        model,
+        args,
+        balancer=settings.balancer,
+        sampler=settings.sampler,
+        data_root=settings.data_root,
+        precision="args" if {"bf16", "fp16"} & set(settings.training) else "auto",
+        learning_rates=settings.learning_rates,
+        callbacks=[config.callback(spec) for spec in settings.callbacks],
+    )
+    if not args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(Progress())
+    trainer.remove_callback(PrinterCallback)
+    if main:
+        _say_data(trainer.data)
+        folder.mkdir(parents=True, exist_ok=True)
+        said = settings.model_dump(exclude_defaults=True)
+        checkpoint.write_text(folder / "run.yaml", yaml.safe_dump(said, sort_keys=False, allow_unicode=True))
+    began = time.perf_counter()
+    trainer.train(resume_from_checkpoint=resume)
+    seconds = time.perf_counter() - began
+    if trainer.stopped:
+        return Run(folder, model.eval(), {}, stopped=True, trainer=trainer)
+    trainer.evaluate()
+    run = Run(folder, model.eval(), trainer.scores, trainer.best_steps(), trainer=trainer)
+    if main:
+        _write_metrics(run, seconds)
+    return run
+
+
+def training_arguments(settings: config.RunConfig, name: str) -> TrainingArguments:
+    """The Trainer's arguments: what the run file says, over :data:`nlp_mtl.config.TRAINING_DEFAULTS`.
+
+    Raises:
+        ConfigError: a value that TrainingArguments refuses.
+    """
+    given = {"output_dir": f"runs/{name}", **config.TRAINING_DEFAULTS, **settings.training}
+    if given["eval_strategy"] == "no":
+        given["load_best_model_at_end"] = settings.training.get("load_best_model_at_end", False)
+    elif given["eval_strategy"] != given["save_strategy"] and "load_best_model_at_end" not in settings.training:
+        given["load_best_model_at_end"] = given["save_strategy"] == "best"
+    if "max_grad_norm" in given and given["max_grad_norm"] is None:
+        given["max_grad_norm"] = 0.0
+    try:
+        return TrainingArguments(**given)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"training: {error}") from None
+
+
+def check_processes(environment: Mapping[str, str] | None = None) -> None:
+    """Refuse to run as one process where several were asked for.
+
+    ``accelerate launch --cpu --num_processes 2`` sets an address to meet at, but starts one process only.
+
+    Raises:
+        UnsupportedError: with the way out.
+    """
+    found = os.environ if environment is None else environment
+    sizes = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    if "ACCELERATE_USE_CPU" in found and "MASTER_ADDR" in found and not any(name in found for name in sizes):
+        raise UnsupportedError(
+            "several processes were asked for, but accelerate launch started one (it does so on CPUs); "
+            "use: torchrun --nproc_per_node 2 -m nlp_mtl.cli train RUN.yaml"
+        )
+
+
+def _check_folder(folder: Path, resume: bool, overwrite: bool, main: bool) -> None:
+    if resume and overwrite:
+        raise RunFolderError("--resume continues a run and --overwrite removes it; use one of them")
+    holds = (folder / checkpoint.SPEC).is_file() or bool(checkpoint.checkpoints(folder)) if folder.is_dir() else False
+    if resume and not holds:
+        raise RunFolderError(f"{folder}: there is no run to resume; start it without --resume")
+    if holds and not resume and not overwrite:
+        raise RunFolderError(
+            f"{folder} already holds a run: continue it with --resume, replace it with --overwrite, or write elsewhere "
+            "with training.output_dir=…"
+        )
+    if overwrite and folder.is_dir() and main:
+        shutil.rmtree(folder)
+
+
+def _say_data(data: Data) -> None:
+    """What was found in the data that a user should know: truncation, missing labels, rows on both sides."""
+    for task in data.heads:
+        for split in SPLITS:
+            facts = data.facts(task, split)
+            if not facts:
+                continue
+            notes = []
+            if facts["truncated"]:
+                notes.append(f"{facts['truncated']} cut to the maximum length")
+            if split == "train" and facts["labelled"] < facts["rows"]:
+                notes.append(f"{facts['rows'] - facts['labelled']} without a label, skipped for this task")
+            if facts["in_train"]:
+                notes.append(f"{facts['in_train']} also among the training rows")
+            if notes:
+                logger.info("%s, %s: %d rows, %s", task, split, facts["rows"], "; ".join(notes))
+
+
+def _write_metrics(run: Run, seconds: float) -> None:
+    facts = {task: {split: run.trainer.data.facts(task, split) for split in SPLITS} for task in run.scores} if run.trainer else {}
+    said = {
+        "validation": {task: found.metrics for task, found in run.scores.items()},
+        "trivial": {task: found.trivial for task, found in run.scores.items()},
+        "skill": {task: found.skill for task, found in run.scores.items()},
+        "own_best": run.best_steps,
+        "data": facts,
+        "training_seconds": round(seconds, 1),
+        "log": run.trainer.state.log_history if run.trainer else [],
+    }
+    checkpoint.write_text(run.folder / "metrics.json", json.dumps(said, indent=1))
+
+
+def evaluate(
+    folder: str | Path,
+    split: Split = "validation",
+    *,
+    tasks: Sequence[str] | None = None,
+    data_root: str | Path | None = None,
+    base: str | Path | None = None,
+    progress: bool = False,
+) -> dict[str, TaskScores]:
+    """Scores of a run folder on a split; an unlabelled split gives predictions (`decoded`) and no metrics.
+
+    Args:
+        folder: a run folder or checkpoint.
+        split: train, validation or test.
+        tasks: only these.
+        data_root: where data sets are looked for first; default that of the run.
+        base: see :meth:`MultiTaskModel.from_pretrained`.
+        progress: show a bar.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"split: one of {', '.join(SPLITS)}, found {split!r}")
+    model = MultiTaskModel.from_pretrained(folder, base=base)
+    unknown = [task for task in tasks or () if task not in model.heads]
+    if unknown:
+        raise ConfigError(f"{folder} has no task {', '.join(unknown)}; it has {', '.join(model.tasks)}")
+    heads = {task: head for task, head in model.heads.items() if tasks is None or task in tasks}
+    root = data_root or _recorded(folder).get("data_root")
+    data = load_data(heads, model.tokenizer, max_length=model.max_length, data_root=root)
+    return Evaluator(data, batch_rows=32).evaluate(model, split, tasks=tasks, progress=progress)
+
+
+def _recorded(folder: str | Path) -> dict[str, Any]:
+    from nlp_mtl import yamlfile
+
+    for file in (Path(folder) / "run.yaml", Path(folder).parent / "run.yaml"):
+        if file.is_file():
+            return yamlfile.load(file)[0] or {}
+    return {}
+
+
+def predict_file(
+    folder: str | Path, file: str | Path, out: str | Path | None = None, *, tasks: Sequence[str] | None = None
+) -> int:
+    """Answers for every line of a JSONL file (a string, a pair, or an object of columns a line), as JSONL.
+
+    Args:
+        folder: a run folder.
+        file: the input.
+        out: the output, written line by line; default standard output.
+        tasks: only these.
+
+    Returns:
+        How many lines were answered.
+    """
+    model = MultiTaskModel.from_pretrained(folder)
+    count = 0
+    stream = sys.stdout if out is None else Path(out).open("w", encoding="utf-8")
+    try:
+        for answer in predict_stream(model, _lines(Path(file)), tasks=tasks):
+            stream.write(json.dumps(answer, ensure_ascii=False) + "\n")
+            count += 1
+    finally:
+        if out is not None:
+            stream.close()
+    return count
+
+
+def _lines(file: Path) -> Any:
+    with file.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                try:
+                    value = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise ConfigError(f"{file}:{number}: not JSON ({error.msg})") from None
+                yield tuple(value) if isinstance(value, list) else value
