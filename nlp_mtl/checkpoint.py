@@ -162,9 +162,11 @@ def save_weights(
     """
     encoder = sharing.encoder
     own = None if state is None else _part(state, "sharing.encoder.")
-    keep = base_of(encoder).config._attn_implementation
-    encoder.save_pretrained(folder, **({} if own is None else {"state_dict": own}))
-    base_of(encoder).config._attn_implementation = keep
+    more: dict[str, Any] = {} if own is None else {"state_dict": own}
+    if hasattr(encoder, "peft_config"):
+        more["save_embedding_layers"] = False  # "auto" asks the Hub whether the vocabulary was changed
+    with quiet_transformers():
+        encoder.save_pretrained(folder, **more)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's own card; the run writes one
     tensors = {}
     for key, module in modules.items():
@@ -172,9 +174,25 @@ def save_weights(
         left_out = tied_keys(module)
         tensors.update({f"{key}.{name}": value for name, value in part.items() if name not in left_out})
     save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, folder / HEADS)
-    more = sharing.own_state()
-    if more:
-        save_file({name: value.detach().cpu().contiguous() for name, value in more.items()}, folder / SHARING)
+    extra = sharing.own_state()
+    if extra:
+        save_file({name: value.detach().cpu().contiguous() for name, value in extra.items()}, folder / SHARING)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """`transformers` without progress bars and load reports."""
+    from transformers import logging as transformers_logging
+
+    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

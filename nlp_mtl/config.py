@@ -90,10 +90,11 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     for override in overrides:
         mistakes += _override(data, override)
     try:
-        config = RunConfig(**data)
+        config = RunConfig.model_validate(data)
     except ValidationError as error:
         mistakes += explain(error, RunConfig, place, lines)
-        raise ConfigError(mistakes) from None
+        wrong = {item["loc"][0] for item in error.errors()}  # the rest is checked all the same
+        config = RunConfig.model_construct(**{key: value for key, value in data.items() if key not in wrong})
     mistakes += _import_files(config, place, lines)
     mistakes += check(config, place, lines)
     if mistakes:
@@ -144,12 +145,15 @@ def check(config: RunConfig, place: str, lines: yamlfile.Lines) -> list[str]:
         try:
             name, arguments = registry.parse_spec(getattr(config, key), key)
             given = 2 if key == "sharing" else 0
-            for message in known.check_arguments(name, arguments, given=given):
+            messages = known.check_arguments(name, arguments, given=given)
+            for message in messages:
                 say((key,), message)
+            if not messages and not given:
+                known.build(getattr(config, key))  # refuses wrong values
         except ConfigError as error:
             for message in error.mistakes:
                 say((key,), message)
-    for message in _task_mistakes(config):
+    for message in _task_mistakes(config) if "tasks" in config.model_fields_set else []:
         say(("tasks",), message)
     fields = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
     for key in config.training:
@@ -207,7 +211,7 @@ def callback(spec: Spec) -> Any:
 
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"callbacks: {name!r} can't be imported ({error})") from None
     if not (isinstance(found, type) and issubclass(found, TrainerCallback)):
         raise ConfigError(f"callbacks: {name!r} is not a TrainerCallback")

@@ -139,9 +139,21 @@ def load_data(
                     data.splits.setdefault(split, []).append(rows)
         except DataError as error:
             mistakes.append(str(error))
+    mistakes = mistakes or _labels_that_differ(heads)
     if mistakes:
         raise DataError("\n".join(mistakes))
     return data
+
+
+def _labels_that_differ(heads: Mapping[str, Head]) -> list[str]:
+    """Tasks that share a head, but whose data gave them other labels than its owner's."""
+    pairs = [(heads[head.task.head_of], head) for head in heads.values() if head.task.head_of in heads]
+    return [
+        f"tasks {owner.task.name!r} and {head.task.name!r} share a head, but the labels in their data differ "
+        f"({', '.join(owner.labels or [])}; {', '.join(head.labels or [])}); list `labels` in {owner.task.name!r}"
+        for owner, head in pairs
+        if head.labels != owner.labels
+    ]
 
 
 def _pool_key(head: Head) -> str:
@@ -225,7 +237,8 @@ def _tokenize_pool(members: Sequence[Head], tokenizer: Any, max_length: int, dat
 
 def _check_more_columns(head: Head, raw: Mapping[Split, Dataset]) -> None:
     for split, rows in raw.items():
-        for column in head.needed_columns():
+        target = [head.task.target] if head.task.target and split != "test" else []
+        for column in [*head.needed_columns(), *target]:
             if column not in rows.column_names:
                 raise DataError(
                     f"task {head.task.name!r}, split {split!r}: the head reads the column {column!r}; "
@@ -245,17 +258,32 @@ def _tokenize_split(
     first = members[0]
     keep = list(dict.fromkeys(first.needed_columns()))
     given = {head.task.name: number_names(rows, head.task.target) for head in members}
-    mistakes: list[tuple[int, str]] = []
+    mistakes: dict[str, list[tuple[int, str]]] = {}
+    for head in members:
+        if head.task.target in rows.column_names:
+            head.look_at(rows[head.task.target])
 
     def batch(columns: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
-        out = first.tokenize(columns, tokenizer, max_length, Where(first.task.name, split, numbers[0]))
+        errors: list[RowsError] = []
+        out: dict[str, list[Any]] = {}
+        try:
+            out = first.tokenize(columns, tokenizer, max_length, Where(first.task.name, split, numbers[0]))
+        except RowsError as error:
+            errors.append(error)
         for head in members:
             name, target = head.task.name, head.task.target
             values = columns[target] if target in columns else [None] * len(numbers)
-            labels = head.encode_labels(values, given[name], columns, Where(name, split, numbers[0]))
+            try:
+                labels = head.encode_labels(values, given[name], columns, Where(name, split, numbers[0]))
+            except RowsError as error:
+                errors.append(error)
+            if errors:
+                continue
             out[f"labels:{name}"] = head.place_labels(labels, out)
             if head.keeps_target and target in columns:
                 out[f"target:{name}"] = [values[source] for source in out["source"]]
+        if errors:
+            raise _SeveralErrors(errors)
         out.update({column: [columns[column][source] for source in out["source"]] for column in keep})
         out["source"] = [numbers[source] for source in out["source"]]
         return out
@@ -263,18 +291,22 @@ def _tokenize_split(
     def collecting(columns: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         try:
             return batch(columns, numbers)
-        except RowsError as error:
-            mistakes.extend(error.mistakes)
+        except _SeveralErrors as several:
+            for error in several.errors:
+                mistakes.setdefault(error.where.task, []).extend(error.mistakes)
             return {name: [] for name in features}
+
+    def all_mistakes() -> DataError:
+        return DataError("\n".join(str(RowsError(Where(task, split), found)) for task, found in mistakes.items()))
 
     features: dict[str, Any] = {}
     sample = rows.select(range(min(len(rows), 100)))
     try:
         features = _features(batch(sample[:], list(range(len(sample)))), members, rows)
-    except RowsError:
+    except _SeveralErrors:
         for begin in range(0, len(rows), 1000):
             collecting(rows[begin : begin + 1000], list(range(begin, min(begin + 1000, len(rows)))))
-        raise RowsError(Where(first.task.name, split), mistakes) from None
+        raise all_mistakes() from None
     with sources.quiet_datasets() if len(rows) <= 2000 else nullcontext():
         table = rows.map(
             collecting,
@@ -288,8 +320,16 @@ def _tokenize_split(
             desc=f"tokenizing {first.task.name} ({split})",
         )
     if mistakes:
-        raise RowsError(Where(first.task.name, split), mistakes)
+        raise all_mistakes()
     return table
+
+
+class _SeveralErrors(Exception):
+    """What is wrong with some rows for several tasks."""
+
+    def __init__(self, errors: Sequence[RowsError]):
+        super().__init__()
+        self.errors = list(errors)
 
 
 def _features(example: Mapping[str, Sequence[Any]], members: Sequence[Head], rows: Dataset) -> Any:

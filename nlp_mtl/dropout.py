@@ -27,7 +27,7 @@ def scaled_mask(shape: torch.Size | tuple[int, ...], p: float, like: Tensor) -> 
         return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - p).div_(1 - p)
     seed = int(torch.randint(0, 2**62, (), dtype=torch.int64))
     count = int(np.prod(shape))
-    cut = round(p * 65536)
+    cut = min(round(p * 65536), 65535)
     raw = np.random.SFC64(seed).random_raw(-(-count // 4))  # 64 random bits at a time, 16 for each element
     keep = torch.from_numpy(raw.view(np.int16)[:count]) >= cut - 32768
     return keep.view(shape).to(like.dtype).mul_(65536 / (65536 - cut))

@@ -365,7 +365,10 @@ def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | No
     for key in more or {}:
         if key not in known:
             mistakes.append(f"heads: {key!r} is no task or tag of this run (or '*')")
+    listed = {task.name: task.labels for task in tasks}
     for task in tasks:
+        if task.head_of and task.labels is None and listed.get(task.head_of):
+            task = task.with_(labels=listed[task.head_of])  # the numbers of a shared output layer mean the same
         name, arguments = registry.parse_spec(task.head, "head")
         for key, given in (more or {}).items():
             if key == "*" or key == task.name or key in task.tags:
@@ -415,18 +418,8 @@ def _load(folder: Path) -> tuple[PreTrainedTokenizerBase, nn.Module]:
 
 
 def _load_encoder(folder: Path) -> nn.Module:
-    from transformers import logging as transformers_logging
-
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # its report on heads that are left out says nothing here
-    bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
+    with checkpoint.quiet_transformers():
         encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bar:
-            transformers_logging.enable_progress_bar()
     if getattr(encoder.config, "is_encoder_decoder", False):
         raise UnsupportedError(f"{encoder.config.model_type}: encoder–decoder models are not supported yet; use an encoder or decoder")
     return encoder

@@ -56,7 +56,7 @@ class Packed:
         sums = torch.zeros(len(self.layout.lengths), self.hidden.shape[-1], device=self.hidden.device)
         sums = sums.index_add(0, owner, self.hidden.float())
         lengths = torch.tensor(self.layout.lengths, device=self.hidden.device, dtype=torch.float32)
-        return (sums / lengths[:, None])[sequences]
+        return (sums / lengths[:, None])[sequences].to(self.hidden.dtype)
 
     def tokens_of(self, sequences: Tensor) -> Tensor:
         """[tokens]: indices into `hidden` of all tokens of the given sequences, in their order."""

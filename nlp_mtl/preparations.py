@@ -39,7 +39,11 @@ def _rewrite(rows: Dataset, change: Callable[[dict[str, Any]], dict[str, Any] | 
 @registry.preparations.register("drop_empty")
 def drop_empty(rows: Dataset, columns: list[str]) -> Dataset:
     """Leave out rows in which one of `columns` is None or blank."""
-    return rows.filter(lambda row: all(str(row[column] or "").strip() for column in columns))
+
+    def is_blank(value: Any) -> bool:
+        return value is None or value == [] or (isinstance(value, str) and not value.strip())
+
+    return rows.filter(lambda row: not any(is_blank(row[column]) for column in columns))
 
 
 @registry.preparations.register("rename")
@@ -50,18 +54,20 @@ def rename(rows: Dataset, columns: dict[str, str]) -> Dataset:
 
 @registry.preparations.register("map_labels")
 def map_labels(rows: Dataset, column: str, names: dict[str, str]) -> Dataset:
-    """Replace the values of a label column: `{found: wanted}`.
+    """Replace the values of a label column: `{found: wanted}`; a row without a label is kept as it is.
 
     Raises:
         DataError: a value that `names` does not list.
     """
 
     def change(row: dict[str, Any]) -> dict[str, Any]:
-        value = str(row[column])
-        if value not in names:
+        value = row[column]
+        if value is not None and value not in names:
             raise DataError(f"map_labels: {value!r} in column {column!r} is not among {sorted(names)}")
-        return {**row, column: names[value]}
+        return {**row, column: None if value is None else names[value]}
 
+    if column not in rows.column_names:  # a test split without labels
+        return rows
     return _rewrite(rows.cast_column(column, _string()), change)
 
 

@@ -61,9 +61,13 @@ class Registry:
         if self._filled:
             return
         self._filled = True
-        importlib.import_module(self.module)
-        for point in entry_points(group=f"nlp_mtl.{self.kind}"):
-            self.register(point.name)(point.load())
+        try:
+            importlib.import_module(self.module)
+            for point in entry_points(group=f"nlp_mtl.{self.kind}"):
+                self.register(point.name)(point.load())
+        except BaseException:  # the next look-up says so again, and not that nothing is known
+            self._filled = False
+            raise
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
@@ -107,19 +111,24 @@ class Registry:
         mistakes = self.check_arguments(name, arguments, given=len(positional))
         if mistakes:
             raise ConfigError(mistakes)
-        return make(*positional, **arguments)
+        if positional:
+            return make(*positional, **arguments)
+        try:
+            return make(**arguments)
+        except (TypeError, AttributeError) as error:  # e.g. text where it compares numbers
+            raise ConfigError(f"{self.kind} {name!r}: an argument is of the wrong type ({error})") from error
 
     def check_arguments(self, name: str, arguments: Mapping[str, Any], *, given: int = 0) -> list[str]:
         """Messages for arguments of `name` that are unknown or missing (no message: all is well)."""
         parameters = list(inspect.signature(self[name]).parameters.values())[given:]
-        if any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return []
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        parameters = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         known = [p.name for p in parameters]
-        needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+        needed = [p.name for p in parameters if p.default is p.empty]
         mistakes = [
             f"{self.kind} {name!r} takes no argument {key!r}{suggestion(key, known)}"
             for key in arguments
-            if key not in known
+            if key not in known and not takes_any
         ]
         mistakes += [f"{self.kind} {name!r} needs the argument {key!r}" for key in needed if key not in arguments]
         return mistakes
@@ -142,10 +151,10 @@ def parse_spec(spec: Spec, kind: str) -> tuple[str, dict[str, Any]]:
     """
     if isinstance(spec, str):
         return spec, {}
-    arguments = dict(spec)
+    arguments = dict(spec) if isinstance(spec, Mapping) else {}
     name = arguments.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError(f"{kind}: expected a name or {{name: …, arguments}}, found {dict(spec)!r}")
+        raise ConfigError(f"{kind}: expected a name or {{name: …, arguments}}, found {spec!r}")
     return name, arguments
 
 

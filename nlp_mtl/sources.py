@@ -13,11 +13,12 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import packages, registry
-from nlp_mtl.errors import DataError, NotFoundError
+from nlp_mtl.errors import ConfigError, DataError, NotFoundError, suggestion
 from nlp_mtl.tasks import LOCAL_FORMATS, SPLITS, DatasetSpec, Split, Task
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split,
     found = _raw_splits(task, data_root)
     chosen = _choose_splits(task, found)
     for spec in task.prepare:
-        name, arguments = registry.parse_spec(spec, "preparation")
-        prepare = registry.preparations[name]
-        chosen = {split: prepare(rows, **arguments) for split, rows in chosen.items()}
+        chosen = {split: _prepared(task, spec, split, rows) for split, rows in chosen.items()}
     _check_columns(task, chosen)
     chosen = _hold_out(task, chosen)
     for split, cap in task.rows.items():
@@ -85,9 +84,22 @@ def _choose_splits(task: Task, found: Mapping[str, Dataset]) -> dict[Split, Data
     return chosen
 
 
-def _check_columns(task: Task, splits: Mapping[Split, Dataset]) -> None:
-    from nlp_mtl.errors import suggestion
+def _prepared(task: Task, spec: registry.Spec, split: Split, rows: Dataset) -> Dataset:
+    name, arguments = registry.parse_spec(spec, "preparation")
+    mistakes = registry.preparations.check_arguments(name, arguments, given=1)
+    if mistakes:
+        raise ConfigError([f"task {task.name!r}: `prepare`: {message}" for message in mistakes])
+    place = f"task {task.name!r}, split {split!r}: `prepare: {name}`"
+    try:
+        return registry.preparations[name](rows, **arguments)
+    except KeyError as error:
+        column = str(error.args[0])
+        raise DataError(f"{place} reads {column!r}, which the data does not have{suggestion(column, rows.column_names)}") from error
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from None
 
+
+def _check_columns(task: Task, splits: Mapping[Split, Dataset]) -> None:
     mistakes = []
     for split, rows in splits.items():
         needed = {"inputs": task.inputs, "target": [task.target] if task.target and split != "test" else []}
@@ -110,6 +122,8 @@ def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
     shares = {split: share for split, share in task.splits.items() if isinstance(share, float)}
     if not shares:
         return splits
+    if "train" not in splits:
+        raise DataError(f"task {task.name!r}: `splits` takes shares of the training rows, and there are none")
     rows = splits["train"]
     parts: dict[Split, list[int]] = {split: [] for split in ("train", *shares)}
     seen: set[bytes] = set()
@@ -155,8 +169,11 @@ def _hub_dataset(task: Task, spec: DatasetSpec, data_root: str | Path | None) ->
             if spec.name is not None and configs and spec.name not in configs:
                 tried.append(f"local mirror: {folder} has no {spec.name!r}, it has {', '.join(configs)}")
                 continue
-            with quiet_datasets():
-                return _opened(task, lambda folder=folder: load_dataset(str(folder), spec.name))
+            try:
+                with quiet_datasets():
+                    return _opened(task, lambda folder=folder: load_dataset(str(folder), spec.name))
+            except FileNotFoundError as error:  # a folder without data files
+                tried.append(f"local mirror: {_short(error)}")
     with quiet_datasets(offline=True):
         try:
             return load_dataset(spec.path, spec.name, revision=spec.revision)
@@ -247,10 +264,11 @@ def _check_encoding(task: Task, file: Path, encoding: str) -> None:
         raise DataError(f"task {task.name!r}: `options.encoding`: unknown encoding {encoding!r}") from None
     line = 1
     with file.open("rb") as stream:
-        for chunk in stream:
+        for chunk in chain(stream, [b""]):
             try:
-                decoder.decode(chunk)
+                decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
+                line -= not chunk  # what is cut off at the end stands in the line before
                 raise DataError(
                     f"task {task.name!r}: {file}:{line}: not {encoding} (byte {error.object[error.start]:#04x}); "
                     "save it as UTF-8 or set `options: {encoding: …}`, e.g. latin-1"
@@ -258,12 +276,17 @@ def _check_encoding(task: Task, file: Path, encoding: str) -> None:
             line += 1
 
 
+def _text_of(file: Path, encoding: str) -> str:
+    """The file's text, without the mark that some editors put before UTF-8."""
+    return file.read_text(encoding=encoding).removeprefix("\ufeff")
+
+
 def _read_lines(files: list[Path], encoding: str) -> Dataset:
     from datasets import Dataset
 
     lines: list[str] = []
     for file in files:
-        lines += [line for line in file.read_text(encoding=encoding).split("\n") if line.strip()]
+        lines += [line for line in _text_of(file, encoding).split("\n") if line.strip()]
     return Dataset.from_dict({"line": [line.rstrip("\r") for line in lines]})
 
 
@@ -281,7 +304,7 @@ def _read_conll(
     sentences: dict[str, list[list[str]]] = {name: [] for name in names}
     for file in files:
         current: list[list[str]] = []
-        for number, line in enumerate([*file.read_text(encoding=encoding).split("\n"), ""], 1):
+        for number, line in enumerate([*_text_of(file, encoding).split("\n"), ""], 1):
             if not line.strip() or line.startswith("-DOCSTART-"):
                 if current:
                     for name, values in zip(names, zip(*current, strict=True), strict=True):

@@ -112,6 +112,13 @@ class Task(_Strict):
             )
         return value
 
+    @field_validator("head")
+    @classmethod
+    def _named(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
+        if isinstance(value, dict) and not isinstance(value.get("name"), str):
+            raise ValueError(f"write a kind of head, or {{name: …, arguments}}, found {value}")
+        return value
+
     @field_validator("prepare", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
@@ -289,6 +296,8 @@ def _tasks_of(item: Any, registry: Sequence[str | Path]) -> list[Task]:
             raise ConfigError(f"a task given as a mapping needs `name`, found {dict(item)!r}")
         place = f"task {name!r}"
         return [_validated({**_fields(task), **changes}, place) for task in _tasks_of(name, registry)]
+    if not isinstance(item, (str, Path)):
+        raise ConfigError(f"a task is a name, a tag, a YAML path, a mapping or a Task, found {item!r}")
     path = Path(item)
     if path.suffix in (".yaml", ".yml"):
         return [read_task(path)]
@@ -334,16 +343,20 @@ def _read_with_includes(file: Path, root: Path, above: tuple[Path, ...]) -> tupl
     if not isinstance(data, dict):
         raise ConfigError(f"{file}: a task file is a mapping of keys, found {type(data).__name__}")
     included = data.pop("include", None)
-    for name in [included] if isinstance(included, str) else (included or []):
+    names = [included] if isinstance(included, str) else included or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{file}:{lines[('include',)]}: `include` names one file or a list of them, found {included!r}")
+    below: dict[str, Any] = {}  # what the fragments say: later ones win, and this file over all
+    for name in names:
         target = (file.parent / name).resolve()
         if not target.is_relative_to(root.resolve()):
             raise ConfigError(f"{file}:{lines[('include',)]}: `include` stays inside {root}, found {name!r}")
         if target in above:
             raise ConfigError(f"{file}:{lines[('include',)]}: `include` goes round in a circle through {name!r}")
         base, base_lines = _read_with_includes(target, root, (*above, file.resolve()))
-        data = _merge(base, data)
-        lines = {**base_lines, **lines}
-    return data, lines
+        below = _merge(below, base)
+        lines = {**dict.fromkeys(base_lines, lines[("include",)]), **lines}  # lines of this file, for its name stands before
+    return _merge(below, data), lines
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

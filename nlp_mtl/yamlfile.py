@@ -16,6 +16,8 @@ from nlp_mtl.errors import ConfigError
 
 Lines = dict[tuple[str | int, ...], int]
 
+_DEEPEST = 100
+
 _Base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -33,6 +35,14 @@ for _tag, _pattern, _first in (
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 _Loader.yaml_implicit_resolvers.setdefault("", []).append(("tag:yaml.org,2002:null", re.compile("^$")))
+
+
+def _integer(loader: Any, node: yaml.ScalarNode) -> int:
+    value = str(loader.construct_scalar(node))
+    return int(value, 0) if value[:2] in ("0o", "0x") else int(value)  # 08 is eight, not a broken octal number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def load(path: str | Path) -> tuple[Any, Lines]:
@@ -76,13 +86,17 @@ def loads(text: str, name: str = "<text>") -> tuple[Any, Lines]:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}" if mark else name
         raise ConfigError(f"{where}: not valid YAML: {error.problem or error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: not valid YAML: {error}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.encode()[: error.position].count(b"\n") + 1
+        raise ConfigError(f"{name}:{line}: not valid YAML: {error.reason}") from None
     finally:
         loader.dispose()
 
 
 def _note_lines(node: yaml.Node, path: tuple[str | int, ...], lines: Lines, loader: Any, name: str) -> None:
+    if len(path) > _DEEPEST:
+        line = node.start_mark.line + 1
+        raise ConfigError(f"{name}:{line}: nested more than {_DEEPEST} deep; does an alias stand for what it stands in?")
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key_node, value_node in node.value:

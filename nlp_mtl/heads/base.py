@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -101,6 +101,9 @@ class Head:
     def label_names(self, rows: Any, column: str) -> list[str] | None:
         """Label names in the data: those of a ClassLabel column, else the sorted distinct values; None if it has none."""
         return None
+
+    def look_at(self, values: Iterable[Any]) -> None:
+        """See a split's whole target column before its batches are encoded, for what a single batch can't tell."""
 
     def encode_labels(self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where) -> list[Any]:
         """Targets as numbers; None for a row without one.
@@ -255,6 +258,9 @@ def class_numbers(
             if value not in known:
                 mistakes.append((row, f"label {value!r} is not in the label list ({', '.join(labels[:8])}…)"))
             numbers.append(known.get(value, 0))
+        elif not isinstance(value, (int, float)):
+            mistakes.append((row, f"label {str(value)[:40]!r} is neither a name nor a number"))
+            numbers.append(0)
         elif isinstance(value, float) and not value.is_integer():
             mistakes.append((row, f"label {value} is a fraction; a classifier needs classes (head: regression?)"))
             numbers.append(0)

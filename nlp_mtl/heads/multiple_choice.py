@@ -15,6 +15,7 @@ from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads.base import Where, Columns, PlacedRow, complain
 from nlp_mtl.heads.sequence_classification import PooledHead, Pooling, _most_frequent, _softmax
 from nlp_mtl.heads.texts import tokenize_texts
+from nlp_mtl.heads.vanilla import seed_of
 from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.registry import heads
 from nlp_mtl.tasks import Task
@@ -61,14 +62,18 @@ class MultipleChoice(PooledHead):
     def tokenize(self, rows: Columns, tokenizer: Any, max_length: int, where: Where) -> dict[str, list[Any]]:
         """One sequence per choice; see :meth:`Head.tokenize`."""
         choices = self._choices(rows)
-        complain(where, [(row, f"{len(c)} choice(s), at least 2 are needed") for row, c in enumerate(choices) if len(c) < 2])
-        contexts = [" ".join(str(v) for v in values) for values in zip(*(rows[c] for c in self.task.inputs), strict=True)]
+        mistakes = [(row, f"{len(c)} choice(s), at least 2 are needed") for row, c in enumerate(choices) if len(c) < 2]
+        texts = [(f"column {name!r}", row, value) for name in self.task.inputs for row, value in enumerate(rows[name])]
+        texts += [(f"choice {i}", row, value) for row, c in enumerate(choices) for i, value in enumerate(c) if len(c) > 1]
+        mistakes += [(row, f"{what} is not text, found {str(v)[:40]!r}") for what, row, v in texts if not isinstance(v, str)]
+        complain(where, sorted(mistakes))
+        contexts = [" ".join(values) for values in zip(*(rows[c] for c in self.task.inputs), strict=True)]
         owners = [row for row, options in enumerate(choices) for _ in options]
         pairs = {
             "context": [contexts[row] for row in owners],
             "choice": [choice for options in choices for choice in options],
         }
-        flat = tokenize_texts(pairs, ["context", "choice"], tokenizer, max_length, where)
+        flat = tokenize_texts(pairs, ["context", "choice"], tokenizer, max_length, where, owners)
         out: dict[str, list[Any]] = {key: [] for key in flat if key != "source"}
         place = 0
         for options in choices:
@@ -107,7 +112,7 @@ class MultipleChoice(PooledHead):
         base = base_of(encoder)
         self.exportable, self.why_not = False, f"the family {base.config.model_type!r} has no {self.auto_class}"
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(seed_of(self.task.head_key, seed))
             causal = any(getattr(part, "is_causal", False) for part in base.modules())
             return OwnMultipleChoice(base.config.hidden_size, "last" if causal else "cls")
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from nlp_mtl.attention import Layout
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads.base import Where, Columns, Head, PlacedRow, complain
-from nlp_mtl.heads.texts import check_texts
+from nlp_mtl.heads.texts import check_texts, check_tokens
 from nlp_mtl.packing import Packed
 from nlp_mtl.registry import heads
 from nlp_mtl.tasks import Task
@@ -70,6 +70,7 @@ class QuestionAnswering(Head):
             return_overflowing_tokens=True, return_offsets_mapping=True, verbose=False,
         )
         source = list(encoded["overflow_to_sample_mapping"])
+        check_tokens(encoded["input_ids"], where, source)
         out: dict[str, list[Any]] = {
             "input_ids": encoded["input_ids"],
             "lengths": [[len(ids)] for ids in encoded["input_ids"]],
@@ -100,13 +101,17 @@ class QuestionAnswering(Head):
                 mistakes.append((row, f"the target needs `text` and `answer_start`, found {str(value)[:60]}"))
                 encoded.append(None)
                 continue
-            texts, starts = list(value["text"]), list(value["answer_start"])
-            for text, start in zip(texts, starts, strict=False):
+            texts, starts = value["text"], value["answer_start"]
+            if not isinstance(texts, (list, tuple)) or not isinstance(starts, (list, tuple)) or len(texts) != len(starts):
+                mistakes.append((row, f"`text` and `answer_start` are lists of equal length, found {texts!r} and {starts!r}"))
+                encoded.append(None)
+                continue
+            for text, start in zip(texts, starts, strict=True):
                 if isinstance(context, str) and context[start : start + len(text)] != text:
                     mistakes.append((row, f"{text[:40]!r} does not stand in the context at character {start}"))
             if not texts and not self.no_answer:
                 mistakes.append((row, "no answer given; set `no_answer: true` if there may be none"))
-            encoded.append({"text": texts, "answer_start": starts})
+            encoded.append({"text": list(texts), "answer_start": list(starts)})
         complain(where, mistakes)
         return encoded
 

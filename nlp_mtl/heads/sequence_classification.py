@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -84,14 +84,16 @@ class SequenceClassification(PooledHead):
         feature = rows.features[column]
         if getattr(feature, "names", None):
             return list(feature.names)
-        return sorted({str(value) for value in rows[column] if value is not None and value != -1})
+        values = {value for value in rows[column] if isinstance(value, (str, int, float)) and value != -1}
+        return sorted({_name_of(value) for value in values if not _is_fraction(value)})
 
     def encode_labels(self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where) -> list[Any]:
         """Class numbers; see :func:`nlp_mtl.heads.base.class_numbers`."""
         if self.labels is None:
             raise DataError(f"{where}: the task has no labels")
         if self.task.labels is None and not names and values and not isinstance(values[0], str):
-            values = [None if value is None or value == -1 else str(value) for value in values]
+            known = (str, int, float)
+            values = [_name_of(v) if isinstance(v, known) and v != -1 and not _is_fraction(v) else v for v in values]
         return class_numbers(values, names, self.labels, where)
 
     def config_changes(self) -> dict[str, Any]:
@@ -129,6 +131,11 @@ class Regression(PooledHead):
     auto_class = "AutoModelForSequenceClassification"
     default_metrics = ("pearson", "spearman")
     label_type = "float32"
+    _unlabelled: bool | None = None
+
+    def look_at(self, values: Iterable[Any]) -> None:
+        """Whether the split is an unlabelled one, as the test splits of GLUE are."""
+        self._unlabelled = all(value is None or value == -1 for value in values)
 
     def encode_labels(self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where) -> list[Any]:
         """Floats; None and NaN mean "no label", and so does −1 in a column that holds nothing else."""
@@ -142,9 +149,9 @@ class Regression(PooledHead):
                 number = None
             numbers.append(None if number is None or np.isnan(number) else number)
         complain(where, mistakes)
-        if numbers and all(number == -1 for number in numbers):
-            return [None] * len(numbers)
-        return numbers
+        if self._unlabelled is None:
+            self.look_at(numbers)
+        return [None] * len(numbers) if self._unlabelled else numbers
 
     def config_changes(self) -> dict[str, Any]:
         """One output."""
@@ -202,6 +209,13 @@ class MultiLabel(PooledHead):
         if not 0 < threshold < 1:
             raise ConfigError(f"task {task.name!r}: `threshold` is between 0 and 1, found {threshold}")
         self.threshold = threshold
+        self._indicators: bool | None = None
+
+    def look_at(self, values: Iterable[Any]) -> None:
+        """Whether the lists are 0 and 1 for all labels, or name the labels that hold."""
+        count = len(self.labels or [])
+        lists = [value for value in values if isinstance(value, (list, tuple))]
+        self._indicators = all(len(v) == count and all(x in (0, 1) and not isinstance(x, str) for x in v) for v in lists)
 
     def label_names(self, rows: Any, column: str) -> list[str] | None:
         """Names of a list of ClassLabels, or the sorted distinct values."""
@@ -214,20 +228,23 @@ class MultiLabel(PooledHead):
         """Lists of 0.0 and 1.0, one per label."""
         if self.labels is None:
             raise DataError(f"{where}: the task has no labels")
-        count = len(self.labels)
-        indicators = all(
-            v is None or (len(v) == count and all(x in (0, 1) and not isinstance(x, str) for x in v)) for v in values
+        complain(
+            where,
+            [
+                (row, f"the target is a list of labels, found {str(value)[:40]!r}")
+                for row, value in enumerate(values)
+                if value is not None and not isinstance(value, (list, tuple))
+            ],
         )
-        encoded: list[list[float] | None] = []
-        for row, value in enumerate(values):
-            if value is None:
-                encoded.append(None)
-            elif indicators:
-                encoded.append([float(x) for x in value])
-            else:
-                numbers = class_numbers(list(value), names, self.labels, where, rows=[row] * len(value))
-                encoded.append([float(number in numbers) for number in range(count)])
-        return encoded
+        if self._indicators is None:
+            self.look_at(values)
+        if self._indicators:
+            return [None if value is None else [float(x) for x in value] for value in values]
+        owners = [row for row, value in enumerate(values) for _ in (value or [])]
+        flat = [label for value in values for label in (value or [])]
+        numbers = iter(class_numbers(flat, names, self.labels, where, rows=owners))
+        given = [None if value is None else [next(numbers) for _ in value] for value in values]
+        return [None if own is None else [float(n in own) for n in range(len(self.labels))] for own in given]
 
     def config_changes(self) -> dict[str, Any]:
         """Labels and the problem type."""
@@ -263,6 +280,15 @@ class MultiLabel(PooledHead):
         known = [label for label in train_labels if label is not None]
         often = (np.mean(known, axis=0) > 0.5).astype(int).tolist() if known else [0] * len(self.labels or [])
         return [often] * len(labels)
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, float) and not value.is_integer()
+
+
+def _name_of(value: Any) -> str:
+    """A label value as a name; 1.0, as a CSV column with gaps gives it, is "1"."""
+    return str(int(value)) if isinstance(value, float) else str(value)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nlp_mtl.errors import DataError
-from nlp_mtl.heads.base import complain
+from nlp_mtl.heads.base import Where, complain
 
 
 def tokenize_texts(
-    rows: Mapping[str, Sequence[Any]], inputs: Sequence[str], tokenizer: Any, max_length: int, where: Where
+    rows: Mapping[str, Sequence[Any]],
+    inputs: Sequence[str],
+    tokenizer: Any,
+    max_length: int,
+    where: Where,
+    owners: Sequence[int] | None = None,
 ) -> dict[str, list[Any]]:
     """Token ids of one text or a pair per row.
 
@@ -20,22 +25,24 @@ def tokenize_texts(
         tokenizer: a fast tokenizer.
         max_length: at most so many tokens; the longer text of a pair is cut first.
         where: task and split, for messages.
+        owners: the row that each text belongs to, if not 0, 1, …; for messages.
 
     Returns:
         The columns of :meth:`Head.tokenize`, `token_type_ids` if the tokenizer makes them, and for lists of words
         `word_positions` [rows]: the place of each word's first piece, −1 if it was cut.
 
     Raises:
-        DataError: texts that are None or not text, rows with no text at all; names the rows.
+        DataError: texts that are None or not text, rows with no text, or none that the tokenizer reads; names the rows.
     """
     if len(inputs) > 2:
         raise DataError(f"{where}: `inputs` names {len(inputs)} columns; a text or a pair is read, so name 1 or 2")
     columns = [list(rows[name]) for name in inputs]
     words = bool(columns[0]) and any(isinstance(value, (list, tuple)) for value in columns[0])
-    check_texts(columns, inputs, words, where)
+    check_texts(columns, inputs, words, where, owners)
     if words and len(inputs) == 2:
         raise DataError(f"{where}: lists of words are read alone; `inputs` names a pair")
     encoded = tokenizer(*columns, truncation=True, max_length=max_length, is_split_into_words=words, verbose=False)
+    check_tokens(encoded["input_ids"], where, owners)
     encodings = encoded.encodings
     out: dict[str, list[Any]] = {
         "input_ids": encoded["input_ids"],
@@ -67,14 +74,31 @@ def word_starts(word_ids: Sequence[int | None], count: int) -> list[int]:
     return starts
 
 
-def check_texts(columns: Sequence[Sequence[Any]], names: Sequence[str], words: bool, where: Where) -> None:
+def check_tokens(ids: Sequence[Sequence[int]], where: Where, owners: Sequence[int] | None = None) -> None:
+    """Refuse rows of which the tokenizer leaves nothing (control characters, where it adds no special tokens).
+
+    Raises:
+        DataError: names the rows.
+    """
+    empty = [row for row, tokens in enumerate(ids) if not len(tokens)]
+    complain(where, [(row if owners is None else owners[row], "the tokenizer makes no token of the text") for row in empty])
+
+
+def check_texts(
+    columns: Sequence[Sequence[Any]],
+    names: Sequence[str],
+    words: bool,
+    where: Where,
+    owners: Sequence[int] | None = None,
+) -> None:
     """Refuse rows whose texts can't be read.
 
     Raises:
         DataError: a text that is None or not text, a word that is not text, or a row with no text at all.
     """
     mistakes = []
-    for row, values in enumerate(zip(*columns, strict=True)):
+    for place, values in enumerate(zip(*columns, strict=True)):
+        row = place if owners is None else owners[place]
         bad = False
         for name, value in zip(names, values, strict=True):
             if words:

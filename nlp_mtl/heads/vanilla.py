@@ -38,13 +38,22 @@ class StandIn(nn.Module):
             self._pool = lambda hidden: hidden[:, 0]
         elif getattr(base_of(encoder), "pooler", None) is not None:
             if pooler == "own":
-                self.pooler = copy.deepcopy(base_of(encoder).pooler)
+                self.pooler = _own_copy(base_of(encoder).pooler)
             self._pool = lambda hidden: _pooled(base_of(encoder), self if pooler == "own" else base_of(encoder), hidden)
 
     def forward(self, *unused: Any, inputs_embeds: Tensor, **ignored: Any) -> Any:
         """Give back hidden states [rows, length, hidden], and their pooled form [rows, hidden]."""
         pooled = self._pool(inputs_embeds) if self._pool is not None else None
         return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=inputs_embeds, pooler_output=pooled)
+
+
+def _own_copy(part: nn.Module) -> nn.Module:
+    """A copy that is trained, whatever is frozen, without an adapter around its layers (a new one adds nothing)."""
+    holder = nn.ModuleDict({"part": copy.deepcopy(part)})
+    for name, layer in list(holder.named_modules()):
+        if hasattr(layer, "get_base_layer"):
+            holder.set_submodule(name, layer.get_base_layer())
+    return holder["part"].requires_grad_(True)
 
 
 def _pooled(base: nn.Module, owner: nn.Module, hidden: Tensor) -> Tensor:
@@ -95,18 +104,21 @@ def build(
     setattr(module, prefix, StandIn(encoder, pooler))
     module.to_empty(device="cpu") if pooler != "own" else _materialise(module, prefix)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed * 1_000_003 + zlib.crc32(name.encode()))
+        torch.manual_seed(seed_of(name, seed))
         own = [p for n, p in module.named_parameters() if not n.startswith(f"{prefix}.")]
         for parameter in own:
             parameter.zero_()
-        for part_name, part in module.named_modules():
-            if part is not module and not part_name.startswith(prefix):
+        for part_name, part in reversed(list(module.named_modules())):  # parts before the whole
+            if part_name.split(".")[0] != prefix:
                 module._init_weights(part)
     _load_pretrained(module, auto_class, config, source, prefix)
     _tie(module, base, prefix)
-    if pooler == "own":
-        getattr(module, prefix).pooler.load_state_dict(base.pooler.state_dict())
     return module
+
+
+def seed_of(name: str, seed: int) -> int:
+    """The seed of a head's first weights: depends on the run's seed and the head's name only."""
+    return seed * 1_000_003 + zlib.crc32(name.encode())
 
 
 def _materialise(module: PreTrainedModel, prefix: str) -> None:

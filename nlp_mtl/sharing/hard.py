@@ -42,6 +42,9 @@ class Hard(Sharing):
         trainable = torch.is_grad_enabled() and any(p.requires_grad for p in self.encoder.parameters())
         with torch.set_grad_enabled(trainable):
             hidden = encode(self.encoder, inputs, layout, self.way)
+        if self.way == "stacked":  # every row gives as many states, e.g. one per image patch
+            rows = next(iter(inputs.values())).shape[0]
+            layout = Layout([hidden.shape[0] // rows] * rows, hidden.device)
         return dict.fromkeys(tasks, Packed(hidden, layout))
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:

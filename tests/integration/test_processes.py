@@ -1,0 +1,88 @@
+"""Several processes equal one: same losses and same weights, with DDP and FSDP2, full and LoRA."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tests.integration.tiny import config, write_base, write_tasks
+
+pytestmark = pytest.mark.processes
+WORKER = Path(__file__).parent / "tiny.py"
+FSDP = {
+    "fsdp": "full_shard",
+    "fsdp_config": {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "state_dict_type": "FULL_STATE_DICT"},
+}
+
+
+def run(folder: Path, said: dict, *, processes: int = 1, name: str) -> tuple[dict, dict]:
+    file = folder / f"{name}.json"
+    file.write_text(json.dumps(said))
+    command = [sys.executable, str(WORKER), str(file)]
+    if processes > 1:
+        launch = ["--nproc_per_node", str(processes), "--master_port", str(29500 + hash(name) % 400), "--no_python"]
+        command = [sys.executable, "-m", "torch.distributed.run", *launch, *command]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=env, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return json.loads(file.with_suffix(".log.json").read_text()), torch.load(file.with_suffix(".pt"), weights_only=True)
+
+
+@pytest.mark.parametrize("way", ["full", "lora", "fsdp"])
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path, way):
+    tasks = write_tasks(tmp_path / "data")
+    base = write_base(tmp_path / "base")
+    # 7 rows for 2 processes and a sampler that shows one task at a time: counts differ, tasks are absent on a process
+    changes = {"sampler": {"name": "fixed", "rates": {"mood": 5, "alike": 1, "names": 3, "rainy": 3}}}
+    if way == "lora":
+        changes["lora"] = {"r": 4, "target_modules": "all-linear"}
+    more = FSDP if way == "fsdp" else {}
+    shape = {"per_device_train_batch_size": 7, "gradient_accumulation_steps": 2, "max_steps": 6}
+    one = {"config": config(base, tasks, tmp_path / "one", **changes, training=shape)}
+    halves = {**shape, "per_device_train_batch_size": 7, "gradient_accumulation_steps": 1, **more}
+    two = {"config": config(base, tasks, tmp_path / "two", **changes, training=halves)}
+    log_one, state_one = run(tmp_path, one, name=f"{way}-one")
+    log_two, state_two = run(tmp_path, two, processes=2, name=f"{way}-two")
+    assert (log_one["world"], log_two["world"]) == (1, 2)
+    for a, b in zip(log_one["log"], log_two["log"], strict=True):
+        assert {k for k in a if k.startswith("loss")} == {k for k in b if k.startswith("loss")}
+        for key in a:
+            if key.startswith(("loss", "grad_norm")):
+                assert b[key] == pytest.approx(a[key], abs=1e-6, rel=1e-5), key
+    assert state_one.keys() == state_two.keys()
+    for name, value in state_one.items():
+        torch.testing.assert_close(state_two[name], value, atol=1e-6, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_rows_are_fewer_than_processes(tmp_path):
+    """One row a step for two processes: one of them has nothing, takes part, and the result is that of one process."""
+    tasks = write_tasks(tmp_path / "data")
+    base = write_base(tmp_path / "base")
+    # an epoch of 5 rows in steps of 4: the second step has one row
+    changes = {"sampler": {"name": "round_robin", "epoch": 5}}
+    shape = {"per_device_train_batch_size": 4, "max_steps": 4}
+    one = {"config": config(base, tasks, tmp_path / "one", **changes, training=shape)}
+    two = {"config": config(base, tasks, tmp_path / "two", **changes, training={**shape, "per_device_train_batch_size": 2})}
+    log_one, state_one = run(tmp_path, one, name="few-one")
+    log_two, state_two = run(tmp_path, two, processes=2, name="few-two")
+    for a, b in zip(log_one["log"], log_two["log"], strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], abs=1e-6, rel=1e-5)
+    for name, value in state_one.items():
+        torch.testing.assert_close(state_two[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_fewer_processes_than_asked_for_is_an_error(tmp_path):
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps({"config": {"model": "x", "tasks": ["rte"]}}))
+    command = ["launch", "--cpu", "--num_processes", "2", str(WORKER), str(file)]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    launcher = Path(sys.executable).parent / "accelerate"
+    done = subprocess.run([str(launcher), *command], env=env, text=True, capture_output=True, timeout=200)
+    assert done.returncode != 0
+    assert "several processes were asked for" in done.stderr
+    assert "torchrun" in done.stderr

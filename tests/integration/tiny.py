@@ -1,0 +1,108 @@
+"""Small real tasks in files, a small pretrained folder, and a training run as its own process."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+WORDS = "the a an is it was on in at to of and not no yes good bad cat dog house city rain sun red blue old new".split()
+
+
+def write_tasks(folder: Path, *, rows: int = 48, seed: int = 0) -> list[str]:
+    """Three learnable tasks of three kinds of head, and one that shares the words' rows; gives the task files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(seed)
+
+    def text(low: int = 2, high: int = 9) -> list[str]:
+        return draw.choices(WORDS, k=draw.randint(low, high))
+
+    mood, alike, names = [], [], []
+    for _ in range(rows):
+        words = text()
+        mood.append({"text": " ".join(words), "label": "good" if words.count("good") + len(words) % 2 else "bad"})
+        left, right = text(), text()
+        alike.append({"a": " ".join(left), "b": " ".join(right), "score": len(set(left) & set(right)) / 2})
+        tokens = text(1, 12)
+        tags = ["B-LOC" if word in ("city", "house") else "O" for word in tokens]
+        names.append({"tokens": tokens, "tags": tags, "rainy": "yes" if "rain" in tokens else "no"})
+    files = []
+    for name, made in (("mood", mood), ("alike", alike[: rows // 2]), ("names", names)):
+        for split, part in (("train", made[:-8]), ("validation", made[-8:])):
+            path = folder / f"{name}-{split}.jsonl"
+            path.write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
+    specs: dict[str, dict[str, Any]] = {
+        "mood": {"head": "sequence_classification", "inputs": ["text"], "target": "label", "labels": ["bad", "good"]},
+        "alike": {"head": "regression", "inputs": ["a", "b"], "target": "score"},
+        "names": {"head": "token_classification", "inputs": ["tokens"], "target": "tags", "labels": ["O", "B-LOC", "I-LOC"]},
+        "rainy": {"head": "sequence_classification", "inputs": ["tokens"], "target": "rainy", "labels": ["no", "yes"]},
+    }
+    for name, spec in specs.items():
+        data = "names" if name == "rainy" else name
+        spec["dataset"] = {"path": "json", "data_files": {s: f"{data}-{s}.jsonl" for s in ("train", "validation")}}
+        file = folder / f"{name}.yaml"
+        file.write_text(json.dumps({"name": name, **spec}), encoding="utf-8")
+        files.append(str(file))
+    return files
+
+
+def write_base(folder: Path, family: str = "bert", *, dropout: float = 0.0, **changes: Any) -> str:
+    """A tiny pretrained model's folder."""
+    from nlp_mtl.testing import DECODERS, tiny_encoder, tiny_tokenizer
+
+    tiny_encoder(family, dropout=dropout, **changes).save_pretrained(folder)
+    tiny_tokenizer(decoder=family in DECODERS).save_pretrained(folder)
+    return str(folder)
+
+
+def config(base: str, tasks: list[str], out: Path, **changes: Any) -> dict[str, Any]:
+    """A run's mapping; `training` is merged."""
+    training = {
+        "output_dir": str(out),
+        "max_steps": 12,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "load_best_model_at_end": False,
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": "none",
+        **changes.pop("training", {}),
+    }
+    return {"model": base, "tasks": tasks, "max_length": 64, "training": training, **changes}
+
+
+def state_of(model: Any) -> dict[str, Any]:
+    """Trainable parameters by name, detached."""
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def main() -> None:
+    """Train as the JSON file of the first argument says; write losses and weights beside it."""
+    import torch
+
+    from nlp_mtl.run import train
+
+    file = Path(sys.argv[1])
+    said = json.loads(file.read_text(encoding="utf-8"))
+    run = train(said["config"], resume=said.get("resume", False))
+    trainer = run.trainer
+    assert trainer is not None
+    state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else trainer.model.state_dict()
+    if trainer.args.process_index == 0:
+        keep = {name for name, p in trainer.accelerator.unwrap_model(trainer.model).named_parameters() if p.requires_grad}
+        torch.save({name: value for name, value in state.items() if name in keep}, file.with_suffix(".pt"))
+        log = [entry for entry in trainer.state.log_history if "loss" in entry]
+        file.with_suffix(".log.json").write_text(json.dumps({"log": log, "world": trainer.args.world_size}))
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
