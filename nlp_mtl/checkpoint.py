@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -100,7 +101,7 @@ def damage(folder: str | Path) -> str | None:
         files = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))["files"]
     except FileNotFoundError:
         return f"{COMPLETE} is missing: the write was cut off"
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
         return f"{COMPLETE} can't be read"
     for name, known in files.items():
         file = folder / name
@@ -210,7 +211,7 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
     if hasattr(encoder, "peft_config") != adapter.is_file():
         ours, theirs = ("LoRA", "full fine-tuning") if hasattr(encoder, "peft_config") else ("full fine-tuning", "LoRA")
         raise RunFolderError(f"{folder}: is a run with {theirs}, this model is set up for {ours}")
-    heads = load_file(folder / HEADS)
+    heads, own = _read(folder / HEADS), sharing.own_state()
     wrong = []
     for key, module in modules.items():
         expected = {name for name in module.state_dict() if name not in tied_keys(module)}
@@ -225,34 +226,52 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
         ]
     if wrong:
         raise RunFolderError(f"{folder}: heads of another model: " + "; ".join(wrong[:6]))
+    shared = _read(folder / SHARING) if own else {}
+    if different := _different(shared, own):
+        raise RunFolderError(f"{folder}: a sharing of another model ({different[0]} differs)")
     if adapter.is_file():
-        from peft import set_peft_model_state_dict
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-        result = set_peft_model_state_dict(encoder, load_file(adapter))
-        if result.unexpected_keys:
-            raise RunFolderError(f"{folder}: an adapter of another model ({result.unexpected_keys[0]} is unknown here)")
+        state = _read(adapter)
+        if different := _different(state, get_peft_model_state_dict(encoder, save_embedding_layers=False)):
+            raise RunFolderError(f"{folder}: an adapter of another model ({different[0]} differs)")
+        set_peft_model_state_dict(encoder, state)
     else:
         _load_encoder(folder, base_of(encoder))
+    if own:
+        sharing.load_own_state(shared)
     for key, module in modules.items():
         module.load_state_dict(_part(heads, f"{key}."), strict=False)
 
 
 def _load_encoder(folder: Path, base: nn.Module) -> None:
     files = sorted(folder.glob("model*.safetensors"))
-    state = {name: value for file in files for name, value in load_file(file).items()}
-    expected = base.state_dict()
-    wrong = [n for n, v in state.items() if n not in expected or expected[n].shape != v.shape]
-    wrong += [name for name in expected if name not in state and not name.endswith("position_ids")]
-    if wrong:
-        raise RunFolderError(f"{folder}: the encoder of another model ({wrong[0]} differs)")
+    state = {name: value for file in files for name, value in _read(file).items()}
+    if different := [name for name in _different(state, base.state_dict()) if not name.endswith("position_ids")]:
+        raise RunFolderError(f"{folder}: the encoder of another model ({different[0]} differs)")
     base.load_state_dict(state, strict=False)
+
+
+def _different(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Names that only one of both has, or whose shapes differ."""
+    both = [name for name in found if name in expected and found[name].shape != expected[name].shape]
+    return [*both, *(name for name in found if name not in expected), *(name for name in expected if name not in found)]
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except FileNotFoundError:
+        raise RunFolderError(f"{file.parent}: {file.name} is missing") from None
+    except SafetensorError as error:
+        raise RunFolderError(f"{file} is damaged: {error}") from None
 
 
 def read_spec(folder: str | Path) -> dict[str, Any]:
     """What ``nlp_mtl.json`` says.
 
     Raises:
-        RunFolderError: not a run folder, or written by a newer format.
+        RunFolderError: not a run folder, damaged, or written by a newer format.
     """
     file = Path(folder) / SPEC
     try:
@@ -261,6 +280,8 @@ def read_spec(folder: str | Path) -> dict[str, Any]:
         raise RunFolderError(f"{folder}: not a run folder ({SPEC} is missing)") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunFolderError(f"{file}: damaged ({error})") from None
-    if not isinstance(spec, dict) or spec.get("format", FORMAT + 1) > FORMAT:
-        raise RunFolderError(f"{file}: written by a newer version (format {spec.get('format')}); update nlp_mtl")
+    if not isinstance(spec, dict) or not isinstance(spec.get("format"), int):
+        raise RunFolderError(f"{file}: damaged (no format version)")
+    if spec["format"] > FORMAT:
+        raise RunFolderError(f"{file}: written by a newer version (format {spec['format']}); update nlp_mtl")
     return spec

@@ -32,7 +32,7 @@ DataRoot = Annotated[Optional[Path], typer.Option("--data-root", help="Folder th
 RunFolder = Annotated[Path, typer.Argument(help="A run folder or checkpoint.")]
 
 
-@app.command(epilog="nlp-mtl train\n\nnlp-mtl train scripts/runs/quickstart.yaml training.num_train_epochs=1 --overwrite")
+@app.command(epilog="nlp-mtl train\n\nnlp-mtl train scripts/runs/quickstart.yaml training.seed=1 --overwrite")
 def train(
     words: Annotated[Optional[list[str]], typer.Argument(metavar="[RUN.yaml] [key=value …]", help="Run file and overrides.")] = None,
     data_root: DataRoot = None,
@@ -118,7 +118,7 @@ def predict(
         raise ConfigError(f"predict: --pair takes two TEXTs, found {len(texts)}")
     from nlp_mtl.prediction import predict as answer
 
-    inputs: list[Any] = [tuple(texts)] if pair else [json.loads(text) if text.startswith("{") else text for text in texts]
+    inputs: list[Any] = [tuple(texts)] if pair else [_row_or_text(text) for text in texts]
     lines = [json.dumps(found, ensure_ascii=False, indent=None if out else 1) for found in answer(run, inputs, tasks=task)]
     if out is None:
         print("\n".join(lines))
@@ -223,6 +223,13 @@ def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]], *, right: tu
         print((indent + "  ".join(cells)).rstrip())
 
 
+def _row_or_text(text: str) -> Any:
+    try:
+        return json.loads(text) if text.startswith("{") else text
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"predict: {text[:60]!r} begins as an object of columns, but is not JSON ({error.msg})") from None
+
+
 def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
@@ -238,6 +245,9 @@ def main() -> None:
         app()
     except NlpMtlError as error:
         print(f"nlp-mtl: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        print(f"nlp-mtl: {error.filename}: {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

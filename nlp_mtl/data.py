@@ -165,7 +165,8 @@ def _tokenizer_signature(tokenizer: Any) -> str:
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state.pop("truncation", None)
     state.pop("padding", None)
-    said = json.dumps([type(tokenizer).__name__, state, sorted(map(str, tokenizer.all_special_tokens))], sort_keys=True)
+    known = [type(tokenizer).__name__, state, sorted(map(str, tokenizer.all_special_tokens)), tokenizer.truncation_side]
+    said = json.dumps(known, sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:24]
 
 

@@ -12,7 +12,7 @@ import torch
 
 from nlp_mtl.batches import collate, to_device
 from nlp_mtl.errors import ConfigError, DataError, suggestion
-from nlp_mtl.heads.base import Head, Where
+from nlp_mtl.heads.base import Head, RowsError, Where
 from nlp_mtl.model import MultiTaskModel
 
 Input = str | tuple[str, str] | Mapping[str, Any]
@@ -72,38 +72,63 @@ def _answer(model: MultiTaskModel, inputs: Sequence[Input], tasks: Sequence[str]
     for task in tasks:
         head = model.heads[task]
         given = [columns_for(head, value, first + number) for number, value in enumerate(inputs)]
-        can = [number for number, columns in enumerate(given) if not isinstance(columns, list)]
         for number, columns in enumerate(given):
             if isinstance(columns, list):
                 answers[number][task] = {"missing": columns}
-        if not can:
-            continue
-        table = {name: [given[number][name] for number in can] for name in head.needed_columns()}  # type: ignore[call-overload]
-        length = min(head.task.max_length or model.max_length, model.max_length)
-        tokens = head.tokenize(table, model.tokenizer, length, Where(task, "inputs", first))
-        for place, source in enumerate(tokens["source"]):
-            number = can[source]
-            row = {name: values[place] for name, values in tokens.items()}
-            notes = head.ask(row, model.tokenizer)
-            if notes is None:
-                answers[number][task] = {"missing": [f"{model.tokenizer.mask_token} in the text"]}
-                continue
-            row.update(notes)
-            key = (tuple(row["input_ids"]), tuple(row.get("token_type_ids", ())), tuple(row["lengths"]))
-            if key not in known:  # the same tokens are encoded once, whichever tasks read them
-                known[key] = len(rows)
-                rows.append({})
-                readers.append([])
-            rows[known[key]].update({name: np.asarray(value) if isinstance(value, list) else value for name, value in row.items()})
-            if task not in readers[known[key]]:
-                readers[known[key]].append(task)
-            owners[task].append((number, known[key], {**row, **given[number]}))  # type: ignore[dict-item]
+        for can in _alike(given):
+            for number, row in _tokenized(model, head, given, can, first):
+                notes = head.ask(row, model.tokenizer)
+                if notes is None:
+                    answers[number][task] = {"missing": [f"{model.tokenizer.mask_token} in the text"]}
+                    continue
+                row.update(notes)
+                key = (tuple(row["input_ids"]), tuple(row.get("token_type_ids", ())), tuple(row["lengths"]))
+                while key in known and _other_words(rows[known[key]], row):
+                    key = (*key, "other words")
+                if key not in known:  # the same tokens are encoded once, whichever tasks read them
+                    known[key] = len(rows)
+                    rows.append({})
+                    readers.append([])
+                rows[known[key]].update({name: np.asarray(v) if isinstance(v, list) else v for name, v in row.items()})
+                if task not in readers[known[key]]:
+                    readers[known[key]].append(task)
+                owners[task].append((number, known[key], {**row, **given[number]}))  # type: ignore[dict-item]
     if not rows:
         return answers
     predictions = _run(model, rows, readers)
     for task, members in owners.items():
         _fill(answers, task, model.heads[task], members, predictions.get(task, {}))
     return [{task: answer[task] for task in tasks} for answer in answers]
+
+
+def _alike(given: Sequence[Mapping[str, Any] | list[str]]) -> list[list[int]]:
+    """The inputs that can be read: texts and lists of words apart, as they are tokenized in different ways."""
+    groups: dict[bool, list[int]] = {}
+    for number, columns in enumerate(given):
+        if not isinstance(columns, list):
+            words = any(isinstance(value, (list, tuple)) for value in columns.values())
+            groups.setdefault(words, []).append(number)
+    return list(groups.values())
+
+
+def _tokenized(
+    model: MultiTaskModel, head: Head, given: Sequence[Any], can: Sequence[int], first: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of the inputs `can`, each with the number of its input; long documents have several."""
+    table = {name: [given[number][name] for number in can] for name in head.needed_columns()}
+    length = min(head.task.max_length or model.max_length, model.max_length)
+    try:
+        tokens = head.tokenize(table, model.tokenizer, length, Where(head.task.name, "inputs"))
+    except RowsError as error:
+        raise RowsError(error.where, [(first + can[row], what) for row, what in error.mistakes]) from None
+    for place, source in enumerate(tokens["source"]):
+        yield can[source], {name: values[place] for name, values in tokens.items()}
+
+
+def _other_words(known: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether two rows of the same tokens were cut into words in different ways."""
+    both = "word_positions" in known and "word_positions" in row
+    return both and list(known["word_positions"]) != list(row["word_positions"])
 
 
 def _run(model: MultiTaskModel, rows: Sequence[Mapping[str, Any]], readers: Sequence[Sequence[str]]) -> dict[str, dict[int, Any]]:
@@ -148,7 +173,9 @@ def columns_for(head: Head, value: Input, number: int) -> dict[str, Any] | list[
     if isinstance(value, str):
         return {needed[0]: value} if len(needed) == 1 else needed[1:]
     if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(text, str) for text in value):
-        return dict(zip(needed, value, strict=True)) if len(needed) == 2 else [f"{len(needed)} input(s), not a pair"]
+        if len(needed) == 2 and needed == head.task.inputs:
+            return dict(zip(needed, value, strict=True))
+        return [column for column in needed if column not in head.task.inputs] or [f"{len(needed)} input(s), not a pair"]
     if isinstance(value, Mapping):
         missing = [column for column in needed if column not in value]
         return missing or {column: value[column] for column in needed}

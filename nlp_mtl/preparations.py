@@ -63,7 +63,7 @@ def map_labels(rows: Dataset, column: str, names: dict[str, str]) -> Dataset:
     def change(row: dict[str, Any]) -> dict[str, Any]:
         value = row[column]
         if value is not None and value not in names:
-            raise DataError(f"map_labels: {value!r} in column {column!r} is not among {sorted(names)}")
+            raise DataError(f"{value!r} in column {column!r} is not among {sorted(names)}")
         return {**row, column: None if value is None else names[value]}
 
     if column not in rows.column_names:  # a test split without labels
@@ -74,7 +74,9 @@ def map_labels(rows: Dataset, column: str, names: dict[str, str]) -> Dataset:
 @registry.preparations.register("last_rows")
 def last_rows(rows: Dataset, count: int) -> Dataset:
     """Keep the last `count` rows of the file."""
-    return rows.select(range(max(0, len(rows) - count), len(rows)))
+    if count < 1:
+        raise DataError(f"`count` is at least 1, found {count}")
+    return rows if len(rows) <= count else rows.select(range(len(rows) - count, len(rows)))
 
 
 @registry.preparations.register("question_lines")
@@ -147,7 +149,7 @@ def cause_or_effect(rows: Dataset, premise: str = "premise", question: str = "qu
 
     def change(row: dict[str, Any]) -> dict[str, Any]:
         if row[question] not in words:
-            raise DataError(f"cause_or_effect: column {question!r} holds cause or effect, found {row[question]!r}")
+            raise DataError(f"column {question!r} holds cause or effect, found {row[question]!r}")
         return {**row, premise: f"{row[premise]} {words[row[question]]}"}
 
     return _rewrite(rows, change)

@@ -24,7 +24,7 @@ from nlp_mtl.errors import ConfigError, RunFolderError, UnsupportedError
 from nlp_mtl.evaluation import Evaluator, TaskScores, score_table
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.prediction import predict_stream
-from nlp_mtl.tasks import SPLITS, Split
+from nlp_mtl.tasks import LOCAL_FORMATS, SPLITS, Split, load_tasks
 from nlp_mtl.trainer import MultiTaskTrainer
 
 logger = logging.getLogger("nlp_mtl")
@@ -235,9 +235,26 @@ def evaluate(
     if unknown:
         raise ConfigError(f"{folder} has no task {', '.join(unknown)}; it has {', '.join(model.tasks)}")
     heads = {task: head for task, head in model.heads.items() if tasks is None or task in tasks}
-    root = data_root or _recorded(folder).get("data_root")
+    recorded = _recorded(folder)
+    root = data_root or recorded.get("data_root")
+    _find_files_again(heads, recorded)
     data = load_data(heads, model.tokenizer, max_length=model.max_length, data_root=root)
     return Evaluator(data, batch_rows=32).evaluate(model, split, tasks=tasks, progress=progress)
+
+
+def _find_files_again(heads: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
+    """Tasks with local files name them relative to their task file, which the run file knows and the model does not."""
+    local = [head for head in heads.values() if head.task.dataset.path in LOCAL_FORMATS and not head.task.dataset.package]
+    if not local or "tasks" not in recorded:
+        return
+    try:
+        files = {task.name: task.file for task in load_tasks(recorded["tasks"], registry=recorded.get("registry", ()))}
+    except ConfigError as error:
+        logger.warning("the task files that %s names can't be read again: %s", "run.yaml", error)
+        return
+    for head in local:
+        if files.get(head.task.name):
+            head.task = head.task.model_copy(update={"file": files[head.task.name]})
 
 
 def _recorded(folder: str | Path) -> dict[str, Any]:

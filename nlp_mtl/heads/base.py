@@ -131,7 +131,8 @@ class Head:
     def _labels_of(self, rows: Sequence[PlacedRow]) -> dict[str, Tensor]:
         if any(row.label is None for row in rows):
             return {}
-        return {"labels": torch.tensor([row.label for row in rows])}
+        labels = torch.from_numpy(np.asarray([row.label for row in rows]))
+        return {"labels": labels.float() if labels.is_floating_point() else labels.long()}
 
     def units(self, target: Mapping[str, Tensor]) -> int:
         """What the loss is averaged over: labelled rows, or labelled tokens."""

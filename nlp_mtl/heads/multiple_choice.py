@@ -94,7 +94,7 @@ class MultipleChoice(PooledHead):
                 numbers.append(None)
                 continue
             number = known.index(value) if value in known else value
-            if isinstance(number, str) and number.isdigit():
+            if (isinstance(number, str) and number.isdigit()) or (isinstance(number, float) and number.is_integer()):
                 number = int(number)
             if not isinstance(number, int) or not 0 <= number < len(options):
                 mistakes.append((row, f"the right choice {value!r} is not one of 0 … {len(options) - 1}"))

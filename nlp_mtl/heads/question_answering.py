@@ -156,7 +156,7 @@ class QuestionAnswering(Head):
         return [row[np.isfinite(row[:, 0])] for row in scores]
 
     def best(self, windows: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[int, int, float]:
-        """The best span over a question's windows: first and after-last character, score; (0, 0) for no answer.
+        """The best span over a question's windows: first and after-last character, score; (0, 0) for none.
 
         Args:
             windows: scores [tokens, 2] and offsets [tokens, 2] of each window.
@@ -175,7 +175,7 @@ class QuestionAnswering(Head):
             i, j = np.unravel_index(int(sums.argmax()), sums.shape)
             if sums[i, j] > best[2]:
                 best = (int(offsets[first[i], 0]), int(offsets[last[j], 1]), float(sums[i, j]))
-        if self.no_answer and null > best[2]:
+        if best[2] == -np.inf or (self.no_answer and null > best[2]):
             return 0, 0, null
         return best
 

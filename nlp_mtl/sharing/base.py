@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -46,8 +47,17 @@ class Sharing(nn.Module):
         raise NotImplementedError
 
     def own_state(self) -> dict[str, Tensor]:
-        """Parameters that are neither the encoder's nor an adapter's; they are saved in ``sharing.safetensors``."""
+        """Parameters that are neither the encoder's nor an adapter's, themselves and no copies, by name.
+
+        They are saved in ``sharing.safetensors``.
+        """
         return {}
+
+    @torch.no_grad()
+    def load_own_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over values that :meth:`own_state` gave, of the same names and shapes."""
+        for name, tensor in self.own_state().items():
+            tensor.copy_(state[name])
 
     def collapse(self, task: str) -> PreTrainedModel:
         """The ordinary encoder that `task` uses.

@@ -39,7 +39,10 @@ def test_an_unknown_name_says_kind_name_and_near_names():
     error = UnknownNameError("sampler", "temprature", ["uniform", "temperature"])
     assert str(error) == "unknown sampler 'temprature'; did you mean 'temperature'?"
     assert (error.kind, error.name) == ("sampler", "temprature")
-    assert str(UnknownNameError("head", "x", ["b", "a"], where="run.yaml:2: ")) == "run.yaml:2: unknown head 'x'; known: a, b"
+    assert (
+        str(UnknownNameError("head", "x", ["b", "a"], where="run.yaml:2: "))
+        == "run.yaml:2: unknown head 'x'; known: a, b"
+    )
 
 
 def test_not_found_lists_tries_in_order_then_ways_out():

@@ -124,7 +124,7 @@ def test_a_refused_value_and_a_value_of_the_wrong_type_are_mistakes_of_the_confi
 
 def test_a_name_belongs_to_one_object(things):
     assert things.register("plain")(Thing) is Thing, "the same again is no mistake: a module may be imported twice"
-    with pytest.raises(ConfigError, match="thing 'plain' is registered twice, by .* rename one of them"):
+    with pytest.raises(ConfigError, match=r"thing 'plain' is registered twice, by .* rename one of them"):
         things.register("plain")(Loose)
     assert things["plain"] is Thing
 

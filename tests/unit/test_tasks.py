@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -135,7 +136,26 @@ def test_rules(changes, rule):
         Task(**{**FIELDS, **changes})
 
 
-ESCAPES = ["../x", "a/b", "..", ".", "", " ", "a b", ".hidden", "-x", "_x", "a\\b", "a\n", "a\0", "ü", "x" * 65, "/etc", "a:b", "C:x"]
+ESCAPES = [
+    "../x",
+    "a/b",
+    "..",
+    ".",
+    "",
+    " ",
+    "a b",
+    ".hidden",
+    "-x",
+    "_x",
+    "a\\b",
+    "a\n",
+    "a\0",
+    "ü",
+    "x" * 65,
+    "/etc",
+    "a:b",
+    "C:x",
+]
 
 
 @pytest.mark.parametrize("name", ESCAPES)
@@ -181,8 +201,18 @@ def test_changes_give_a_new_checked_task(tmp_path):
 
 
 def test_include_merges_mappings_and_the_including_file_wins(tmp_path):
-    write(tmp_path, "_base.yaml", "dataset: {path: csv, data_files: {train: a.csv, test: b.csv}}\ntags: [x, y]\nversion: 3\n")
-    task = read_task(write(tmp_path, "t.yaml", "include: _base.yaml\nname: t\nhead: h\ninputs: [a]\ndataset: {data_files: {test: c.csv}}\ntags: [z]\n"))
+    write(
+        tmp_path,
+        "_base.yaml",
+        "dataset: {path: csv, data_files: {train: a.csv, test: b.csv}}\ntags: [x, y]\nversion: 3\n",
+    )
+    task = read_task(
+        write(
+            tmp_path,
+            "t.yaml",
+            "include: _base.yaml\nname: t\nhead: h\ninputs: [a]\ndataset: {data_files: {test: c.csv}}\ntags: [z]\n",
+        )
+    )
     assert task.dataset.data_files == {"train": "a.csv", "test": "c.csv"}
     assert task.tags == ["z"], "lists are replaced, not joined"
     assert task.version == 3
@@ -200,7 +230,7 @@ def test_later_includes_win_and_fragments_may_include(tmp_path):
 @pytest.mark.parametrize("names", [("a", "a"), ("a", "b"), ("a", "b", "c")])
 def test_an_include_in_a_circle_is_refused(tmp_path, names):
     chain = [*names, names[0]] if len(set(names)) > 1 else names
-    for this, that in zip(chain, chain[1:], strict=False):
+    for this, that in itertools.pairwise(chain):
         write(tmp_path, f"{this}.yaml", f"name: t\ninclude: {that}.yaml\n" + BODY)
     (mistake,) = mistakes_of(read_task, tmp_path / f"{names[0]}.yaml")
     assert "`include` goes round in a circle" in mistake
@@ -337,7 +367,14 @@ def test_a_mapping_changes_every_task_of_a_tag_and_keeps_the_rest():
 def test_all_mistakes_of_what_is_asked_for_come_at_once(tmp_path):
     mistakes = mistakes_of(
         load_tasks,
-        ["rtee", {"rows": {}}, {"name": "mrpc", "row": {}}, {"name": "cola", "rows": {"train": 0}}, 3, tmp_path / "gone.yaml"],
+        [
+            "rtee",
+            {"rows": {}},
+            {"name": "mrpc", "row": {}},
+            {"name": "cola", "rows": {"train": 0}},
+            3,
+            tmp_path / "gone.yaml",
+        ],
     )
     assert len(mistakes) == 6
     for words in (

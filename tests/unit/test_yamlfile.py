@@ -15,7 +15,6 @@ from nlp_mtl.yamlfile import line_of, load, loads
 quick = settings(max_examples=100, deadline=None)
 
 
-
 class Writer(yaml.SafeDumper):
     """Quotes every text."""
 
@@ -24,7 +23,9 @@ Writer.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:ya
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=10)
 nested = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
 )
 
 
@@ -80,7 +81,9 @@ def test_numbers_booleans_and_nothing(text, value):
     assert repr(read["key"]) == repr(value)
 
 
-@pytest.mark.parametrize("text", ["yes", "no", "on", "off", "y", "n", "Yes", "NO", "2001-01-01", "12:30", "1_000", "<<", "=", "1e", "e5"])
+@pytest.mark.parametrize(
+    "text", ["yes", "no", "on", "off", "y", "n", "Yes", "NO", "2001-01-01", "12:30", "1_000", "<<", "=", "1e", "e5"]
+)
 def test_words_and_dates_stay_text(text):
     assert loads(f"labels: [{text}]")[0] == {"labels": [text]}
 
@@ -119,7 +122,9 @@ def test_a_key_stands_once(keys):
     first = keys.index(keys[second])
     with pytest.raises(ConfigError) as caught:
         loads(text, "run.yaml")
-    assert str(caught.value) == f"run.yaml:{second + 1}: the key {keys[second]!r} stands twice, first at line {first + 1}"
+    assert (
+        str(caught.value) == f"run.yaml:{second + 1}: the key {keys[second]!r} stands twice, first at line {first + 1}"
+    )
 
 
 def test_a_key_may_stand_again_in_another_mapping():

@@ -1,0 +1,116 @@
+"""What the documents say is run: docstring examples, README blocks, help texts, tables, the notebook."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nlp_mtl
+from nlp_mtl.config import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MODULES = sorted(m.name for m in pkgutil.walk_packages(nlp_mtl.__path__, "nlp_mtl."))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_run(name):
+    found = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert found.failed == 0
+
+
+def test_every_public_thing_has_a_docstring():
+    missing = []
+    for name in MODULES:
+        module = importlib.import_module(name)
+        for attribute, thing in vars(module).items():
+            own = getattr(thing, "__module__", None) == name and callable(thing) and not attribute.startswith("_")
+            if own and not (thing.__doc__ or "").strip():
+                missing.append(f"{name}.{attribute}")
+    assert not missing
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def test_the_readme_run_file_and_task_file_are_valid(tmp_path):
+    run, task = blocks("yaml")
+    file = tmp_path / "run.yaml"
+    file.write_text(run)
+    assert load_config(file).tasks[0] == "cola"
+    from nlp_mtl.tasks import read_task
+    from nlp_mtl.testing import check_task
+
+    (tmp_path / "irony.yaml").write_text(task)
+    assert check_task(read_task(tmp_path / "irony.yaml")) == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "scripts" / "runs").glob("*.yaml")), ids=lambda f: f.stem)
+def test_shipped_run_files_are_valid(file):
+    assert load_config(file).tasks
+
+
+def test_generated_tables_are_current():
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "tables.py"), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_overlong_file_in_the_package():
+    long = {str(f.relative_to(ROOT)): n for f in (ROOT / "nlp_mtl").rglob("*.py") if (n := len(f.read_text().splitlines())) > 500}
+    assert not long, "a file this long is two things"
+
+
+@pytest.mark.packages
+def test_the_ten_lines_of_python_run(tmp_path, monkeypatch, quickstart_packages):
+    (code,) = blocks("python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 12
+    monkeypatch.chdir(tmp_path)
+    code = code.replace("max_steps=30", "max_steps=2")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "'quick_trec'" in done.stdout and "'label'" in done.stdout
+
+
+@pytest.mark.packages
+def test_the_notebook_runs_and_is_committed_without_outputs(tmp_path, quickstart_packages):
+    import nbformat
+    from nbclient import NotebookClient
+
+    for file in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        book = nbformat.read(file, as_version=4)
+        assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in book.cells if cell.cell_type == "code")
+        os.environ["NLP_MTL_NOTEBOOK_STEPS"] = "4"
+        NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+        images = [o for c in book.cells if c.cell_type == "code" for o in c.outputs if "image/png" in o.get("data", {})]
+        assert len(images) == 2
+
+
+def test_help_of_every_verb_ends_with_two_lines_that_parse():
+    import typer
+    from typer.testing import CliRunner
+
+    from nlp_mtl.cli import app
+
+    command = typer.main.get_command(app)
+    verbs = [[name] for name in command.commands if name != "tasks"] + [["tasks", name] for name in command.commands["tasks"].commands]
+    for words in verbs:
+        text = CliRunner().invoke(app, [*words, "--help"]).output
+        lines = [line.strip() for line in text.splitlines() if line.strip().startswith("nlp-mtl")]
+        assert len(lines) == 2, words
+        for line in lines:
+            parts = shlex.split(line)[1:]
+            assert parts[: len(words)] == words
+            found = command
+            for word in words:
+                found = found.commands[word]
+            found.make_context(words[-1], parts[len(words) :], resilient_parsing=False)

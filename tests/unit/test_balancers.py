@@ -1,0 +1,106 @@
+"""Weights of the tasks' losses: 0 where absent, and the sums each balancer promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nlp_mtl import registry
+from nlp_mtl.balancers import StepFacts
+from nlp_mtl.errors import ConfigError
+
+quick = settings(max_examples=60, deadline=None)
+
+SPECS = {"equal": {}, "rows": {}, "fixed": {"weights": {"t0": 2.0, "t1": 0.0}}}
+
+# rows and labelled units of each task in a step; a task with rows may have nothing labelled
+steps = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 200)), min_size=2, max_size=6)
+
+
+def facts_of(step) -> StepFacts:
+    rows, units = zip(*((rows, units if rows else 0) for rows, units in step), strict=True)
+    return StepFacts(0, torch.tensor(rows, dtype=torch.float64), torch.tensor(units, dtype=torch.float64))
+
+
+def weights_of(name, step, **changes):
+    balancer = registry.balancers.build({"name": name, **SPECS[name], **changes})
+    balancer.setup([f"t{i}" for i in range(len(step))], [100] * len(step))
+    return balancer.weights(facts_of(step))
+
+
+def test_every_balancer_is_tried_here():
+    assert set(SPECS) == set(registry.balancers.names())
+
+
+@pytest.mark.parametrize("name", SPECS)
+@quick
+@given(step=steps)
+def test_absent_tasks_weigh_nothing_and_no_weight_is_negative(name, step):
+    weights, present = weights_of(name, step), facts_of(step).present
+    assert weights.shape == (len(step),)
+    assert torch.isfinite(weights).all()
+    assert (weights >= 0).all()
+    assert (weights[~present] == 0).all()
+
+
+@quick
+@given(step=steps)
+def test_equal_is_the_mean_over_the_tasks_present(step):
+    weights, present = weights_of("equal", step), facts_of(step).present
+    if present.any():
+        assert weights.sum().item() == pytest.approx(1)
+        assert len(set(weights[present].tolist())) == 1
+    else:
+        assert weights.sum() == 0
+
+
+@quick
+@given(step=steps)
+def test_rows_counts_every_row_the_same(step):
+    weights, facts = weights_of("rows", step), facts_of(step)
+    rows = facts.rows * facts.present
+    if rows.sum():
+        assert weights.sum().item() == pytest.approx(1)
+        torch.testing.assert_close(weights.double() * rows.sum(), rows, rtol=1e-5, atol=1e-5)
+    else:
+        assert weights.sum() == 0
+
+
+@quick
+@given(count=st.integers(2, 6), rows=st.integers(1, 50))
+def test_equal_counts_of_rows_make_rows_and_equal_the_same(count, rows):
+    step = [(rows, rows)] * count
+    torch.testing.assert_close(weights_of("rows", step), weights_of("equal", step))
+
+
+def test_fixed_weights_are_used_as_they_are():
+    step = [(3, 3), (1, 1), (9, 9), (0, 0)]
+    assert weights_of("fixed", step, weights={"t0": 2.5, "t1": 0, "t3": 7}).tolist() == [2.5, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"name": "fixed", "weights": {"a": -1}}, "`weights` are at least 0, found {'a': -1}"),
+        ({"name": "fixed", "weights": {"a": float("nan")}}, "`weights` are at least 0"),
+        ({"name": "fixed", "weights": {"a": "much"}}, "balancer 'fixed': an argument is of the wrong type"),
+        ({"name": "fixed"}, "needs the argument 'weights'"),
+        ({"name": "equel"}, "unknown balancer 'equel'; did you mean 'equal'?"),
+    ],
+)
+def test_wrong_arguments_are_refused(spec, words):
+    with pytest.raises(ConfigError) as caught:
+        registry.balancers.build(spec)
+    assert words in str(caught.value)
+
+
+def test_weights_for_tasks_that_are_not_there_are_all_named():
+    balancer = registry.balancers.build({"name": "fixed", "weights": {"rtee": 1, "colaa": 1, "rte": 1}})
+    with pytest.raises(ConfigError) as caught:
+        balancer.setup(["rte", "cola"], [1, 1])
+    assert caught.value.mistakes == [
+        "balancer 'fixed': 'rtee' is not a task; did you mean 'rte'?",
+        "balancer 'fixed': 'colaa' is not a task; did you mean 'cola'?",
+    ]

@@ -1,0 +1,170 @@
+"""Preparations: what each does to small rows, and that they are functions of the rows and nothing else."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from datasets import ClassLabel, Dataset
+
+from nlp_mtl import registry
+from nlp_mtl.errors import DataError
+
+# name → (arguments, columns given, columns wanted)
+CASES = {
+    "drop_empty": [
+        (
+            {"columns": ["text"]},
+            {"text": ["a", "", None, "  ", "b"], "n": [0, 1, 2, 3, 4]},
+            {"text": ["a", "b"], "n": [0, 4]},
+        ),
+        ({"columns": ["n", "words"]}, {"n": [0, None, 2], "words": [["a"], ["b"], []]}, {"n": [0], "words": [["a"]]}),
+        ({"columns": ["flag", "x"]}, {"flag": [False, True], "x": [0.0, None]}, {"flag": [False], "x": [0.0]}),
+    ],
+    "rename": [
+        ({"columns": {"a": "text", "gone": "x"}}, {"a": ["1"], "b": ["2"]}, {"text": ["1"], "b": ["2"]}),
+        ({"columns": {"a": "b", "b": "a"}}, {"a": ["1"], "b": ["2"]}, {"b": ["1"], "a": ["2"]}),
+    ],
+    "map_labels": [
+        (
+            {"column": "y", "names": {"0": "no", "1": "yes"}},
+            {"y": [1, 0, None, 1], "x": ["a", "b", "c", "d"]},
+            {"y": ["yes", "no", None, "yes"], "x": ["a", "b", "c", "d"]},
+        ),
+        ({"column": "y", "names": {"pos": "good"}}, {"y": ["pos"]}, {"y": ["good"]}),
+        (
+            {"column": "y", "names": {"pos": "good"}},
+            {"x": ["a split without labels"]},
+            {"x": ["a split without labels"]},
+        ),
+    ],
+    "last_rows": [
+        ({"count": 2}, {"x": [1, 2, 3]}, {"x": [2, 3]}),
+        ({"count": 9}, {"x": [1, 2, 3]}, {"x": [1, 2, 3]}),
+    ],
+    "question_lines": [
+        (
+            {},
+            {"line": ["NUM:date When was the war ?", "ABBR:exp  What is NASA?"]},
+            {
+                "text": ["When was the war ?", "What is NASA?"],
+                "coarse_label": ["NUM", "ABBR"],
+                "fine_label": ["NUM:date", "ABBR:exp"],
+            },
+        ),
+        (
+            {"column": "q"},
+            {"q": ["HUM:ind Who?"]},
+            {"text": ["Who?"], "coarse_label": ["HUM"], "fine_label": ["HUM:ind"]},
+        ),
+    ],
+    "split_words": [
+        (
+            {"columns": ["words", "tags", "gone"]},
+            {"words": ["a  b", "c", "d e"], "tags": [["X", "Y"], ["Z"], ["one too few"]], "n": [1, 2, 3]},
+            {"words": [["a", "b"], ["c"]], "tags": [["X", "Y"], ["Z"]], "n": [1, 2]},
+        ),
+        ({"columns": ["words"]}, {"words": [None, "a"]}, {"words": [[], ["a"]]}),
+    ],
+    "sms_lines": [
+        (
+            {},
+            {
+                "line": [
+                    "sms,spam,text",
+                    '12,0,"say ""hi"" now"',
+                    "13,1,Win, win",
+                    "ham\tok, see you ",
+                    'spam\tCall 0800"',
+                    "2,7,no",
+                ]
+            },
+            {
+                "text": ['say "hi" now', "Win, win", "ok, see you", "Call 0800"],
+                "label": ["ham", "spam", "ham", "spam"],
+            },
+        ),
+    ],
+    "sign_labels": [
+        (
+            {"column": "mean", "neutral": 0.5},
+            {"mean": [-3.2, 0.4, 0.6, -0.5, 0.0], "text": list("abcde")},
+            {"mean": [-3.2, 0.6], "text": ["a", "c"], "label": ["negative", "positive"]},
+        ),
+        ({"column": "mean", "label": "y"}, {"mean": ["1.5", "0"]}, {"mean": ["1.5"], "y": ["positive"]}),
+    ],
+    "cause_or_effect": [
+        (
+            {},
+            {"premise": ["It rained.", "It rained."], "question": ["cause", "effect"], "label": [0, 1]},
+            {
+                "premise": ["It rained. What was the cause of this?", "It rained. What happened as a result?"],
+                "question": ["cause", "effect"],
+                "label": [0, 1],
+            },
+        ),
+    ],
+}
+EACH = [(name, *case) for name, cases in CASES.items() for case in cases]
+
+
+def test_every_preparation_is_tried_here():
+    assert set(CASES) == set(registry.preparations.names())
+
+
+@pytest.mark.parametrize(("name", "arguments", "given", "wanted"), EACH)
+def test_what_it_does(name, arguments, given, wanted):
+    made = registry.preparations[name](Dataset.from_dict(given), **arguments)
+    assert made[:] == wanted
+
+
+@pytest.mark.parametrize(("name", "arguments", "given", "wanted"), EACH)
+def test_the_same_rows_give_the_same_rows_and_are_left_alone(name, arguments, given, wanted):
+    rows, before, arguments_before = Dataset.from_dict(given), copy.deepcopy(given), copy.deepcopy(arguments)
+    first = registry.preparations[name](rows, **arguments)
+    second = registry.preparations[name](rows, **arguments)
+    assert first[:] == second[:]
+    assert first._fingerprint == second._fingerprint, "so that what was tokenized is found again"
+    assert rows[:] == before
+    assert arguments == arguments_before
+
+
+@pytest.mark.parametrize(("name", "arguments", "given", "wanted"), [case for case in EACH if case[0] != "last_rows"])
+def test_preparing_row_by_row_gives_the_same(name, arguments, given, wanted):
+    rows = Dataset.from_dict(given)
+    singly = [registry.preparations[name](rows.select([i]), **arguments).to_list() for i in range(len(rows))]
+    kept = [row for part in singly for row in part]
+    assert kept == [dict(zip(wanted, values, strict=True)) for values in zip(*wanted.values(), strict=True)]
+
+
+def test_a_long_file_whose_first_part_is_dropped():
+    rows = Dataset.from_dict({"line": [*(["noise"] * 1500), "ham\thello", *(["noise"] * 1500)]})
+    assert registry.preparations["sms_lines"](rows)[:] == {"text": ["hello"], "label": ["ham"]}
+
+
+def test_map_labels_counts_class_labels_by_number():
+    rows = Dataset.from_dict({"y": [0, 1]}).cast_column("y", ClassLabel(names=["a", "b"]))
+    assert registry.preparations["map_labels"](rows, column="y", names={"0": "A", "1": "B"})[:] == {"y": ["A", "B"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "given", "words"),
+    [
+        (
+            "map_labels",
+            {"column": "y", "names": {"a": "A"}},
+            {"y": ["a", "b"]},
+            r"'b' in column 'y' is not among \['a'\]",
+        ),
+        (
+            "cause_or_effect",
+            {},
+            {"premise": ["x"], "question": ["why"]},
+            "column 'question' holds cause or effect, found 'why'",
+        ),
+        ("last_rows", {"count": 0}, {"x": [1]}, "`count` is at least 1, found 0"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(name, arguments, given, words):
+    with pytest.raises(DataError, match=words):
+        registry.preparations[name](Dataset.from_dict(given), **arguments)
