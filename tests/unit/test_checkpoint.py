@@ -20,10 +20,16 @@ from nlp_mtl.sharing import Hard
 from nlp_mtl.tasks import Task
 from nlp_mtl.testing import DECODERS, tiny_encoder, tiny_model, tiny_tokenizer
 
+torch.set_num_threads(1)  # tiny models: threads would only wait for one another
+
 DATA = {"path": "some/data"}
 TASKS = [
-    Task(name="pair", head="sequence_classification", dataset=DATA, inputs=["a", "b"], target="l", labels=["x", "y", "z"]),
-    Task(name="tags", head="token_classification", dataset=DATA, inputs=["words"], target="t", labels=["O", "B-X", "I-X"]),
+    Task(
+        name="pair", head="sequence_classification", dataset=DATA, inputs=["a", "b"], target="l", labels=["x", "y", "z"]
+    ),
+    Task(
+        name="tags", head="token_classification", dataset=DATA, inputs=["words"], target="t", labels=["O", "B-X", "I-X"]
+    ),
     Task(name="hidden", head="masked_lm", dataset=DATA, inputs=["a"]),
 ]
 LORA = {"r": 4, "target_modules": "all-linear"}
@@ -70,7 +76,10 @@ def batch():
         "input_ids": IDS[0],
         "token_type_ids": torch.tensor([0, 0, 0, 0, 0, 0, 1, 1]),
         "lengths": torch.tensor([8]),
-        "targets": {"pair": {"sequences": torch.tensor([0])}, "tags": {"positions": torch.arange(1, 5), "counts": torch.tensor([4])}},
+        "targets": {
+            "pair": {"sequences": torch.tensor([0])},
+            "tags": {"positions": torch.arange(1, 5), "counts": torch.tensor([4])},
+        },
     }
 
 
@@ -80,7 +89,7 @@ def same_states(ours, theirs):
         assert torch.equal(value, theirs[name]), name
 
 
-# ------------------------------------------------------------------------------------------------------------ round trips
+# ---------------------------------------------------------------------------------------------------------- round trips
 
 
 @pytest.mark.parametrize("way", list(WAYS))
@@ -109,7 +118,9 @@ def test_save_and_load_give_the_same_bits(base, tmp_path, way):
         assert one == two, name
 
 
-@pytest.mark.parametrize("family", ["roberta", "distilbert", "modernbert", "deberta-v2", "albert", "electra", "gpt2", "llama"])
+@pytest.mark.parametrize(
+    "family", ["roberta", "distilbert", "modernbert", "deberta-v2", "albert", "electra", "gpt2", "llama"]
+)
 def test_every_family_round_trips_and_loads_as_automodel(tmp_path, family):
     tasks = TASKS[:2] if family in DECODERS else TASKS
     model = random_weights(tiny_model(tasks, family))
@@ -160,7 +171,7 @@ def test_the_base_of_an_adapter_is_checked_by_its_weights(base, tmp_path):
         MultiTaskModel.from_pretrained(tmp_path / "run", base=other)
 
 
-# --------------------------------------------------------------------------------------------------------- what is written
+# ------------------------------------------------------------------------------------------------------ what is written
 
 
 def test_heads_are_saved_under_task_and_vanilla_key(base, tmp_path):
@@ -210,7 +221,9 @@ def test_nothing_local_and_nothing_pickled_is_written(base, tmp_path, way):
     made(base, way).save_pretrained(tmp_path / "run")
     forbidden = [str(base), str(base.parent), str(tmp_path), os.path.expanduser("~/"), "/tmp/", "file://"]
     for file in (tmp_path / "run").rglob("*"):
-        assert file.suffix in (".json", ".safetensors", ".md", ".txt"), f"{file.name}: a kind of file that may be pickled"
+        assert file.suffix in (".json", ".safetensors", ".md", ".txt"), (
+            f"{file.name}: a kind of file that may be pickled"
+        )
         text = file.read_bytes().decode("utf-8", "replace")
         assert not [part for part in forbidden if part in text], file.name
     said = json.loads((tmp_path / "run" / "nlp_mtl.json").read_text(encoding="utf-8"))
@@ -240,7 +253,7 @@ def test_a_gathered_state_is_written_as_the_models_own(base, tmp_path):
                 same_states(dict(sorted(load_file(file).items())), dict(sorted(load_file(other).items())))
 
 
-# ---------------------------------------------------------------------------------------------------------------- loading
+# -------------------------------------------------------------------------------------------------------------- loading
 
 
 def test_loading_heads_leaves_the_encoder_alone_but_for_its_own_weights(base, tmp_path):
@@ -291,12 +304,18 @@ def test_another_kind_of_tuning_is_refused_and_nothing_is_loaded(base, tmp_path,
     refused(MultiTaskModel.from_base(base, TASKS, max_length=64, **ours), tmp_path, said)
 
 
-@pytest.mark.parametrize("changes", [{"num_hidden_layers": 3}, {"num_hidden_layers": 1}, {"max_position_embeddings": 100}])
+@pytest.mark.parametrize(
+    "changes", [{"num_hidden_layers": 3}, {"num_hidden_layers": 1}, {"max_position_embeddings": 100}]
+)
 def test_another_encoder_is_refused_and_nothing_is_loaded(base, tmp_path, changes):
     made(base).save_pretrained(tmp_path / "run")
     tiny_encoder("bert", **changes).save_pretrained(tmp_path / "other")
     tiny_tokenizer().save_pretrained(tmp_path / "other")
-    refused(MultiTaskModel.from_base(tmp_path / "other", TASKS, max_length=64), tmp_path / "run", "the encoder of another model")
+    refused(
+        MultiTaskModel.from_base(tmp_path / "other", TASKS, max_length=64),
+        tmp_path / "run",
+        "the encoder of another model",
+    )
 
 
 def refused(model, folder, said):
@@ -345,7 +364,7 @@ def test_what_a_sharing_has_of_its_own_is_saved_and_loaded(base, tmp_path, monke
     assert not (tmp_path / "hard" / "sharing.safetensors").exists()
 
 
-# ---------------------------------------------------------------------------------------------------------------- the spec
+# ------------------------------------------------------------------------------------------------------------- the spec
 
 
 @pytest.mark.parametrize(
@@ -382,7 +401,7 @@ def test_the_spec_says_what_is_needed_to_build_the_model_again(base, tmp_path):
     assert {"torch", "transformers", "peft", "nlp-mtl", "python"} <= set(said["libraries"])
 
 
-# ------------------------------------------------------------------------------------------------- whole or not at all
+# -------------------------------------------------------------------------------------------------- whole or not at all
 
 
 @pytest.fixture
@@ -422,8 +441,14 @@ DAMAGE = {
     "longer": (lambda f: (f / "sub" / "state.json").write_text('{"a": 1} ', encoding="utf-8"), "sub/state.json is not"),
     "missing file": (lambda f: (f / "sub" / "state.json").unlink(), "sub/state.json is missing"),
     "missing manifest": (lambda f: (f / "complete.json").unlink(), "complete.json is missing"),
-    "broken manifest": (lambda f: (f / "complete.json").write_text('{"files": ', encoding="utf-8"), "complete.json can't be read"),
-    "other manifest": (lambda f: (f / "complete.json").write_text("[]", encoding="utf-8"), "complete.json can't be read"),
+    "broken manifest": (
+        lambda f: (f / "complete.json").write_text('{"files": ', encoding="utf-8"),
+        "complete.json can't be read",
+    ),
+    "other manifest": (
+        lambda f: (f / "complete.json").write_text("[]", encoding="utf-8"),
+        "complete.json can't be read",
+    ),
 }
 
 
@@ -506,7 +531,11 @@ def test_checkpoints_are_ordered_by_step(tmp_path):
         checkpoint_at(tmp_path, step)
     for other in ("checkpoint-x", ".checkpoint-30.writing", "checkpoint-40.old", "checkpoints"):
         (tmp_path / other).mkdir()
-    assert [part.name for part in checkpoint.checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-20", "checkpoint-100"]
+    assert [part.name for part in checkpoint.checkpoints(tmp_path)] == [
+        "checkpoint-9",
+        "checkpoint-20",
+        "checkpoint-100",
+    ]
     assert checkpoint.checkpoints(tmp_path / "nothing") == []
 
 

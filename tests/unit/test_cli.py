@@ -20,7 +20,17 @@ from nlp_mtl.testing import tiny_model
 
 torch.set_num_threads(1)  # tiny models: threads would only wait for one another
 
-VERBS = [[], ["train"], ["evaluate"], ["predict"], ["tasks"], ["tasks", "list"], ["tasks", "show"], ["tasks", "check"], ["methods"]]
+VERBS = [
+    [],
+    ["train"],
+    ["evaluate"],
+    ["predict"],
+    ["tasks"],
+    ["tasks", "list"],
+    ["tasks", "show"],
+    ["tasks", "check"],
+    ["methods"],
+]
 ROOT = Path(nlp_mtl.__file__).parent.parent
 
 
@@ -29,7 +39,10 @@ def run(monkeypatch, capsys):
     """Call the entry point: exit code, standard output, standard error."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in ("httpx", "transformers", "datasets", "accelerate", "urllib3", "filelock")}
+    levels = {
+        name: logging.getLogger(name).level
+        for name in ("httpx", "transformers", "datasets", "accelerate", "urllib3", "filelock")
+    }
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["nlp-mtl", *map(str, words)])
@@ -68,7 +81,10 @@ def write(file, rows):
 def folder(tmp_path_factory):
     """A run folder of two tasks with data."""
     place = tmp_path_factory.mktemp("cli")
-    rows = [{"text": f"the cat {word}", "label": "x" if i % 2 else "y"} for i, word in enumerate(["is", "was", "no", "yes", "red"])]
+    rows = [
+        {"text": f"the cat {word}", "label": "x" if i % 2 else "y"}
+        for i, word in enumerate(["is", "was", "no", "yes", "red"])
+    ]
     files = {
         "train": write(place / "train.jsonl", rows),
         "validation": write(place / "dev.jsonl", rows[:4]),
@@ -77,13 +93,20 @@ def folder(tmp_path_factory):
     common = {"dataset": {"path": "json", "data_files": files}}
     tasks = [
         Task(name="mood", head="sequence_classification", inputs=["text"], target="label", labels=["x", "y"], **common),
-        Task(name="follows", head="sequence_classification", inputs=["a", "b"], target="label", labels=["yes", "no"], dataset={"path": "n/a"}),
+        Task(
+            name="follows",
+            head="sequence_classification",
+            inputs=["a", "b"],
+            target="label",
+            labels=["yes", "no"],
+            dataset={"path": "n/a"},
+        ),
     ]
     tiny_model(tasks).save_pretrained(place / "run")
     return place / "run"
 
 
-# ------------------------------------------------------------------------------------------------------------------ help
+# ----------------------------------------------------------------------------------------------------------------- help
 
 
 def leaf(command, words):
@@ -126,7 +149,7 @@ def test_each_command_says_in_one_line_what_it_does():
         assert re.search(rf"^\s+{verb}\s+\S.{{10,}}", result.output, re.MULTILINE)
 
 
-# ----------------------------------------------------------------------------------------------------------------- import
+# --------------------------------------------------------------------------------------------------------------- import
 
 
 def test_import_and_help_are_light():
@@ -135,8 +158,8 @@ def test_import_and_help_are_light():
         "import nlp_mtl.cli as cli\n"
         "sys.argv = ['nlp-mtl', '--help']\n"
         "try: cli.main()\nexcept SystemExit as end: assert not end.code\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'peft', 'pandas', 'numpy', 'sklearn', 'huggingface_hub'} & set(sys.modules)\n"
-        "print('heavy:', sorted(heavy))\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'peft', 'pandas', 'numpy', 'sklearn', 'huggingface_hub'}\n"
+        "print('heavy:', sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -144,13 +167,17 @@ def test_import_and_help_are_light():
 
 
 def test_a_mistake_on_a_real_command_line():
-    done = subprocess.run([sys.executable, "-m", "nlp_mtl.cli", "tasks", "show", "rtee"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "nlp_mtl.cli", "tasks", "show", "rtee"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.strip() == "nlp-mtl: unknown task or tag 'rtee'; did you mean 'rte'? (nlp-mtl tasks list shows all)"
+    assert (
+        done.stderr.strip() == "nlp-mtl: unknown task or tag 'rtee'; did you mean 'rte'? (nlp-mtl tasks list shows all)"
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------------ tasks
+# ---------------------------------------------------------------------------------------------------------------- tasks
 
 
 def test_tasks_list_shows_every_task(run):
@@ -192,7 +219,8 @@ def test_tasks_check_offline(run):
 
 def test_tasks_check_says_what_is_wrong_and_fails(run, tmp_path):
     (tmp_path / "bad.yaml").write_text(
-        "name: bad\nhead: sequence_classification\ndataset: {path: csv, data_files: x.csv}\ninputs: [text]\ntarget: label\n"
+        "name: bad\nhead: sequence_classification\ndataset: {path: csv, data_files: x.csv}\n"
+        "inputs: [text]\ntarget: label\n"
         "labels: [a, b]\nexamples: [{text: cat, label: c}, {text: '', label: a}]\n",
         encoding="utf-8",
     )
@@ -206,7 +234,8 @@ def test_tasks_check_says_what_is_wrong_and_fails(run, tmp_path):
 def test_tasks_check_reads_real_rows_where_they_are(run, tmp_path):
     write(tmp_path / "rows.jsonl", [{"text": "cat", "label": "a"}, {"text": "dog", "label": "z"}])
     task = (
-        "name: mine\nhead: sequence_classification\ndataset: {path: json, data_files: rows.jsonl}\ninputs: [text]\ntarget: label\n"
+        "name: mine\nhead: sequence_classification\ndataset: {path: json, data_files: rows.jsonl}\n"
+        "inputs: [text]\ntarget: label\n"
         "labels: [a, b]\nexamples: [{text: cat, label: a}]\n"
     )
     (tmp_path / "mine.yaml").write_text(task, encoding="utf-8")
@@ -223,7 +252,7 @@ def test_a_broken_task_file_names_its_line(run, tmp_path):
     fails(run("tasks", "show", tmp_path / "bad.yaml"), "bad.yaml:2", "'hed'", "did you mean 'head'")
 
 
-# ---------------------------------------------------------------------------------------------------------------- methods
+# -------------------------------------------------------------------------------------------------------------- methods
 
 
 def test_methods_lists_every_strategy(run):
@@ -244,7 +273,7 @@ def test_methods_of_one_kind(run):
     fails(run("methods", "smapler"), "unknown kind of strategy 'smapler'", "did you mean 'sampler'")
 
 
-# --------------------------------------------------------------------------------------------------------------- evaluate
+# ------------------------------------------------------------------------------------------------------------- evaluate
 
 
 def test_evaluate_prints_a_table(run, folder):
@@ -274,7 +303,7 @@ def test_evaluate_mistakes(run, folder, tmp_path):
     fails(run("evaluate", folder, "--task", "follows"), "the data set 'n/a'", "was not found", "1. ")
 
 
-# ---------------------------------------------------------------------------------------------------------------- predict
+# -------------------------------------------------------------------------------------------------------------- predict
 
 
 def test_predict_texts_pairs_and_rows(run, folder):
@@ -307,7 +336,11 @@ def test_predict_a_file_line_by_line(run, folder, tmp_path):
     code, out, _ = run("predict", folder, "--file", tmp_path / "in.jsonl")
     assert code == 0
     shown = [json.loads(line) for line in out.splitlines()]
-    assert [("label" in answer["mood"], "label" in answer["follows"]) for answer in shown] == [(True, False), (False, True), (True, False)]
+    assert [("label" in answer["mood"], "label" in answer["follows"]) for answer in shown] == [
+        (True, False),
+        (False, True),
+        (True, False),
+    ]
     code, out, _ = run("predict", folder, "--file", tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl")
     assert out == f"3 inputs answered in {tmp_path / 'out.jsonl'}\n"
     assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()] == shown
@@ -337,7 +370,7 @@ def test_predict_mistakes(run, folder, tmp_path):
     fails(run("predict", tmp_path, "cat"), "damaged")
 
 
-# ------------------------------------------------------------------------------------------------------------------ train
+# ---------------------------------------------------------------------------------------------------------------- train
 
 
 def test_train_mistakes(run, tmp_path):

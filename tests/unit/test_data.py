@@ -40,7 +40,9 @@ def data(tmp_path):
         "path": "json",
         "data_files": {
             "train": write(tmp_path / "train.jsonl", ROWS),
-            "validation": write(tmp_path / "dev.jsonl", [{"text": "the cat", "label": "a"}, {"text": "blue", "label": "b"}]),
+            "validation": write(
+                tmp_path / "dev.jsonl", [{"text": "the cat", "label": "a"}, {"text": "blue", "label": "b"}]
+            ),
         },
     }
 
@@ -74,7 +76,7 @@ def entries():
     return sorted(part.name for part in folder.iterdir()) if folder.is_dir() else []
 
 
-# ------------------------------------------------------------------------------------------------------------- the cache
+# ------------------------------------------------------------------------------------------------------------ the cache
 
 
 def test_a_second_call_tokenizes_nothing(data, counted):
@@ -97,7 +99,9 @@ def test_reading_changes_no_file(data):
     assert files
     pool = load(classify(data)).pool_of("demo", "train")
     pool.row(0)["input_ids"].sum()
-    assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in cache_folder().rglob("*") if file.is_file()} == files
+    assert {
+        file: (file.stat().st_mtime_ns, file.read_bytes()) for file in cache_folder().rglob("*") if file.is_file()
+    } == files
     with pytest.raises(ValueError, match="read-only"):
         pool.row(0)["input_ids"][0] = 1
 
@@ -197,7 +201,7 @@ def test_truncating_by_hand_before_makes_no_new_entry(data, counted):
     assert counted == []
 
 
-# ------------------------------------------------------------------------------------------------------------- the facts
+# ------------------------------------------------------------------------------------------------------------ the facts
 
 
 def test_facts_count_rows_labels_truncation_and_rows_on_both_sides(data):
@@ -232,7 +236,7 @@ def test_row_gives_numbers_only_and_labels_of_every_task(data):
     assert pool.trainable.tolist() == [0, 1]
 
 
-# --------------------------------------------------------------------------------------------- several tasks on the same rows
+# --------------------------------------------------------------------------------------- several tasks on the same rows
 
 WORDS = [
     {"words": ["play", "the", "cat"], "intent": "music", "slots": ["O", "O", "B-X"]},
@@ -273,14 +277,19 @@ def test_a_row_without_a_tasks_label_is_skipped_for_that_task_only(tmp_path):
     assert batch["targets"]["slots"]["labels"].tolist() == [0, 1, 0, 0, 1]
 
 
-@pytest.mark.parametrize("change", [{"max_length": 3}, {"rows": {"train": 2}}, {"prepare": [{"name": "last_rows", "count": 2}]}])
+@pytest.mark.parametrize(
+    "change", [{"max_length": 3}, {"rows": {"train": 2}}, {"prepare": [{"name": "last_rows", "count": 2}]}]
+)
 def test_tasks_that_read_other_rows_are_other_pools(tmp_path, change):
     found = load(*intent_and_slots(tmp_path, **change))
     assert [pool.tasks for pool in found.splits["train"]] == [("intent",), ("slots",)]
 
 
 def test_tasks_that_read_otherwise_are_other_pools(tmp_path):
-    data = {"path": "json", "data_files": {"train": write(tmp_path / "x.jsonl", [{"a": "cat", "b": "dog", "label": "x"}])}}
+    data = {
+        "path": "json",
+        "data_files": {"train": write(tmp_path / "x.jsonl", [{"a": "cat", "b": "dog", "label": "x"}])},
+    }
     one = classify(data, name="one", inputs=["a"])
     two = classify(data, name="two", inputs=["a", "b"])
     three = Task(name="three", head="masked_lm", inputs=["a"], dataset=data)
@@ -303,7 +312,7 @@ def test_a_mistake_names_the_task_that_has_it(tmp_path):
     assert "intent" not in str(caught.value)
 
 
-# ----------------------------------------------------------------------------------------------------------- what is wrong
+# -------------------------------------------------------------------------------------------------------- what is wrong
 
 
 def test_all_mistakes_of_all_tasks_and_splits_are_said_at_once(tmp_path):
@@ -381,7 +390,7 @@ def test_an_empty_split_is_refused_with_its_name(tmp_path):
 def test_a_missing_column_is_said_with_a_near_one(data):
     with pytest.raises(DataError, match=r"`inputs` names the column 'txt'.*did you mean 'text'"):
         load(classify(data, inputs=["txt"]))
-    with pytest.raises(DataError, match="'labels'.*did you mean 'label'"):
+    with pytest.raises(DataError, match=r"'labels'.*did you mean 'label'"):
         load(classify(data, target="labels"))
     with pytest.raises(DataError, match="column 'two'"):
         load(classify(data, head={"name": "multiple_choice", "choices": ["text", "two"]}))
@@ -402,7 +411,7 @@ def test_borrowed_labels_must_be_the_owners(tmp_path):
     assert found.pool_of("borrower", "train").labels("borrower") == [1, 0]
 
 
-# ---------------------------------------------------------------------------------------------------------------- columns
+# -------------------------------------------------------------------------------------------------------------- columns
 
 
 @settings(max_examples=60, deadline=None)
@@ -423,7 +432,9 @@ def test_ragged_columns_give_back_what_went_in(rows, chunk):
 def test_number_columns_give_back_what_went_in(rows, chunk):
     import pyarrow as pa
 
-    table = pa.concat_tables([pa.table({"x": pa.array(rows[i : i + chunk], pa.int64())}) for i in range(0, len(rows), chunk)])
+    table = pa.concat_tables(
+        [pa.table({"x": pa.array(rows[i : i + chunk], pa.int64())}) for i in range(0, len(rows), chunk)]
+    )
     column = read_column(table, "x")
     assert [column[i] for i in range(len(rows))] == rows
     assert len(column) == len(rows)

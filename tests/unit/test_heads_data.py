@@ -1,7 +1,8 @@
-"""From rows to token ids and labels, head by head, and back from scores to answers; and every mistake said with its row."""
+"""From rows to token ids and labels, head by head, and from scores to answers; every mistake said with its row."""
 
 import json
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from nlp_mtl.model import make_heads
 from nlp_mtl.tasks import Task
 from nlp_mtl.testing import tiny_tokenizer
 
+torch.set_num_threads(1)  # tiny models: threads would only wait for one another
+
 ENCODER, DECODER = tiny_tokenizer(), tiny_tokenizer(decoder=True)
 WHERE = Where("demo", "validation", 4000)
 
@@ -23,7 +26,9 @@ WHERE = Where("demo", "validation", 4000)
 def head(kind, inputs=("text",), target="label", labels=None, **arguments):
     """One head of a task without data."""
     spec = {"name": kind, **arguments}
-    task = Task(name="demo", head=spec, dataset={"path": "nowhere/at_all"}, inputs=list(inputs), target=target, labels=labels)
+    task = Task(
+        name="demo", head=spec, dataset={"path": "nowhere/at_all"}, inputs=list(inputs), target=target, labels=labels
+    )
     return make_heads([task])["demo"]
 
 
@@ -47,11 +52,13 @@ def pieces(ids):
     return ENCODER.convert_ids_to_tokens(list(ids))
 
 
-# ---------------------------------------------------------------------------------------------------------- texts, pairs
+# --------------------------------------------------------------------------------------------------------- texts, pairs
 
 
 def test_texts_are_tokenized_as_the_tokenizer_does():
-    out = head("sequence_classification", labels=["a", "b"]).tokenize({"text": ["The cat.", "rain"]}, ENCODER, 64, WHERE)
+    out = head("sequence_classification", labels=["a", "b"]).tokenize(
+        {"text": ["The cat.", "rain"]}, ENCODER, 64, WHERE
+    )
     assert out["input_ids"] == ENCODER(["The cat.", "rain"])["input_ids"]
     assert out["lengths"] == [[5], [3]]
     assert out["truncated"] == [False, False]
@@ -111,7 +118,7 @@ def test_more_than_two_inputs_are_refused():
         )
 
 
-# --------------------------------------------------------------------------------------------------------------- classes
+# -------------------------------------------------------------------------------------------------------------- classes
 
 
 def test_class_names_and_numbers_give_the_place_in_the_label_list():
@@ -122,7 +129,9 @@ def test_class_names_and_numbers_give_the_place_in_the_label_list():
 
 
 def test_names_of_the_data_in_another_order_are_mapped_by_name():
-    values = labels_of("sequence_classification", [0, 1, 2], names=["mid", "high", "low"], labels=["low", "mid", "high"])
+    values = labels_of(
+        "sequence_classification", [0, 1, 2], names=["mid", "high", "low"], labels=["low", "mid", "high"]
+    )
     assert values == [1, 2, 0]
 
 
@@ -186,17 +195,21 @@ def test_class_names_of_the_features_are_used(tmp_path):
     from datasets import ClassLabel, Dataset, Features, Value
 
     features = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes", "maybe"])})
-    Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=features).to_parquet(tmp_path / "x.parquet")
+    Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=features).to_parquet(
+        tmp_path / "x.parquet"
+    )
     dataset = {"path": "parquet", "data_files": {"train": str(tmp_path / "x.parquet")}}
     for listed, expected in ((None, [1, 0, None]), (["yes", "maybe", "no"], [0, 2, None])):
-        task = Task(name="demo", head="sequence_classification", dataset=dataset, inputs=["text"], target="label", labels=listed)
+        task = Task(
+            name="demo", head="sequence_classification", dataset=dataset, inputs=["text"], target="label", labels=listed
+        )
         heads = make_heads([task])
         pool = load_data(heads, ENCODER, max_length=16).pool_of("demo", "train")
         assert pool.labels("demo") == expected
         assert heads["demo"].labels == (listed or ["no", "yes", "maybe"])
 
 
-# ------------------------------------------------------------------------------------------------------------ regression
+# ----------------------------------------------------------------------------------------------------------- regression
 
 
 def test_numbers_and_missing_numbers():
@@ -213,7 +226,7 @@ def test_minus_one_is_a_number_unless_the_split_holds_nothing_else(tmp_path):
     assert pool.labels("demo") == [None] * 3
 
 
-# ----------------------------------------------------------------------------------------------------------- multi-label
+# ---------------------------------------------------------------------------------------------------------- multi-label
 
 
 def test_the_forms_of_several_labels():
@@ -253,7 +266,7 @@ def test_decisions_follow_the_threshold():
     assert at.answer(logits[0], {})["labels"] == ["q"]
 
 
-# ------------------------------------------------------------------------------------------------------------------ tags
+# ----------------------------------------------------------------------------------------------------------------- tags
 
 
 def tags(**more):
@@ -291,7 +304,9 @@ def test_cut_words_count_as_o_in_the_score():
     assert decoded == [["B-X", "O", "O", "O", "O", "O"]]
     gold = task.references([[0, 1, 1, 1, 0, 2]], None)
     score = task.score(decoded, gold)
-    assert (score["span_precision"], score["span_recall"]) == (1.0, 0.5), "the entity that was cut is missed, not left out"
+    assert (score["span_precision"], score["span_recall"]) == (1.0, 0.5), (
+        "the entity that was cut is missed, not left out"
+    )
 
 
 def test_cut_words_of_tags_without_o_get_the_first_label():
@@ -302,7 +317,9 @@ def test_cut_words_of_tags_without_o_get_the_first_label():
 
 def test_words_without_a_reference_are_left_out_on_both_sides():
     task = tags(labels=["O", "B-X"], scheme="none")
-    encoded = task.encode_labels([["B-X", None, "O"], [None, -1], None], None, {"words": [["a", "b", "c"], ["d", "e"], ["f"]]}, WHERE)
+    encoded = task.encode_labels(
+        [["B-X", None, "O"], [None, -1], None], None, {"words": [["a", "b", "c"], ["d", "e"], ["f"]]}, WHERE
+    )
     assert encoded == [[1, -1, 0], None, None]
     assert task.score([["B-X", "B-X", "O"]], task.references([[1, -1, 0]], None)) == {"accuracy": 1.0}
     row = PlacedRow({"word_positions": np.array([1, 2, 3])}, np.array([1, -1, 0]), np.array([0]), np.array([0]))
@@ -339,7 +356,8 @@ def test_conversion_keeps_the_spans(raw):
     first = {span[1] for span in spans}
     ends = {(kind, after) for kind, _, after in spans}
     as_iob1 = [  # B- only where a span follows one of its own type
-        tag if tag == "O" else ("B" if i in first and (tag[2:], i) in ends else "I") + tag[1:] for i, tag in enumerate(valid)
+        tag if tag == "O" else ("B" if i in first and (tag[2:], i) in ends else "I") + tag[1:]
+        for i, tag in enumerate(valid)
     ]
     assert to_iob2(as_iob1, "iob1") == valid
     assert to_iob2(valid, "iob2") == valid
@@ -384,7 +402,7 @@ def test_plain_text_is_read_by_its_words():
     assert found == ["z", "m", "is", "in", "[UNK]", "."]
 
 
-# ------------------------------------------------------------------------------------------------------- multiple choice
+# ------------------------------------------------------------------------------------------------------ multiple choice
 
 
 def choice(choices, inputs=("context",), **more):
@@ -394,11 +412,16 @@ def choice(choices, inputs=("context",), **more):
 @pytest.mark.parametrize("listed", [False, True])
 def test_one_sequence_per_choice(listed):
     task = choice("options" if listed else ["one", "two"])
-    rows = {"context": ["cat", "rain"], "one": ["a", "sun"], "two": ["the dog", "city"], "options": [["a", "the dog"], ["sun", "city"]]}
+    rows = {
+        "context": ["cat", "rain"],
+        "one": ["a", "sun"],
+        "two": ["the dog", "city"],
+        "options": [["a", "the dog"], ["sun", "city"]],
+    }
     out = task.tokenize(rows, ENCODER, 32, WHERE)
     assert out["lengths"] == [[5, 6], [5, 5]]
     starts = np.cumsum([0, *out["lengths"][0]])
-    first = [pieces(out["input_ids"][0][a:b]) for a, b in zip(starts, starts[1:], strict=False)]
+    first = [pieces(out["input_ids"][0][a:b]) for a, b in pairwise(starts)]
     assert first == [["[CLS]", "cat", "[SEP]", "a", "[SEP]"], ["[CLS]", "cat", "[SEP]", "the", "dog", "[SEP]"]]
     assert out["source"] == [0, 1]
 
@@ -492,7 +515,7 @@ def test_windows_overlap_by_the_stride_and_cover_the_context():
         assert pieces(out["input_ids"][window])[:4] == ["[CLS]", "the", "cat", "[SEP]"]
         for start, end in offsets[offsets[:, 0] >= 0]:
             covered[place].add((int(start), int(end)))
-    for before, after in zip(covered, covered[1:], strict=False):
+    for before, after in pairwise(covered):
         assert len(before & after) == 6
     characters = {c for window in covered for a, b in window for c in range(a, b)}
     assert characters == {i for i, c in enumerate(context) if c != " "}
@@ -516,7 +539,9 @@ def test_token_spans_map_back_to_the_answer(words, data):
         offsets = offsets_of(out, window)
         if begin == end == 0:
             inside = offsets[offsets[:, 0] >= 0]
-            assert not (inside[0, 0] <= start and start + len(answer) <= inside[-1, 1]), "the window holds the answer whole"
+            assert not (inside[0, 0] <= start and start + len(answer) <= inside[-1, 1]), (
+                "the window holds the answer whole"
+            )
             continue
         found += 1
         assert context[offsets[begin, 0] : offsets[end, 1]] == answer
@@ -541,7 +566,7 @@ def test_an_answer_in_the_overlap_is_learned_in_both_windows():
 
 
 def brute_force(windows, n_best, longest, no_answer):
-    """The best of all spans, in words: among the `n_best` starts and ends of a window, the highest sum that is a span."""
+    """The best of all spans: among the `n_best` starts and ends of a window, the highest sum that is a span."""
     best, null = (0, 0, -np.inf), np.inf
     for scores, offsets in windows:
         null = min(null, float(scores[0].sum()))
@@ -569,7 +594,9 @@ score = st.floats(-10, 10, width=32)
 def test_the_best_span_is_the_best_of_all_spans(rows, n_best, longest, before, no_answer):
     windows = []
     for number, row in enumerate(rows):
-        offsets = np.array([(-1, -1) if i < before else (100 * number + 5 * i, 100 * number + 5 * i + 4) for i in range(len(row))])
+        offsets = np.array(
+            [(-1, -1) if i < before else (100 * number + 5 * i, 100 * number + 5 * i + 4) for i in range(len(row))]
+        )
         windows.append((np.array(row, dtype=np.float32), offsets))
     task = answering(n_best=n_best, max_answer_length=longest, no_answer=no_answer)
     assert task.best(windows)[2] == pytest.approx(brute_force(windows, n_best, longest, no_answer)[2])
@@ -591,7 +618,11 @@ def test_decoding_and_references_are_one_per_question(tmp_path):
     long = " ".join(["cat"] * 50 + ["dog"])
     rows = [
         {"question": "the dog", "context": long, "answers": {"text": ["dog"], "answer_start": [len(long) - 3]}},
-        {"question": "in", "context": "rain in old city", "answers": {"text": ["old city", "city"], "answer_start": [8, 12]}},
+        {
+            "question": "in",
+            "context": "rain in old city",
+            "answers": {"text": ["old city", "city"], "answer_start": [8, 12]},
+        },
     ]
     task, pool = from_file(
         tmp_path,
@@ -659,14 +690,16 @@ def test_an_empty_context_is_read_and_answered_with_nothing():
     json.loads(json.dumps(said, allow_nan=False))
 
 
-# --------------------------------------------------------------------------------------------------------------- masked LM
+# ------------------------------------------------------------------------------------------------------------ masked LM
 
 
 def masked(**arguments):
     return head("masked_lm", target=None, **arguments)
 
 
-LONG = "the cat is not in the house of the red dog , it was good rain on the old city and sun no yes bad new blue to at "
+LONG = (
+    "the cat is not in the house of the red dog , it was good rain on the old city and sun no yes bad new blue to at "
+)
 
 
 def hide(task, out, seed, row=0):
@@ -755,7 +788,7 @@ def test_masked_lm_wants_a_mask_token_and_a_probability():
             masked(probability=wrong)
 
 
-# ------------------------------------------------------------------------------------------------------------- arguments
+# ------------------------------------------------------------------------------------------------------------ arguments
 
 
 @pytest.mark.parametrize(

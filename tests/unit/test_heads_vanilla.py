@@ -16,19 +16,47 @@ from nlp_mtl.packing import base_of
 from nlp_mtl.tasks import Task
 from nlp_mtl.testing import DECODERS, WORDS, tiny_encoder, tiny_model, tiny_tokenizer
 
+torch.set_num_threads(1)  # tiny models: threads would only wait for one another
+
 FAMILIES = ("bert", "roberta", "electra", "distilbert", "modernbert", "deberta-v2", "albert", "gpt2", "llama", "qwen2")
 TOKEN_TYPES = ("bert", "roberta", "electra", "albert", "deberta-v2")
 DATA = {"path": "nowhere/at_all"}
-TEXTS = ["the cat is good", "rain", "it was a bad day for the old house in the city and the red dog", "no no 7", "yes !"]
+TEXTS = [
+    "the cat is good",
+    "rain",
+    "it was a bad day for the old house in the city and the red dog",
+    "no no 7",
+    "yes !",
+]
 OTHERS = ["sun", "a good dog was not in the house, it was in the rain", "on to", "blue cat", "of the"]
 
 TASKS = {
-    "pair": Task(name="pair", head="sequence_classification", dataset=DATA, inputs=["a", "b"], target="label", labels=["x", "y", "z"]),
+    "pair": Task(
+        name="pair",
+        head="sequence_classification",
+        dataset=DATA,
+        inputs=["a", "b"],
+        target="label",
+        labels=["x", "y", "z"],
+    ),
     "number": Task(name="number", head="regression", dataset=DATA, inputs=["a"], target="score"),
-    "several": Task(name="several", head="multi_label", dataset=DATA, inputs=["a"], target="many", labels=["p", "q", "r"]),
-    "tags": Task(name="tags", head="token_classification", dataset=DATA, inputs=["words"], target="tags", labels=["O", "B-X", "I-X"]),
+    "several": Task(
+        name="several", head="multi_label", dataset=DATA, inputs=["a"], target="many", labels=["p", "q", "r"]
+    ),
+    "tags": Task(
+        name="tags",
+        head="token_classification",
+        dataset=DATA,
+        inputs=["words"],
+        target="tags",
+        labels=["O", "B-X", "I-X"],
+    ),
     "choice": Task(
-        name="choice", head={"name": "multiple_choice", "choices": "options"}, dataset=DATA, inputs=["a"], target="right"
+        name="choice",
+        head={"name": "multiple_choice", "choices": "options"},
+        dataset=DATA,
+        inputs=["a"],
+        target="right",
     ),
     "answer": Task(name="answer", head="question_answering", dataset=DATA, inputs=["b", "a"], target="answers"),
     "hidden": Task(name="hidden", head="masked_lm", dataset=DATA, inputs=["a"]),
@@ -74,14 +102,16 @@ def mixed_batch(model):
 
 
 def the_vanilla_twin(model, task):
-    """The family's own class, built from its config, with our encoder's and our head's weights, and nothing left over."""
+    """The family's own class, built from its config, with our encoder's and our head's weights, none left over."""
     head = model.heads[task]
     config = copy.deepcopy(model.config)
     for key, value in head.config_changes().items():
         setattr(config, key, value)
     config._attn_implementation = "eager"
     twin = getattr(transformers, head.auto_class).from_config(config).eval()
-    encoder = {f"{twin.base_model_prefix}.{name}": value for name, value in base_of(model.sharing.encoder).state_dict().items()}
+    encoder = {
+        f"{twin.base_model_prefix}.{name}": value for name, value in base_of(model.sharing.encoder).state_dict().items()
+    }
     own = {**encoder, **model.module_of(task).state_dict()}
     result = twin.load_state_dict(own, strict=False)
     assert not result.missing_keys, "a weight of the vanilla class that ours lacks"
@@ -91,7 +121,10 @@ def the_vanilla_twin(model, task):
 
 def sequences(batch, family):
     lengths = batch["lengths"].tolist()
-    rows = [{"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])} for ids in batch["input_ids"].split(lengths)]
+    rows = [
+        {"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])}
+        for ids in batch["input_ids"].split(lengths)
+    ]
     if family in TOKEN_TYPES and "token_type_ids" in batch:
         for row, types in zip(rows, batch["token_type_ids"].split(lengths), strict=True):
             row["token_type_ids"] = types[None]
@@ -104,7 +137,9 @@ def vanilla_logits(twin, head, batch, target, family):
         found = torch.cat([twin(**rows[i]).logits for i in target["sequences"].tolist()])
         return found.squeeze(-1) if head.task.head_name == "regression" else found
     if head.auto_class == "AutoModelForMultipleChoice":
-        found = [twin(**{k: v[None] for k, v in rows[i].items()}).logits.flatten() for i in target["sequences"].tolist()]
+        found = [
+            twin(**{k: v[None] for k, v in rows[i].items()}).logits.flatten() for i in target["sequences"].tolist()
+        ]
         parts = torch.cat(found).split(target["counts"].tolist())
         return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=float("-inf"))
     if head.auto_class == "AutoModelForQuestionAnswering":
@@ -163,7 +198,9 @@ def test_logits_and_loss_are_the_vanilla_classes_own(families, family, task):
     if task not in model.heads or not model.heads[task].exportable:
         assert family in DECODERS
         assert task in ("hidden", "choice")
-        assert not vanilla.has_class({"hidden": "AutoModelForMaskedLM", "choice": "AutoModelForMultipleChoice"}[task], tiny_encoder(family))
+        assert not vanilla.has_class(
+            {"hidden": "AutoModelForMaskedLM", "choice": "AutoModelForMultipleChoice"}[task], tiny_encoder(family)
+        )
         return
     head, target = model.heads[task], batch["targets"][task]
     twin = the_vanilla_twin(model, task)
@@ -177,7 +214,9 @@ def test_logits_and_loss_are_the_vanilla_classes_own(families, family, task):
         assert float((ours - expected)[finite].abs().max()) < 1e-6 * scale
         assert float(expected[finite].std()) > 1e-2, "logits that hardly differ would show nothing"
         if task != "choice":  # its vanilla class wants the same number of choices in all rows
-            assert float(out["losses"][task]) == pytest.approx(vanilla_loss(twin, head, batch, target, family), rel=1e-5)
+            assert float(out["losses"][task]) == pytest.approx(
+                vanilla_loss(twin, head, batch, target, family), rel=1e-5
+            )
 
 
 def test_the_loss_of_multiple_choice_is_the_vanilla_classes_own(families):
@@ -188,7 +227,9 @@ def test_the_loss_of_multiple_choice_is_the_vanilla_classes_own(families):
     for members, label in zip(target["sequences"].split(target["counts"].tolist()), target["labels"], strict=True):
         longest = max(rows[i]["input_ids"].shape[1] for i in members.tolist())
         padded = {
-            key: torch.cat([torch.nn.functional.pad(rows[i][key], (0, longest - rows[i][key].shape[1])) for i in members.tolist()])[None]
+            key: torch.cat(
+                [torch.nn.functional.pad(rows[i][key], (0, longest - rows[i][key].shape[1])) for i in members.tolist()]
+            )[None]
             for key in rows[0]
         }
         with torch.no_grad():
@@ -241,7 +282,7 @@ def test_an_answer_head_exists_for_the_decoders_that_have_the_class():
     assert tiny_model([TASKS["answer"]], "gpt2").module_of("answer").base_model_prefix == "transformer"
 
 
-# ----------------------------------------------------------------------------------------------------------- first weights
+# -------------------------------------------------------------------------------------------------------- first weights
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v2", "llama"])
@@ -287,7 +328,7 @@ def test_first_weights_are_drawn_as_the_family_draws_them(family):
                 assert float(value.std()) == pytest.approx(float(fresh[name].std()), rel=0.5)
 
 
-# ---------------------------------------------------------------------------------------------------------------- weights
+# -------------------------------------------------------------------------------------------------------------- weights
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f not in DECODERS])
@@ -307,7 +348,9 @@ def test_the_masked_lm_output_is_the_encoders_own_embeddings(family):
 
 def test_untied_where_the_config_says_so():
     encoder = tiny_encoder("bert", tie_word_embeddings=False)
-    model = MultiTaskModel.assemble(encoder, tiny_tokenizer(), make_heads([TASKS["hidden"]]), base={"id": "x"}, max_length=64)
+    model = MultiTaskModel.assemble(
+        encoder, tiny_tokenizer(), make_heads([TASKS["hidden"]]), base={"id": "x"}, max_length=64
+    )
     module = model.module_of("hidden")
     assert vanilla.tied_keys(module) == set()
     assert module.get_output_embeddings().weight.data_ptr() != encoder.get_input_embeddings().weight.data_ptr()
@@ -368,7 +411,7 @@ def test_a_bare_encoder_has_no_head_to_take_over(tmp_path):
     assert all(torch.equal(base_of(model.sharing.encoder).state_dict()[name], value) for name, value in saved.items())
 
 
-# ---------------------------------------------------------------------------------------------------------------- pooling
+# -------------------------------------------------------------------------------------------------------------- pooling
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "llama", "deberta-v2"])
@@ -385,7 +428,9 @@ def test_pooling_reads_exactly_those_tokens(family, pooling):
         packed = model.sharing.encode(inputs, layout_of(batch), ["pair"])["pair"]
         rows = [packed.hidden.split(batch["lengths"].tolist())[i] for i in target["sequences"].tolist()]
         read = torch.stack([{"mean": row.mean(0), "cls": row[0], "last": row[-1]}[pooling] for row in rows])
-        assert torch.allclose(head.pooled(model.module_of("pair"), packed, target["sequences"]).squeeze(1), read, atol=1e-6)
+        assert torch.allclose(
+            head.pooled(model.module_of("pair"), packed, target["sequences"]).squeeze(1), read, atol=1e-6
+        )
         logits = model(**batch)["logits"]["pair"]
         if family == "bert":  # the pooler of the encoder is left out
             assert torch.allclose(logits, model.module_of("pair").classifier(read), atol=1e-6)
@@ -416,7 +461,15 @@ def only(model, task):
 
 
 @pytest.mark.parametrize("family", ["bert", "albert"])
-@pytest.mark.parametrize("settings", [{}, {"lora": {"r": 2, "target_modules": ["query"]}}, {"lora": {"r": 2, "target_modules": "all-linear"}}, {"freeze": "*"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"lora": {"r": 2, "target_modules": ["query"]}},
+        {"lora": {"r": 2, "target_modules": "all-linear"}},
+        {"freeze": "*"},
+    ],
+)
 def test_a_pooler_of_its_own_begins_as_the_encoders_and_learns_alone(family, settings):
     shared = tiny_model([TASKS["pair"], TASKS["number"]], family)
     model = tiny_model([TASKS["pair"], TASKS["number"]], family, heads={"pair": {"pooler": "own"}}, **settings)
@@ -456,7 +509,7 @@ def test_modernbert_pools_as_its_config_says():
             assert torch.allclose(model(**batch)["logits"]["pair"], expected, atol=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------------------ shared heads
+# --------------------------------------------------------------------------------------------------------- shared heads
 
 
 def test_two_tasks_share_one_head():
@@ -494,5 +547,7 @@ def test_heads_that_cannot_share_are_refused():
 
 
 def test_every_registered_head_is_covered_here():
-    assert {task.head_name for task in TASKS.values()} >= {name for name in registry.heads if not name.startswith("test_")}
+    assert {task.head_name for task in TASKS.values()} >= {
+        name for name in registry.heads if not name.startswith("test_")
+    }
     assert len(WORDS) > 10

@@ -16,6 +16,8 @@ from nlp_mtl.prediction import predict, predict_stream
 from nlp_mtl.tasks import Task
 from nlp_mtl.testing import WORDS, tiny_model
 
+torch.set_num_threads(1)  # tiny models: threads would only wait for one another
+
 DATA = {"path": "nowhere/at_all"}
 LISTED = {"dataset": DATA, "head": "sequence_classification"}
 TASKS = [
@@ -24,7 +26,14 @@ TASKS = [
     Task(name="follows", inputs=["premise", "claim"], target="l", labels=["yes", "no"], **LISTED),
     Task(name="stars", head="regression", dataset=DATA, inputs=["text"], target="s"),
     Task(name="several", head="multi_label", dataset=DATA, inputs=["text"], target="m", labels=["p", "q", "r"]),
-    Task(name="names", head="token_classification", dataset=DATA, inputs=["words"], target="t", labels=["O", "B-X", "I-X"]),
+    Task(
+        name="names",
+        head="token_classification",
+        dataset=DATA,
+        inputs=["words"],
+        target="t",
+        labels=["O", "B-X", "I-X"],
+    ),
     Task(
         name="pos",
         head={"name": "token_classification", "scheme": "none"},
@@ -34,8 +43,16 @@ TASKS = [
         labels=["NOUN", "VERB"],
     ),
     Task(name="answer", head="question_answering", dataset=DATA, inputs=["question", "context"], target="a"),
-    Task(name="choice", head={"name": "multiple_choice", "choices": ["one", "two"]}, dataset=DATA, inputs=["text"], target="r"),
-    Task(name="pick", head={"name": "multiple_choice", "choices": "options"}, dataset=DATA, inputs=["text"], target="r"),
+    Task(
+        name="choice",
+        head={"name": "multiple_choice", "choices": ["one", "two"]},
+        dataset=DATA,
+        inputs=["text"],
+        target="r",
+    ),
+    Task(
+        name="pick", head={"name": "multiple_choice", "choices": "options"}, dataset=DATA, inputs=["text"], target="r"
+    ),
     Task(name="hidden", head="masked_lm", dataset=DATA, inputs=["text"]),
 ]
 TEXT_TASKS = ["mood", "topic", "stars", "several", "names", "pos"]
@@ -68,7 +85,7 @@ def plain(answers):
     return json.loads(json.dumps(answers, allow_nan=False))
 
 
-# ---------------------------------------------------------------------------------------------------------------- inputs
+# --------------------------------------------------------------------------------------------------------------- inputs
 
 
 def test_a_text_is_read_by_the_tasks_with_one_input(model):
@@ -93,7 +110,13 @@ def test_a_pair_is_read_by_the_tasks_with_two_texts(model):
 def test_a_mapping_is_read_by_every_task_whose_columns_are_there(model):
     row = {"text": "rain", "premise": "cat", "claim": "dog", "one": "a", "two": "b"}
     answers = predict(model, row)
-    assert [task for task, answer in answers.items() if "missing" not in answer] == ["mood", "follows", "stars", "several", "choice"]
+    assert [task for task, answer in answers.items() if "missing" not in answer] == [
+        "mood",
+        "follows",
+        "stars",
+        "several",
+        "choice",
+    ]
     assert answers["topic"] == {"missing": ["sentence"]}
     assert answers["answer"] == {"missing": ["question", "context"]}
     assert answers["pick"] == {"missing": ["options"]}
@@ -162,7 +185,7 @@ def test_a_mode_is_left_as_it_was(model):
         model.eval()
 
 
-# --------------------------------------------------------------------------------------------------------------- answers
+# -------------------------------------------------------------------------------------------------------------- answers
 
 
 def logits_of(model, task, columns):
@@ -185,7 +208,9 @@ def test_classes_are_named(model):
 
 def test_numbers_and_several_labels(model):
     answers = predict(model, "the cat is good")
-    assert answers["stars"] == {"value": pytest.approx(float(logits_of(model, "stars", {"text": "the cat is good"})[0]), abs=1e-5)}
+    assert answers["stars"] == {
+        "value": pytest.approx(float(logits_of(model, "stars", {"text": "the cat is good"})[0]), abs=1e-5)
+    }
     chances = logits_of(model, "several", {"text": "the cat is good"}).sigmoid()[0].tolist()
     assert answers["several"]["scores"] == pytest.approx(dict(zip("pqr", chances, strict=True)), abs=1e-5)
     assert answers["several"]["labels"] == [name for name, chance in zip("pqr", chances, strict=True) if chance >= 0.5]
@@ -197,7 +222,9 @@ def test_a_choice_is_named_by_place_and_text(model):
     assert said["choice"] == int(scores.argmax())
     assert said["text"] == ["a cat", "the house"][said["choice"]]
     assert said["scores"] == pytest.approx(scores.tolist(), abs=1e-5)
-    three, two = predict(model, [{"text": "rain", "options": ["a", "b", "c"]}, {"text": "sun", "options": ["no", "yes"]}], tasks=["pick"])
+    three, two = predict(
+        model, [{"text": "rain", "options": ["a", "b", "c"]}, {"text": "sun", "options": ["no", "yes"]}], tasks=["pick"]
+    )
     assert len(three["pick"]["scores"]) == 3
     assert len(two["pick"]["scores"]) == 2
 
@@ -245,11 +272,17 @@ def test_an_answer_is_the_best_over_all_windows(model):
     head = model.heads["answer"]
     said = plain(predict(model, ("the cat", context))["answer"])
     assert context[said["start"] : said["end"]] == said["answer"] != ""
-    tokens = head.tokenize({"question": ["the cat"], "context": [context]}, model.tokenizer, model.max_length, Where("answer", "x"))
+    tokens = head.tokenize(
+        {"question": ["the cat"], "context": [context]}, model.tokenizer, model.max_length, Where("answer", "x")
+    )
     assert len(tokens["input_ids"]) > 2, "the context is read in windows"
     best = (0, 0, -np.inf)
     for number in range(len(tokens["input_ids"])):
-        row = {key: np.asarray(values[number]) for key, values in tokens.items() if key in ("input_ids", "lengths", "token_type_ids")}
+        row = {
+            key: np.asarray(values[number])
+            for key, values in tokens.items()
+            if key in ("input_ids", "lengths", "token_type_ids")
+        }
         with torch.no_grad():
             scores = model(**collate([row], [["answer"]], model.heads))["logits"]["answer"][0].numpy()
         offsets = np.asarray(tokens["offsets"][number]).reshape(-1, 2)
@@ -275,11 +308,14 @@ def test_a_masked_lm_fills_the_masks(model):
     assert "label" in also["mood"], "other tasks read the same text beside it"
 
 
-# --------------------------------------------------------------------------------------------------------------- one pass
+# ------------------------------------------------------------------------------------------------------------- one pass
 
 
 def tokens_in(model, *texts):
-    return sum(len(model.tokenizer(*text)["input_ids"]) if isinstance(text, tuple) else len(model.tokenizer(text)["input_ids"]) for text in texts)
+    return sum(
+        len(model.tokenizer(*text)["input_ids"]) if isinstance(text, tuple) else len(model.tokenizer(text)["input_ids"])
+        for text in texts
+    )
 
 
 def test_all_tasks_of_an_input_take_one_encoder_call_and_read_the_same_tokens(model, encoder_calls):
