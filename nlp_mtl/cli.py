@@ -144,13 +144,12 @@ def tasks_list(tag: Annotated[Optional[str], typer.Option(help="Only tasks with 
 @tasks_app.command("show", epilog="nlp-mtl tasks show rte\n\nnlp-mtl tasks show quick_ner")
 def tasks_show(name: Annotated[str, typer.Argument(help="A task's name or tag, or a task file.")]) -> None:
     """A task as its file says it, with what it includes."""
-    import yaml
-
+    from nlp_mtl import yamlfile
     from nlp_mtl.tasks import load_tasks
 
     for task in load_tasks(name if not name.endswith((".yaml", ".yml")) else [Path(name)]):
         print(f"# {task.file}")
-        print(yaml.safe_dump(task.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True))
+        print(yamlfile.dumps(task.model_dump(mode="json", exclude_unset=True)))
 
 
 @tasks_app.command("check", epilog="nlp-mtl tasks check rte\n\nnlp-mtl tasks check quickstart")

@@ -89,6 +89,8 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     mistakes: list[str] = []
     for override in overrides:
         mistakes += _override(data, override)
+        above = tuple(override.partition("=")[0].split("."))
+        lines = {path: line for path, line in lines.items() if path[: len(above)] != above}  # it is not the file's any more
     try:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
@@ -176,6 +178,7 @@ def check(config: RunConfig, place: str, lines: yamlfile.Lines) -> list[str]:
 
 
 def _task_mistakes(config: RunConfig) -> list[str]:
+    from nlp_mtl.heads import make_heads
     from nlp_mtl.tasks import load_tasks
 
     try:
@@ -184,9 +187,6 @@ def _task_mistakes(config: RunConfig) -> list[str]:
         return error.mistakes
     mistakes = []
     for task in tasks:
-        if task.head_name not in registry.heads:
-            error = UnknownNameError("head", task.head_name, registry.heads.names())
-            mistakes += [f"task {task.name!r}: {message}" for message in error.mistakes]
         for spec in task.prepare:
             name, arguments = registry.parse_spec(spec, "preparation")
             try:
@@ -194,6 +194,10 @@ def _task_mistakes(config: RunConfig) -> list[str]:
             except UnknownNameError as error:
                 messages = error.mistakes
             mistakes += [f"task {task.name!r}: {message}" for message in messages]
+    try:
+        make_heads(tasks, config.heads)
+    except ConfigError as error:
+        mistakes += error.mistakes
     return mistakes
 
 

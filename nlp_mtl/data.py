@@ -147,7 +147,7 @@ def load_data(
 
 def _labels_that_differ(heads: Mapping[str, Head]) -> list[str]:
     """Tasks that share a head, but whose data gave them other labels than its owner's."""
-    pairs = [(heads[head.task.head_of], head) for head in heads.values() if head.task.head_of in heads]
+    pairs = [(heads[head.task.head_key], head) for head in heads.values() if head.task.head_key in heads]
     return [
         f"tasks {owner.task.name!r} and {head.task.name!r} share a head, but the labels in their data differ "
         f"({', '.join(owner.labels or [])}; {', '.join(head.labels or [])}); list `labels` in {owner.task.name!r}"

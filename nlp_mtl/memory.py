@@ -19,7 +19,7 @@ class KeptGradient:
     def __init__(self, embedding: nn.Embedding):
         self.embedding, self._used = embedding, list[Tensor]()
         self._hook = embedding.register_forward_pre_hook(self._note)
-        embedding.sparse = True
+        self._sparse, embedding.sparse = embedding.sparse, True
         embedding.weight.grad = torch.zeros_like(embedding.weight)
 
     def _note(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -38,5 +38,5 @@ class KeptGradient:
     def release(self) -> None:
         """Back to autograd's own way."""
         self._hook.remove()
-        self.embedding.sparse = False
+        self.embedding.sparse = self._sparse
         self.embedding.weight.grad = None

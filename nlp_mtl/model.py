@@ -18,7 +18,7 @@ from nlp_mtl.attention import Layout
 from nlp_mtl.data import load_data
 from nlp_mtl.dropout import use_cheap_dropout
 from nlp_mtl.errors import ConfigError, RunFolderError, UnsupportedError
-from nlp_mtl.heads.base import Head
+from nlp_mtl.heads import Head, head_of_spec, make_heads
 from nlp_mtl.memory import KeptGradient
 from nlp_mtl.packing import base_of
 from nlp_mtl.sharing import Sharing
@@ -171,7 +171,7 @@ class MultiTaskModel(nn.Module):
         spec = checkpoint.read_spec(folder)
         if (folder / checkpoint.COMPLETE).is_file() and (wrong := checkpoint.damage(folder)):
             raise RunFolderError(f"{folder} is damaged: {wrong}")
-        heads = {item["name"]: _head_from(item) for item in spec["tasks"]}
+        heads = {item["name"]: head_of_spec(item) for item in spec["tasks"]}
         tokenizer = AutoTokenizer.from_pretrained(folder)
         if (folder / "adapter_config.json").is_file():
             from peft import PeftModel
@@ -354,60 +354,8 @@ class MultiTaskModel(nn.Module):
         return sum((p.sum() for p in parts if p.requires_grad), torch.zeros((), device=self.device)) * 0.0
 
 
-def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Head]:
-    """One head per task, with arguments from its file and from `more` (by task, tag or ``"*"``).
-
-    Raises:
-        ConfigError: unknown heads or arguments, of all tasks at once.
-    """
-    mistakes, made = [], {}
-    known = {"*", *(task.name for task in tasks), *(tag for task in tasks for tag in task.tags)}
-    for key in more or {}:
-        if key not in known:
-            mistakes.append(f"heads: {key!r} is no task or tag of this run (or '*')")
-    listed = {task.name: task.labels for task in tasks}
-    for task in tasks:
-        if task.head_of and task.labels is None and listed.get(task.head_of):
-            task = task.with_(labels=listed[task.head_of])  # the numbers of a shared output layer mean the same
-        name, arguments = registry.parse_spec(task.head, "head")
-        for key, given in (more or {}).items():
-            if key == "*" or key == task.name or key in task.tags:
-                takes = registry.heads.check_arguments(name, given, given=1) if name in registry.heads else []
-                if not (key == "*" and takes):  # what is said for all goes to the heads that take it
-                    arguments.update(given)
-        spec = {"name": name, **arguments}
-        try:
-            head = registry.heads.build(spec, task)
-        except ConfigError as error:
-            mistakes += [f"task {task.name!r}: {mistake}" for mistake in error.mistakes]
-            continue
-        head.spec = spec
-        mistakes += [f"task {task.name!r}: {m}" for m in _unknown_metrics(head)]
-        made[task.name] = head
-    if mistakes:
-        raise ConfigError(mistakes)
-    return made
-
-
-def _unknown_metrics(head: Head) -> list[str]:
-    from nlp_mtl.errors import UnknownNameError
-
-    mistakes = []
-    for name in head.metrics:
-        if not name.startswith("evaluate:") and name not in registry.metrics:
-            mistakes += UnknownNameError("metric", name, registry.metrics.names()).mistakes
-    return mistakes
-
-
 def _wants_labels(head: Head) -> bool:
     return type(head).label_names is not Head.label_names
-
-
-def _head_from(item: Mapping[str, Any]) -> Head:
-    task = Task(**item)
-    head = registry.heads.build(task.head, task)
-    head.spec = item["head"]
-    return head
 
 
 def _load(folder: Path) -> tuple[PreTrainedTokenizerBase, nn.Module]:

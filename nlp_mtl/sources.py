@@ -170,8 +170,10 @@ def _hub_dataset(task: Task, spec: DatasetSpec, data_root: str | Path | None) ->
                 tried.append(f"local mirror: {folder} has no {spec.name!r}, it has {', '.join(configs)}")
                 continue
             try:
+                plain = spec.name in configs and not (folder / "README.md").is_file()  # nothing says what the folders are
+                where, config = (folder / str(spec.name), None) if plain else (folder, spec.name)
                 with quiet_datasets():
-                    return _opened(task, lambda folder=folder: load_dataset(str(folder), spec.name))
+                    return _opened(task, lambda where=where, config=config: load_dataset(str(where), config))
             except FileNotFoundError as error:  # a folder without data files
                 tried.append(f"local mirror: {_short(error)}")
     with quiet_datasets(offline=True):

@@ -185,7 +185,7 @@ class TaskRegistry:
                 mistakes.append(f"task registry {folder}: no such folder")
                 continue
             here: dict[str, Task] = {}
-            for file in sorted(folder.rglob("*.yaml")):
+            for file in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
                 if file.name.startswith("_") or file.name == "packages.yaml":
                     continue
                 try:
@@ -335,6 +335,8 @@ def read_task(file: str | Path, *, root: str | Path | None = None) -> Task:
     """
     file = Path(file)
     data, lines = _read_with_includes(file, Path(root) if root else file.parent, ())
+    if "file" in data:
+        raise ConfigError(f"{file}:{lines[('file',)]}: unknown key 'file'; local files stand in `dataset.data_files`")
     return _validated({**data, "file": file}, str(file), lines)
 
 

@@ -16,8 +16,9 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 
 from nlp_mtl import batches
 from nlp_mtl.errors import ConfigError, DataError, NlpMtlError
-from nlp_mtl.heads.base import Head, Where
-from nlp_mtl.model import MultiTaskModel, make_heads
+from nlp_mtl.heads import Head, make_heads
+from nlp_mtl.heads.base import Where
+from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.tasks import Task, load_tasks
 
 WORDS = "the a an is it was on in at to of and not no yes good bad cat dog house city rain sun red blue old new".split()

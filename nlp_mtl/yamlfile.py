@@ -120,3 +120,20 @@ def line_of(lines: Lines, path: tuple[str | int, ...]) -> int | None:
             return lines[path]
         path = path[:-1]
     return None
+
+
+class _Dumper(yaml.SafeDumper):
+    """Safe dumper that quotes what :func:`loads` would read as something else than text."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def dumps(data: Any) -> str:
+    """YAML that :func:`loads` reads back to the same data.
+
+    Example:
+        >>> dumps({"rate": 1e-05, "label": "5e-5"})
+        "rate: 1.0e-05\\nlabel: '5e-5'\\n"
+    """
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

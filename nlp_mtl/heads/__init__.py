@@ -1,6 +1,7 @@
 """Heads: one class per kind of task, built from `AutoModelFor…` minus its encoder."""
 
 from nlp_mtl.heads.base import Head, PlacedRow
+from nlp_mtl.heads.make import head_of_spec, make_heads
 from nlp_mtl.heads.masked_lm import MaskedLM
 from nlp_mtl.heads.multiple_choice import MultipleChoice
 from nlp_mtl.heads.question_answering import QuestionAnswering
@@ -17,4 +18,6 @@ __all__ = [
     "Regression",
     "SequenceClassification",
     "TokenClassification",
+    "head_of_spec",
+    "make_heads",
 ]

@@ -64,8 +64,9 @@ class MultipleChoice(PooledHead):
         choices = self._choices(rows)
         mistakes = [(row, f"{len(c)} choice(s), at least 2 are needed") for row, c in enumerate(choices) if len(c) < 2]
         texts = [(f"column {name!r}", row, value) for name in self.task.inputs for row, value in enumerate(rows[name])]
-        texts += [(f"choice {i}", row, value) for row, c in enumerate(choices) for i, value in enumerate(c) if len(c) > 1]
-        mistakes += [(row, f"{what} is not text, found {str(v)[:40]!r}") for what, row, v in texts if not isinstance(v, str)]
+        texts += [(f"choice {i}", row, v) for row, c in enumerate(choices) for i, v in enumerate(c) if len(c) > 1]
+        strange = [(what, row, value) for what, row, value in texts if not isinstance(value, str)]
+        mistakes += [(row, f"{what} is not text, found {str(value)[:40]!r}") for what, row, value in strange]
         complain(where, sorted(mistakes))
         contexts = [" ".join(values) for values in zip(*(rows[c] for c in self.task.inputs), strict=True)]
         owners = [row for row, options in enumerate(choices) for _ in options]

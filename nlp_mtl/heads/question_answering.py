@@ -102,8 +102,10 @@ class QuestionAnswering(Head):
                 encoded.append(None)
                 continue
             texts, starts = value["text"], value["answer_start"]
-            if not isinstance(texts, (list, tuple)) or not isinstance(starts, (list, tuple)) or len(texts) != len(starts):
-                mistakes.append((row, f"`text` and `answer_start` are lists of equal length, found {texts!r} and {starts!r}"))
+            lists = isinstance(texts, (list, tuple)) and isinstance(starts, (list, tuple))
+            if not lists or len(texts) != len(starts):
+                rule = "`text` and `answer_start` are lists of equal length"
+                mistakes.append((row, f"{rule}, found {str(texts)[:40]} and {str(starts)[:40]}"))
                 encoded.append(None)
                 continue
             for text, start in zip(texts, starts, strict=True):

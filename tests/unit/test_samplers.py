@@ -282,16 +282,13 @@ def test_an_epoch_of_the_largest_task_shows_all_of_it(name, counts, rows_per_ste
 # -------------------------------------------------------------------------------------------------- shared rows
 
 
-def test_rows_that_several_tasks_label_are_drawn_once_at_the_highest_rate():
+def test_rows_that_several_tasks_label_are_drawn_once_at_their_mean_rate():
     pools = [Pool("intent+slots", ("intent", "slots"), 30), Pool("rte", ("rte",), 10)]
     plan = MixingPlan(registry.samplers.build("proportional"), pools, rows_per_step=8, seed=0)
     assert plan.rows_per_epoch == 40
     assert plan.counts(0).sum(0).tolist() == [30, 10]
     rates = {"name": "fixed", "rates": {"intent": 1, "slots": 3, "rte": 1}}
-    assert MixingPlan(registry.samplers.build(rates), pools, rows_per_step=8, seed=0).counts(0).sum(0).tolist() == [
-        30,
-        10,
-    ]
+    assert MixingPlan(registry.samplers.build(rates), pools, rows_per_step=8, seed=0).counts(0).sum(0).tolist() == [27, 13]
     capped = MixingPlan(
         registry.samplers.build({"name": "uniform", "caps": {"slots": 2}}), pools, rows_per_step=8, seed=0
     )
@@ -345,3 +342,17 @@ def test_a_sampler_of_ones_own_that_gives_wrong_rates_is_told(rates):
 
     with pytest.raises(ConfigError, match="sampler Own: rates must be 2 numbers from 0, not all 0, found"):
         MixingPlan(Own(), pools_of([3, 3]), rows_per_step=4, seed=0).counts(0)
+
+
+def test_proportional_shows_rows_once_also_where_tasks_label_some_of_them():
+    pools = [Pool("a+b", ("a", "b"), 100, (60, 40)), Pool("c", ("c",), 100)]
+    plan = MixingPlan(registry.samplers.build("proportional"), pools, rows_per_step=8, seed=0)
+    assert plan.counts(0).sum(0).tolist() == [100, 100]
+
+
+def test_a_task_without_a_rate_is_not_drawn_to_fill_up_a_capped_step():
+    pools = [Pool("a", ("a",), 50), Pool("b", ("b",), 50)]
+    sampler = registry.samplers.build({"name": "fixed", "rates": {"a": 1, "b": 0}, "caps": {"a": 4}})
+    counts = MixingPlan(sampler, pools, rows_per_step=8, seed=0).counts(0)
+    assert counts[:, 1].sum() == 0
+    assert counts[:, 0].max() == 4
