@@ -37,7 +37,24 @@ _WHERE = {
     "train": "run",
 }
 
-__all__ = [*sorted(_WHERE), "__version__"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Evaluator",
+    "MultiTaskModel",
+    "MultiTaskTrainer",
+    "NlpMtlError",
+    "NotFoundError",
+    "Run",
+    "RunFolderError",
+    "Task",
+    "UnsupportedError",
+    "__version__",
+    "evaluate",
+    "load_tasks",
+    "predict",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

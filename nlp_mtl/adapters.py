@@ -31,7 +31,9 @@ def lora_config(given: Any) -> Any:
     if not isinstance(given, Mapping):
         raise ConfigError(f"lora: expected the fields of peft.LoraConfig, found {given!r}")
     known = [field.name for field in dataclasses.fields(LoraConfig)]
-    unknown = [f"lora: peft.LoraConfig has no field {key!r}{suggestion(key, known)}" for key in given if key not in known]
+    unknown = [
+        f"lora: peft.LoraConfig has no field {key!r}{suggestion(key, known)}" for key in given if key not in known
+    ]
     if unknown:
         raise ConfigError(unknown)
     try:

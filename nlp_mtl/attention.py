@@ -159,7 +159,7 @@ def group_lengths(ordered: Sequence[int]) -> list[range]:
     best: list[tuple[float, int, int]] = []  # least cost of all up to this edge, previous edge index, start
     for end_index, end in enumerate(edges):
         square = ordered[end - 1] ** 2
-        choices = [(end * square + _GROUP_COST, -1, 0)]
+        choices: list[tuple[float, int, int]] = [(end * square + _GROUP_COST, -1, 0)]
         for before in range(end_index):
             choices.append((best[before][0] + (end - edges[before]) * square + _GROUP_COST, before, edges[before]))
         best.append(min(choices))
@@ -199,7 +199,9 @@ def packed_attention(
     if key.shape[1] != query.shape[1]:
         times = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(times, dim=1), value.repeat_interleave(times, dim=1)
-    return _PackedAttention.apply(query, key.to(query.dtype), value.to(query.dtype), layout, scale, dropout, causal, window)
+    return _PackedAttention.apply(
+        query, key.to(query.dtype), value.to(query.dtype), layout, scale, dropout, causal, window
+    )
 
 
 def _bias(group: Group, causal: bool, window: int | None, like: Tensor) -> Tensor | None:
@@ -216,7 +218,9 @@ def _bias(group: Group, causal: bool, window: int | None, like: Tensor) -> Tenso
         seen = near if seen is None else seen & near
     if seen is None:
         return None
-    return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill_(~seen, torch.finfo(like.dtype).min)
+    return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill_(
+        ~seen, torch.finfo(like.dtype).min
+    )
 
 
 class _PackedAttention(torch.autograd.Function):
@@ -237,7 +241,7 @@ class _PackedAttention(torch.autograd.Function):
         causal: bool,
         window: int | None,
     ) -> Tensor:
-        tokens, heads, size = query.shape
+        tokens, heads, _ = query.shape
         with torch.autocast(query.device.type, enabled=False):
             q, k, v = (_gather(x, layout) for x in (query, key, value))
             weights = q.new_empty(layout.scores * heads)
@@ -270,14 +274,23 @@ class _PackedAttention(torch.autograd.Function):
             if empty is not None:
                 g.index_fill_(0, empty, 0)
             dropped = weights if mask is None else weights * mask
-            dq, dk, dv, dweights = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), torch.empty_like(weights)
-            for (group, part), (_, dpart) in zip(layout.parts(dropped, heads), layout.parts(dweights, heads), strict=True):
+            dq, dk, dv, dweights = (
+                torch.empty_like(q),
+                torch.empty_like(k),
+                torch.empty_like(v),
+                torch.empty_like(weights),
+            )
+            for (group, part), (_, dpart) in zip(
+                layout.parts(dropped, heads), layout.parts(dweights, heads), strict=True
+            ):
                 gg = _matrices(g, group, heads)
                 torch.bmm(part.transpose(1, 2), gg, out=_matrices(dv, group, heads))
                 torch.bmm(gg, _matrices(v, group, heads).transpose(1, 2), out=dpart)
             if mask is not None:
                 dweights.mul_(mask)
-            for (group, part), (_, dpart) in zip(layout.parts(weights, heads), layout.parts(dweights, heads), strict=True):
+            for (group, part), (_, dpart) in zip(
+                layout.parts(weights, heads), layout.parts(dweights, heads), strict=True
+            ):
                 dscores = torch._softmax_backward_data(dpart, part, -1, part.dtype).mul_(ctx.scale)
                 torch.bmm(dscores, _matrices(k, group, heads), out=_matrices(dq, group, heads))
                 torch.bmm(dscores.transpose(1, 2), _matrices(q, group, heads), out=_matrices(dk, group, heads))

@@ -83,7 +83,7 @@ class Equal(Balancer):
 class Rows(Balancer):
     """Each task by its share of the rows in the step: every row counts the same, as in a plain concatenated data set.
 
-    Relations: with the sampler `uniform` the same as `equal`; what one task per batch, sampled by size, does on average.
+    Relations: with the sampler `uniform` the same as `equal`; what one task per batch, by size, does on average.
     """
 
     def weights(self, facts: StepFacts, losses: Tensor | None = None) -> Tensor:
@@ -111,7 +111,9 @@ class Fixed(Balancer):
         super().setup(tasks, sizes)
         unknown = [task for task in self.given if task not in tasks]
         if unknown:
-            raise ConfigError([f"balancer 'fixed': {task!r} is not a task{suggestion(task, tasks)}" for task in unknown])
+            raise ConfigError(
+                [f"balancer 'fixed': {task!r} is not a task{suggestion(task, tasks)}" for task in unknown]
+            )
         self._weights = torch.tensor([self.given.get(task, 1.0) for task in tasks])
 
     def weights(self, facts: StepFacts, losses: Tensor | None = None) -> Tensor:

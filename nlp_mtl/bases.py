@@ -86,7 +86,7 @@ def _find(name: str) -> Base:
 
 def _from_hub(name: str, tried: list[str]) -> Base:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     from nlp_mtl.sources import hub_reachable
 
@@ -136,7 +136,9 @@ def _from_gguf(file: Path, name: str) -> Path:
     logging.getLogger("nlp_mtl").info("reading %s back from 4 bits, once", name)
     transformers_logging.disable_progress_bar()
     read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    settings = {k: v for k, v in read.config.to_dict().items() if k not in ("quantization_config", "_name_or_path", "dtype")}
+    settings = {
+        k: v for k, v in read.config.to_dict().items() if k not in ("quantization_config", "_name_or_path", "dtype")
+    }
     config = AutoConfig.for_model(read.config.model_type, **{k: v for k, v in settings.items() if k != "model_type"})
     fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     fresh.load_state_dict(read.state_dict())

@@ -46,9 +46,7 @@ class Collator:
         reads: a process may have no rows in a step, but takes part in it.
     """
 
-    def __init__(
-        self, pools: Sequence[PoolRows], heads: Mapping[str, Head], *, seed: int = 0, training: bool = False
-    ):
+    def __init__(self, pools: Sequence[PoolRows], heads: Mapping[str, Head], *, seed: int = 0, training: bool = False):
         self.pools, self.heads, self.seed, self.training = list(pools), dict(heads), seed, training
 
     def __call__(self, refs: Sequence[RowRef]) -> dict[str, Any]:
@@ -86,7 +84,11 @@ def collate(
         heads: task → head.
     """
     if not rows:
-        return {"input_ids": torch.zeros(1, dtype=torch.long), "lengths": torch.ones(1, dtype=torch.long), "targets": {}}
+        return {
+            "input_ids": torch.zeros(1, dtype=torch.long),
+            "lengths": torch.ones(1, dtype=torch.long),
+            "targets": {},
+        }
     batch: dict[str, Any] = {}
     texts = [number for number, row in enumerate(rows) if "stacked" not in row]
     placed: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -96,7 +98,8 @@ def collate(
     if others:
         names = rows[others[0]]["stacked"]
         batch["stacked"] = {
-            name: torch.from_numpy(np.stack([np.asarray(rows[number]["stacked"][name]) for number in others])) for name in names
+            name: torch.from_numpy(np.stack([np.asarray(rows[number]["stacked"][name]) for number in others]))
+            for name in names
         }
         placed.update({number: (np.array([i]), np.array([0])) for i, number in enumerate(others)})
     members: dict[str, list[PlacedRow]] = {}
@@ -111,7 +114,7 @@ def collate(
 
 
 def _pack(rows: Sequence[Mapping[str, Any]], batch: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Put the rows' sequences into the batch, shortest first; gives each row its sequences' numbers and first tokens."""
+    """Put the rows' sequences into the batch, shortest first; gives each row its sequences' numbers and starts."""
     counts = [len(row["lengths"]) for row in rows]
     lengths = np.concatenate([np.asarray(row["lengths"]) for row in rows])
     order = np.argsort(lengths, kind="stable")
@@ -164,7 +167,13 @@ class MixedBatchSampler(torch.utils.data.Sampler[list[RowRef]]):
     """
 
     def __init__(
-        self, plan: MixingPlan, rows_of: Sequence[np.ndarray], *, micro_batches: int = 1, process: int = 0, processes: int = 1
+        self,
+        plan: MixingPlan,
+        rows_of: Sequence[np.ndarray],
+        *,
+        micro_batches: int = 1,
+        process: int = 0,
+        processes: int = 1,
     ):
         self.plan, self.rows_of = plan, list(rows_of)
         self.micro_batches, self.process, self.processes = micro_batches, process, processes
@@ -180,7 +189,9 @@ class MixedBatchSampler(torch.utils.data.Sampler[list[RowRef]]):
     def __iter__(self) -> Iterator[list[RowRef]]:
         parts = self.micro_batches * self.processes
         for step in range(self.plan.steps):
-            rows = [(pool, int(self.rows_of[pool][row]), visit) for pool, row, visit in self.plan.rows(self.epoch, step)]
+            rows = [
+                (pool, int(self.rows_of[pool][row]), visit) for pool, row, visit in self.plan.rows(self.epoch, step)
+            ]
             for micro in range(self.micro_batches):
                 yield rows[micro * self.processes + self.process :: parts]
 

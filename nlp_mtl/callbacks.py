@@ -24,7 +24,9 @@ class StopSafely(TrainerCallback):
         self.stopped = False
         self._before: Any = None
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Take over SIGINT."""
         self.stopped = False
         if threading.current_thread() is threading.main_thread():
@@ -44,7 +46,9 @@ class StopSafely(TrainerCallback):
             control.should_save = args.save_strategy != "no"
             control.should_evaluate = False
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Give SIGINT back."""
         self.release()
 
@@ -61,7 +65,9 @@ class RowsSeen(TrainerCallback):
     def __init__(self, trainer: Any):
         self._trainer = trainer
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Log the counts of the steps done."""
         plan = self._trainer.plan
         epoch, done = divmod(state.global_step, plan.steps)
@@ -77,22 +83,30 @@ class Progress(TrainerCallback):
     def __init__(self) -> None:
         self._bar: Any = None
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Begin the bar, at the step a resumed run has reached."""
         if state.is_world_process_zero:
-            self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step", dynamic_ncols=True)
+            self._bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc="training", unit="step", dynamic_ncols=True
+            )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move on."""
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
         """Show the loss."""
         if self._bar is not None and logs and "loss" in logs:
             self._bar.set_postfix(loss=f"{logs['loss']:.3f}")
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any
+    ) -> None:
         """One line of scores."""
         if self._bar is None or not metrics or "eval_mean" not in metrics:
             return
@@ -101,7 +115,9 @@ class Progress(TrainerCallback):
         epoch = f"epoch {state.epoch:.2f}" if state.epoch is not None else ""
         self._bar.write(f"{epoch}  mean score {metrics['eval_mean']:.3f}   above trivial (0 … 1): {shown}")
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """End the bar."""
         if self._bar is not None:
             self._bar.close()

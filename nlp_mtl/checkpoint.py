@@ -40,7 +40,7 @@ SPEC, COMPLETE, HEADS, SHARING = "nlp_mtl.json", "complete.json", "heads.safeten
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
-# --------------------------------------------------------------------------------------------------------- atomic writes
+# ------------------------------------------------------------------------------------------------ atomic writes
 
 
 @contextmanager
@@ -79,7 +79,10 @@ def seal(folder: str | Path) -> None:
     files = {}
     for file in sorted(folder.rglob("*")):
         if file.is_file() and file.name != COMPLETE:
-            files[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": _digest(file, flush=True)}
+            files[file.relative_to(folder).as_posix()] = {
+                "bytes": file.stat().st_size,
+                "sha256": _digest(file, flush=True),
+            }
     write_text(folder / COMPLETE, json.dumps({"files": files}, indent=1))
 
 
@@ -114,7 +117,9 @@ def damage(folder: str | Path) -> str | None:
 
 def checkpoints(run: str | Path) -> list[Path]:
     """The checkpoint folders of a run, oldest first."""
-    found = [(int(match[1]), part) for part in Path(run).glob("checkpoint-*") if (match := _CHECKPOINT.fullmatch(part.name))]
+    found = [
+        (int(match[1]), part) for part in Path(run).glob("checkpoint-*") if (match := _CHECKPOINT.fullmatch(part.name))
+    ]
     return [part for _, part in sorted(found)]
 
 
@@ -146,7 +151,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-# ------------------------------------------------------------------------------------------------------- weights and specs
+# -------------------------------------------------------------------------------------------- weights and specs
 
 
 def save_weights(
@@ -161,7 +166,7 @@ def save_weights(
         state: the whole model's state dict, where it had to be gathered (FSDP); names begin with ``sharing.encoder.``
             and ``modules_.<head key>.``.
     """
-    encoder = sharing.encoder
+    encoder: Any = sharing.encoder
     own = None if state is None else _part(state, "sharing.encoder.")
     more: dict[str, Any] = {} if own is None else {"state_dict": own}
     if hasattr(encoder, "peft_config"):

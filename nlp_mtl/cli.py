@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -23,18 +24,24 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 tasks_app = typer.Typer(
-    help="Look at tasks: list, show, check.", epilog="nlp-mtl tasks list --tag glue\n\nnlp-mtl tasks show rte", no_args_is_help=True,
+    help="Look at tasks: list, show, check.",
+    epilog="nlp-mtl tasks list --tag glue\n\nnlp-mtl tasks show rte",
+    no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.add_typer(tasks_app, name="tasks")
 
-DataRoot = Annotated[Optional[Path], typer.Option("--data-root", help="Folder that mirrors data sets under their Hub ids.")]
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder that mirrors data sets under their Hub ids.")
+]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder or checkpoint.")]
 
 
 @app.command(epilog="nlp-mtl train\n\nnlp-mtl train scripts/runs/quickstart.yaml training.seed=1 --overwrite")
 def train(
-    words: Annotated[Optional[list[str]], typer.Argument(metavar="[RUN.yaml] [key=value …]", help="Run file and overrides.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN.yaml] [key=value …]", help="Run file and overrides.")
+    ] = None,
     data_root: DataRoot = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest whole checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is already there.")] = False,
@@ -68,13 +75,17 @@ def train(
     print("  nlp-mtl tasks list")
 
 
-@app.command(epilog="nlp-mtl evaluate runs/quickstart --split test\n\nnlp-mtl evaluate runs/quickstart --task quick_ner")
+@app.command(
+    epilog="nlp-mtl evaluate runs/quickstart --split test\n\nnlp-mtl evaluate runs/quickstart --task quick_ner"
+)
 def evaluate(
     run: RunFolder,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
-    task: Annotated[Optional[list[str]], typer.Option(help="Only this task; may be given several times.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; may be given several times.")] = None,
     data_root: DataRoot = None,
-    base: Annotated[Optional[str], typer.Option(help="Where the pretrained model is, if it is not found by its id.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Where the pretrained model is, if it is not found by its id.")
+    ] = None,
 ) -> None:
     """Score a run on a split; an unlabelled split is predicted, into RUN/predictions."""
     from nlp_mtl.run import evaluate as score
@@ -93,14 +104,18 @@ def evaluate(
             print(f"{name}: {found.rows} rows without labels; predictions in {file}")
 
 
-@app.command(epilog="nlp-mtl predict runs/quickstart 'It rained in Paris.'\n\nnlp-mtl predict runs/quickstart --pair 'It rained.' 'The ground is wet.'")
+@app.command(
+    epilog="nlp-mtl predict runs/quickstart 'It rained in Paris.'\n\nnlp-mtl predict runs/quickstart --pair 'It rained.' 'Rain.'"
+)
 def predict(
     run: RunFolder,
-    texts: Annotated[Optional[list[str]], typer.Argument(metavar="[TEXT …]", help="Texts; or objects of columns as JSON.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT …]", help="Texts; or objects of columns as JSON.")
+    ] = None,
     pair: Annotated[bool, typer.Option("--pair", help="The two TEXTs are one pair.")] = False,
-    task: Annotated[Optional[list[str]], typer.Option(help="Only this task; may be given several times.")] = None,
-    file: Annotated[Optional[Path], typer.Option(help="JSONL: a string, a pair or an object of columns a line.")] = None,
-    out: Annotated[Optional[Path], typer.Option(help="Write JSONL here instead of to the screen.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; may be given several times.")] = None,
+    file: Annotated[Path | None, typer.Option(help="JSONL: a string, a pair or an object of columns a line.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write JSONL here instead of to the screen.")] = None,
 ) -> None:
     """Answer every task that can read the input, from one encoder pass; one JSON object per input."""
     from nlp_mtl.run import predict_file
@@ -119,7 +134,9 @@ def predict(
     from nlp_mtl.prediction import predict as answer
 
     inputs: list[Any] = [tuple(texts)] if pair else [_row_or_text(text) for text in texts]
-    lines = [json.dumps(found, ensure_ascii=False, indent=None if out else 1) for found in answer(run, inputs, tasks=task)]
+    lines = [
+        json.dumps(found, ensure_ascii=False, indent=None if out else 1) for found in answer(run, inputs, tasks=task)
+    ]
     if out is None:
         print("\n".join(lines))
     else:
@@ -127,14 +144,19 @@ def predict(
 
 
 @tasks_app.command("list", epilog="nlp-mtl tasks list\n\nnlp-mtl tasks list --tag ner")
-def tasks_list(tag: Annotated[Optional[str], typer.Option(help="Only tasks with this tag.")] = None) -> None:
+def tasks_list(tag: Annotated[str | None, typer.Option(help="Only tasks with this tag.")] = None) -> None:
     """All tasks by name: head, data set, tags."""
     from nlp_mtl.tasks import task_registry
 
     known = task_registry()
     chosen = known.find(tag) if tag else list(known.tasks.values())
     rows = [
-        (t.name, t.head_name, f"{t.dataset.package or t.dataset.path}{' ' + t.dataset.name if t.dataset.name else ''}", " ".join(t.tags))
+        (
+            t.name,
+            t.head_name,
+            f"{t.dataset.package or t.dataset.path}{' ' + t.dataset.name if t.dataset.name else ''}",
+            " ".join(t.tags),
+        )
         for t in chosen
     ]
     print_table(("task", "head", "data", "tags"), rows)
@@ -154,7 +176,9 @@ def tasks_show(name: Annotated[str, typer.Argument(help="A task's name or tag, o
 
 @tasks_app.command("check", epilog="nlp-mtl tasks check rte\n\nnlp-mtl tasks check quickstart")
 def tasks_check(
-    names: Annotated[Optional[list[str]], typer.Argument(metavar="[NAME …]", help="Names, tags or task files; none: all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME …]", help="Names, tags or task files; none: all.")
+    ] = None,
     data_root: DataRoot = None,
     offline: Annotated[bool, typer.Option("--offline", help="Example rows only, even where data is at hand.")] = False,
 ) -> None:
@@ -180,7 +204,9 @@ def tasks_check(
 
 
 @app.command(epilog="nlp-mtl methods\n\nnlp-mtl methods sampler")
-def methods(kind: Annotated[Optional[str], typer.Argument(help="head, sharing, sampler, balancer, metric or preparation.")] = None) -> None:
+def methods(
+    kind: Annotated[str | None, typer.Argument(help="head, sharing, sampler, balancer, metric or preparation.")] = None,
+) -> None:
     """Every strategy: name, one line, paper."""
     from nlp_mtl import registry
     from nlp_mtl.errors import UnknownNameError
@@ -190,10 +216,12 @@ def methods(kind: Annotated[Optional[str], typer.Argument(help="head, sharing, s
         raise UnknownNameError("kind of strategy", kind, kinds)
     for known in kinds.values() if kind is None else [kinds[kind]]:
         print(f"\n{known.kind}")
-        print_table(("name", "what it is", "paper"), [(n, known.summary(n), known.paper(n)) for n in known.names()], indent="  ")
+        print_table(
+            ("name", "what it is", "paper"), [(n, known.summary(n), known.paper(n)) for n in known.names()], indent="  "
+        )
 
 
-# ------------------------------------------------------------------------------------------------------------- helpers
+# ------------------------------------------------------------------------------------------------------ helpers
 
 
 def builtin_run(name: str) -> Path:
@@ -207,18 +235,29 @@ def print_scores(rows: list[dict[str, Any]], split: str) -> None:
     if not rows:
         return
     shown = [
-        (row["task"], row["metric"], f"{row['score']:.3f}", f"{row['trivial']:.3f}" if row["trivial"] is not None else "—", str(row["rows"]))
+        (
+            row["task"],
+            row["metric"],
+            f"{row['score']:.3f}",
+            f"{row['trivial']:.3f}" if row["trivial"] is not None else "—",
+            str(row["rows"]),
+        )
         for row in rows
     ]
     print()
     print_table(("task", "metric", "score", "trivial baseline", f"rows ({split})"), shown, right=(2, 3, 4))
 
 
-def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]], *, right: tuple[int, ...] = (), indent: str = "") -> None:
+def print_table(
+    head: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, right: tuple[int, ...] = (), indent: str = ""
+) -> None:
     """Columns as wide as their content; the last one is left as it is."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     for row in [head, tuple("-" * width for width in widths), *rows]:
-        cells = [cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         print((indent + "  ".join(cells)).rstrip())
 
 
@@ -226,7 +265,9 @@ def _row_or_text(text: str) -> Any:
     try:
         return json.loads(text) if text.startswith("{") else text
     except json.JSONDecodeError as error:
-        raise ConfigError(f"predict: {text[:60]!r} begins as an object of columns, but is not JSON ({error.msg})") from None
+        raise ConfigError(
+            f"predict: {text[:60]!r} begins as an object of columns, but is not JSON ({error.msg})"
+        ) from None
 
 
 def _plain(value: Any) -> Any:

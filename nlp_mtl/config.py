@@ -42,7 +42,9 @@ class RunConfig(BaseModel):
     )
     registry: list[str] = Field(default_factory=list, description="more folders with task files")
     data_root: str | None = Field(default=None, description="folder that mirrors data sets under their Hub ids")
-    max_length: int | None = Field(default=None, description="tokens per sequence; default the encoder's limit, at most 512")
+    max_length: int | None = Field(
+        default=None, description="tokens per sequence; default the encoder's limit, at most 512"
+    )
     sharing: Spec = Field(default="hard", description="which parameters tasks share")
     balancer: Spec = Field(default="equal", description="how per-task losses become one update")
     sampler: Spec = Field(default="proportional", description="how many rows of each task a batch holds")
@@ -52,7 +54,9 @@ class RunConfig(BaseModel):
     lora: dict[str, Any] | None = Field(
         default=None, description="fields of `peft.LoraConfig`; left out, the whole encoder is trained"
     )
-    freeze: list[str] | str = Field(default_factory=list, description="patterns of encoder parameters to keep, `*` for all")
+    freeze: list[str] | str = Field(
+        default_factory=list, description="patterns of encoder parameters to keep, `*` for all"
+    )
     learning_rates: dict[str, float] = Field(
         default_factory=dict, description="other learning rates for `heads`, `encoder` or parameter patterns"
     )
@@ -68,7 +72,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
 
     Args:
         source: the YAML file, or a mapping of the same keys.
-        overrides: ``key=value``; dots go deeper, values are YAML: ``training.num_train_epochs=1``, ``tasks=[rte,mrpc]``.
+        overrides: ``key=value``; dots go deeper, values are YAML, e.g. ``training.num_train_epochs=1``.
 
     Raises:
         ConfigError: every mistake of the file and the overrides, with line, near names, and the rule.
@@ -80,7 +84,8 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         nlp_mtl.errors.ConfigError: the run: sampler 'proportional' takes no argument 'temperature'; known: epoch, caps
     """
     if isinstance(source, Mapping):
-        data, lines, place = dict(source), {}, "the run"
+        data, place = dict(source), "the run"
+        lines: yamlfile.Lines = {}
     else:
         data, lines = yamlfile.load(source)
         place = str(source)
@@ -90,7 +95,9 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     for override in overrides:
         mistakes += _override(data, override)
         above = tuple(override.partition("=")[0].split("."))
-        lines = {path: line for path, line in lines.items() if path[: len(above)] != above}  # it is not the file's any more
+        lines = {
+            path: line for path, line in lines.items() if path[: len(above)] != above
+        }  # it is not the file's any more
     try:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
@@ -143,7 +150,11 @@ def check(config: RunConfig, place: str, lines: yamlfile.Lines) -> list[str]:
         line = yamlfile.line_of(lines, path)
         mistakes.append(f"{place}:{line}: {message}" if line else f"{place}: {message}")
 
-    for key, known in (("sharing", registry.sharings), ("balancer", registry.balancers), ("sampler", registry.samplers)):
+    for key, known in (
+        ("sharing", registry.sharings),
+        ("balancer", registry.balancers),
+        ("sampler", registry.samplers),
+    ):
         try:
             name, arguments = registry.parse_spec(getattr(config, key), key)
             given = 2 if key == "sharing" else 0

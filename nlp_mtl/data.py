@@ -361,7 +361,10 @@ def number_names(rows: Dataset, column: str | None) -> list[str] | None:
 
 def _count(members: Sequence[Head], table: Dataset, split: Split, train: set[bytes]) -> dict[str, dict[str, int]]:
     ids = read_column(table.data.table, "input_ids")
-    hashes = [hashlib.blake2b(np.asarray(ids[row]).astype(np.int32).tobytes(), digest_size=8).digest() for row in range(len(table))]
+    hashes = [
+        hashlib.blake2b(np.asarray(ids[row]).astype(np.int32).tobytes(), digest_size=8).digest()
+        for row in range(len(table))
+    ]
     if split == "train":
         train.update(hashes)
     overlap = 0 if split == "train" else sum(h in train for h in hashes)

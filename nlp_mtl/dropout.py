@@ -41,7 +41,7 @@ class _Dropout(torch.autograd.Function):
         return x * mask
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
         return gradient * mask, None
 

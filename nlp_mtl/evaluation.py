@@ -1,4 +1,4 @@
-"""Evaluation: one pass over all tasks' rows, official metrics per task, and how far each is above a trivial baseline."""
+"""Evaluation: one pass over all tasks' rows, official metrics per task, and how far each is above trivial."""
 
 from __future__ import annotations
 
@@ -125,7 +125,9 @@ class Evaluator:
                         found["loss"][task] = (total + float(out["losses"][task]) * units, count + units)
         return found
 
-    def _score(self, task: str, pool: PoolRows, number: int, split: Split, parts: Sequence[Mapping[str, Any]]) -> TaskScores:
+    def _score(
+        self, task: str, pool: PoolRows, number: int, split: Split, parts: Sequence[Mapping[str, Any]]
+    ) -> TaskScores:
         head = self.data.heads[task]
         rows = {row: p for part in parts for (owner, row), p in part["rows"].get(task, {}).items() if owner == number}
         predictions = [rows[row] for row in range(len(pool))]
@@ -144,7 +146,9 @@ class Evaluator:
         better = metrics.greater_is_better(head.metrics[0])
         return TaskScores(scored, self._trivial[task, split], len(decoded), loss, better, decoded)
 
-    def _baseline(self, head: Head, task: str, labels: Sequence[Any], table: Any, references: Sequence[Any]) -> dict[str, float]:
+    def _baseline(
+        self, head: Head, task: str, labels: Sequence[Any], table: Any, references: Sequence[Any]
+    ) -> dict[str, float]:
         train = self.data.pool_of(task, "train") or self.data.pool_of(head.task.head_key, "train")
         owner = task if train is not None and task in train.tasks else head.task.head_key
         if train is None:

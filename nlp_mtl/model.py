@@ -22,7 +22,7 @@ from nlp_mtl.heads import Head, head_of_spec, make_heads
 from nlp_mtl.memory import KeptGradient
 from nlp_mtl.packing import base_of
 from nlp_mtl.sharing import Sharing
-from nlp_mtl.tasks import Task, load_tasks
+from nlp_mtl.tasks import load_tasks
 
 logger = logging.getLogger("nlp_mtl")
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets")
@@ -69,7 +69,7 @@ class MultiTaskModel(nn.Module):
         self.strategies = dict(strategies or {})
         self._kept: KeptGradient | None = None
 
-    # ------------------------------------------------------------------------------------------------------- construction
+    # ---------------------------------------------------------------------------------------------- construction
 
     @classmethod
     def from_base(
@@ -114,8 +114,16 @@ class MultiTaskModel(nn.Module):
         if unnamed:
             load_data(unnamed, tokenizer, max_length=length, data_root=data_root)
         model = cls.assemble(
-            encoder, tokenizer, made, sharing=sharing, lora=lora, freeze=freeze, source=found.folder, seed=seed,
-            base=found.record(), max_length=length,
+            encoder,
+            tokenizer,
+            made,
+            sharing=sharing,
+            lora=lora,
+            freeze=freeze,
+            source=found.folder,
+            seed=seed,
+            base=found.record(),
+            max_length=length,
         )
         logger.info("%s", model.sharing.log)
         return model
@@ -142,7 +150,7 @@ class MultiTaskModel(nn.Module):
         if lora is not None:
             config = adapters.lora_config(lora)
             encoder = adapters.add_lora(base_of(encoder), config)
-            for known in encoder.peft_config.values():
+            for known in getattr(encoder, "peft_config", {}).values():
                 known.base_model_name_or_path, known.revision = record["id"], record.get("revision")
         if freeze:
             adapters.freeze(encoder, freeze)
@@ -152,11 +160,17 @@ class MultiTaskModel(nn.Module):
             module = head.build(encoder, source=source, seed=seed)  # also tells heads of borrowed modules what they are
             if head.task.head_key == head.task.name:
                 modules[head.task.name] = module
-        strategies = {"sharing": sharing, "lora": lora is not None, "freeze": [freeze] if isinstance(freeze, str) else list(freeze)}
+        strategies = {
+            "sharing": sharing,
+            "lora": lora is not None,
+            "freeze": [freeze] if isinstance(freeze, str) else list(freeze),
+        }
         return cls(shared, heads, modules, tokenizer, base=record, max_length=max_length, strategies=strategies)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, base: str | Path | None = None, trainable: bool = False) -> MultiTaskModel:
+    def from_pretrained(
+        cls, folder: str | Path, *, base: str | Path | None = None, trainable: bool = False
+    ) -> MultiTaskModel:
         """The model of a run folder or checkpoint.
 
         Args:
@@ -184,10 +198,15 @@ class MultiTaskModel(nn.Module):
         else:
             encoder = _load_encoder(folder)
         model = cls.assemble(
-            encoder, tokenizer, heads, sharing=spec["strategies"]["sharing"], base=spec["base"], max_length=spec["max_length"]
+            encoder,
+            tokenizer,
+            heads,
+            sharing=spec["strategies"]["sharing"],
+            base=spec["base"],
+            max_length=spec["max_length"],
         )
         model.strategies = spec["strategies"]
-        checkpoint.load_weights(folder, model.sharing, model.modules_)
+        checkpoint.load_weights(folder, model.sharing, dict(model.modules_.items()))
         if not hasattr(encoder, "peft_config") and spec["strategies"]["freeze"]:
             adapters.freeze(encoder, spec["strategies"]["freeze"])
         return model.eval()
@@ -205,10 +224,16 @@ class MultiTaskModel(nn.Module):
             "tasks": tasks,
             "strategies": self.strategies,
             "max_length": self.max_length,
-            "libraries": {"nlp-mtl": version("nlp-mtl"), **{name: version(name) for name in LIBRARIES}, "python": platform.python_version()},
+            "libraries": {
+                "nlp-mtl": version("nlp-mtl"),
+                **{name: version(name) for name in LIBRARIES},
+                "python": platform.python_version(),
+            },
         }
 
-    def save_pretrained(self, folder: str | Path, *, state: Mapping[str, Tensor] | None = None, more: Mapping[str, Any] | None = None) -> None:
+    def save_pretrained(
+        self, folder: str | Path, *, state: Mapping[str, Tensor] | None = None, more: Mapping[str, Any] | None = None
+    ) -> None:
         """Write weights, tokenizer, spec and a card into `folder`; see :mod:`nlp_mtl.checkpoint`.
 
         Args:
@@ -221,12 +246,12 @@ class MultiTaskModel(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         spec = self.spec()
         spec["strategies"] = {**spec["strategies"], **(more or {})}
-        checkpoint.save_weights(folder, self.sharing, self.modules_, state=state)
+        checkpoint.save_weights(folder, self.sharing, dict(self.modules_.items()), state=state)
         self.tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(_card(spec), encoding="utf-8")
         checkpoint.write_text(folder / checkpoint.SPEC, json.dumps(spec, indent=1, ensure_ascii=False))
 
-    # ------------------------------------------------------------------------------------------------------------- forward
+    # --------------------------------------------------------------------------------------------------- forward
 
     @property
     def tasks(self) -> list[str]:
@@ -252,7 +277,9 @@ class MultiTaskModel(nn.Module):
         left_out = set()
         if exclude_embeddings:
             left_out = {id(p) for m in self.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-        wanted = {id(p): p for p in self.parameters() if id(p) not in left_out and (p.requires_grad or not only_trainable)}
+        wanted = {
+            id(p): p for p in self.parameters() if id(p) not in left_out and (p.requires_grad or not only_trainable)
+        }
         return sum(p.numel() for p in wanted.values())
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
@@ -369,7 +396,9 @@ def _load_encoder(folder: Path) -> nn.Module:
     with checkpoint.quiet_transformers():
         encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
     if getattr(encoder.config, "is_encoder_decoder", False):
-        raise UnsupportedError(f"{encoder.config.model_type}: encoder–decoder models are not supported yet; use an encoder or decoder")
+        raise UnsupportedError(
+            f"{encoder.config.model_type}: encoder–decoder models are not supported yet; use an encoder or decoder"
+        )
     return encoder
 
 
@@ -394,7 +423,13 @@ def _card(spec: Mapping[str, Any]) -> str:
     base, lora = spec["base"]["id"], spec["strategies"].get("lora")
     names = [task["name"] for task in spec["tasks"]]
     kind = "adapter" if lora else "encoder"
-    head = ["---", "library_name: " + ("peft" if lora else "transformers"), f"base_model: {base}", "tags: [nlp-mtl, multi-task]", "---"]
+    head = [
+        "---",
+        "library_name: " + ("peft" if lora else "transformers"),
+        f"base_model: {base}",
+        "tags: [nlp-mtl, multi-task]",
+        "---",
+    ]
     lines = [
         *head,
         "",

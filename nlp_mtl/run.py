@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,11 @@ def _say_data(data: Data) -> None:
 
 
 def _write_metrics(run: Run, seconds: float) -> None:
-    facts = {task: {split: run.trainer.data.facts(task, split) for split in SPLITS} for task in run.scores} if run.trainer else {}
+    facts = (
+        {task: {split: run.trainer.data.facts(task, split) for split in SPLITS} for task in run.scores}
+        if run.trainer
+        else {}
+    )
     said = {
         "validation": {task: found.metrics for task, found in run.scores.items()},
         "trivial": {task: found.trivial for task, found in run.scores.items()},
@@ -243,7 +248,9 @@ def evaluate(
 
 def _find_files_again(heads: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
     """Tasks with local files name them relative to their task file, which the run file knows and the model does not."""
-    local = [head for head in heads.values() if head.task.dataset.path in LOCAL_FORMATS and not head.task.dataset.package]
+    local = [
+        head for head in heads.values() if head.task.dataset.path in LOCAL_FORMATS and not head.task.dataset.package
+    ]
     if not local or "tasks" not in recorded:
         return
     try:
@@ -279,14 +286,10 @@ def predict_file(
     """
     model = MultiTaskModel.from_pretrained(folder)
     count = 0
-    stream = sys.stdout if out is None else Path(out).open("w", encoding="utf-8")
-    try:
+    with nullcontext(sys.stdout) if out is None else Path(out).open("w", encoding="utf-8") as stream:
         for answer in predict_stream(model, _lines(Path(file)), tasks=tasks):
             stream.write(json.dumps(answer, ensure_ascii=False) + "\n")
             count += 1
-    finally:
-        if out is not None:
-            stream.close()
     return count
 
 

@@ -54,7 +54,10 @@ class Sampler:
         unknown = [task for task in [*self.caps, *self.named_tasks()] if task not in self.tasks]
         if unknown:
             raise ConfigError(
-                [f"sampler: {task!r} is not a task with training rows{suggestion(task, self.tasks)}" for task in unknown]
+                [
+                    f"sampler: {task!r} is not a task with training rows{suggestion(task, self.tasks)}"
+                    for task in unknown
+                ]
             )
 
     def named_tasks(self) -> list[str]:
@@ -211,7 +214,7 @@ class Fixed(Sampler):
         return np.array([self.given[task] for task in self.tasks], dtype=float)
 
 
-# ------------------------------------------------------------------------------------------------------ rates to rows
+# ------------------------------------------------------------------------------------------------ rates to rows
 
 
 @dataclass(frozen=True)
@@ -251,10 +254,14 @@ class MixingPlan:
         tasks = [task for pool in self.pools for task in pool.tasks]
         sizes = [size for pool in self.pools for size in (pool.sizes or (pool.rows,) * len(pool.tasks))]
         sampler.setup(tasks, sizes)
-        covered = np.array([size / pool.rows for pool in self.pools for size in (pool.sizes or (pool.rows,) * len(pool.tasks))])
+        covered = np.array(
+            [size / pool.rows for pool in self.pools for size in (pool.sizes or (pool.rows,) * len(pool.tasks))]
+        )
         self._owner = np.array([number for number, pool in enumerate(self.pools) for _ in pool.tasks])
         self._covered = np.bincount(self._owner, weights=covered, minlength=len(self.pools))
-        caps = [min((sampler.caps[t] for t in pool.tasks if t in sampler.caps), default=rows_per_step) for pool in pools]
+        caps = [
+            min((sampler.caps[t] for t in pool.tasks if t in sampler.caps), default=rows_per_step) for pool in pools
+        ]
         self._caps = np.array(caps, dtype=int)
         if self._caps.sum() < rows_per_step:
             raise ConfigError(
@@ -340,7 +347,7 @@ class MixingPlan:
 
 
 def _whole(owed: np.ndarray, rows: int, caps: np.ndarray) -> np.ndarray:
-    """Whole counts that sum to `rows` (or all that `caps` allow), near `owed`: floors first, then the largest remainders.
+    """Whole counts that sum to `rows` (or all `caps` allow), near `owed`: floors first, then the largest remainders.
 
     Example:
         >>> _whole(np.array([1.6, 0.8, 1.6]), 4, np.array([9, 9, 9])).tolist()

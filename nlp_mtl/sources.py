@@ -49,12 +49,14 @@ def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split,
             chosen[split] = chosen[split].shuffle(seed=0).select(range(cap))
     for split, rows in chosen.items():
         if not len(rows):
-            raise DataError(f"task {task.name!r}: the split {split!r} has no rows; check `splits`, `prepare` and the data")
+            raise DataError(
+                f"task {task.name!r}: the split {split!r} has no rows; check `splits`, `prepare` and the data"
+            )
     return chosen
 
 
 def identity(task: Task, *, data_root: str | Path | None = None) -> str:
-    """A short text that changes when the rows of a task may have changed: files by size and time, data sets by version."""
+    """A short text that changes when the rows of a task may have changed: files by size and time, others by version."""
     spec = task.dataset
     if spec.path in LOCAL_FORMATS:
         files = [file for group in _resolve_files(task, spec, data_root).values() for file in group]
@@ -143,7 +145,7 @@ def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
     return {**splits, **{split: rows.select(indices) for split, indices in parts.items()}}
 
 
-# ------------------------------------------------------------------------------------------------ finding the raw rows
+# ----------------------------------------------------------------------------------------- finding the raw rows
 
 
 def _raw_splits(task: Task, data_root: str | Path | None) -> Mapping[str, Dataset]:
@@ -170,7 +172,9 @@ def _hub_dataset(task: Task, spec: DatasetSpec, data_root: str | Path | None) ->
                 tried.append(f"local mirror: {folder} has no {spec.name!r}, it has {', '.join(configs)}")
                 continue
             try:
-                plain = spec.name in configs and not (folder / "README.md").is_file()  # nothing says what the folders are
+                plain = (
+                    spec.name in configs and not (folder / "README.md").is_file()
+                )  # nothing says what the folders are
                 where, config = (folder / str(spec.name), None) if plain else (folder, spec.name)
                 with quiet_datasets():
                     return _opened(task, lambda where=where, config=config: load_dataset(str(where), config))
@@ -207,7 +211,9 @@ def _local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) ->
     known = _OPTIONS.get(spec.path)
     unknown = sorted(set(spec.options) - known) if known is not None else []
     if unknown:
-        raise DataError(f"task {task.name!r}: `dataset.options` of {spec.path} are {sorted(known or ())}, found {unknown}")
+        raise DataError(
+            f"task {task.name!r}: `dataset.options` of {spec.path} are {sorted(known or ())}, found {unknown}"
+        )
     files = _resolve_files(task, spec, data_root)
     encoding = spec.options.get("encoding", "utf-8")
     if spec.path in _ENCODED:

@@ -25,7 +25,7 @@ class _Strict(BaseModel):
 
 
 class DatasetSpec(_Strict):
-    """Where a task's rows come from.
+    r"""Where a task's rows come from.
 
     Attributes:
         path: a Hub id (``nyu-mll/glue``), or a local format: csv, json, parquet, text (column ``line``), conll.
@@ -35,7 +35,7 @@ class DatasetSpec(_Strict):
         data_files: for a local format, the file or files, by split or not; relative to the task file, then to the
             working folder; with `package`, relative to the package.
         package: name of a package of ``task_registry/packages.yaml`` that carries the files.
-        options: what the reader takes, e.g. ``{sep: "\\t", header: null}`` for csv.
+        options: what the reader takes, e.g. ``{sep: "\t", header: null}`` for csv.
     """
 
     path: str
@@ -108,7 +108,7 @@ class Task(_Strict):
     def _plain_name(cls, value: str | None) -> str | None:
         if value is not None and not NAME.fullmatch(value):
             raise ValueError(
-                f"a task name has 1 to 64 letters, digits, '_' or '-' and begins with a letter or digit, found {value!r}"
+                f"a task name has 1 to 64 letters, digits, '_' or '-', first a letter or digit, found {value!r}"
             )
         return value
 
@@ -162,8 +162,7 @@ class Task(_Strict):
 
     def with_(self, **changes: Any) -> Task:
         """A copy with some fields changed, checked like a new one."""
-        data = {**self.model_dump(exclude_unset=True), **changes}
-        return Task(**data, **({"file": self.file} if self.file else {}))
+        return Task(**{**_fields(self), **changes})
 
 
 class TaskRegistry:
@@ -254,7 +253,7 @@ def load_tasks(
 
     Args:
         wanted: one or several of: a task's name, a tag (all its tasks), the path of a YAML file, a :class:`Task`, or a
-            mapping with `name` (as above) and the fields to change, e.g. ``{"name": "sst2", "rows": {"train": 16000}}``.
+            mapping with `name` (as above) and fields to change, e.g. ``{"name": "sst2", "rows": {"train": 16000}}``.
         registry: more registry folders; see :func:`registry_folders`.
 
     Returns:
@@ -315,7 +314,9 @@ def _check_heads_shared(tasks: Mapping[str, Task]) -> list[str]:
             continue
         owner = tasks.get(task.head_of)
         if owner is None:
-            mistakes.append(f"task {task.name!r} uses the head of {task.head_of!r}, which is not among the tasks; add it")
+            mistakes.append(
+                f"task {task.name!r} uses the head of {task.head_of!r}, which is not among the tasks; add it"
+            )
         elif owner.head_of is not None:
             mistakes.append(f"task {task.name!r}: `head_of` names {owner.name!r}, which itself borrows a head")
         elif owner.head != task.head or (owner.labels or task.labels) != (task.labels or owner.labels):

@@ -44,7 +44,13 @@ def tiny_tokenizer(*, decoder: bool = False) -> PreTrainedTokenizerFast:
         tokenizer.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=pair
         )
-    names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    names = {
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+    }
     if decoder:
         names = {"unk_token": "[UNK]", "eos_token": "[SEP]"}
     inputs = ["input_ids", "attention_mask"] if decoder else ["input_ids", "token_type_ids", "attention_mask"]
@@ -76,19 +82,42 @@ def tiny_encoder(family: str = "bert", *, seed: int = 0, dropout: float = 0.0, *
         "electra": ("ElectraConfig", {**sizes, **drop, "embedding_size": 16}),
         "distilbert": (
             "DistilBertConfig",
-            {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "dropout": dropout, "attention_dropout": dropout,
-             "seq_classif_dropout": dropout, "qa_dropout": dropout},
+            {
+                "dim": 32,
+                "n_layers": 2,
+                "n_heads": 4,
+                "hidden_dim": 64,
+                "dropout": dropout,
+                "attention_dropout": dropout,
+                "seq_classif_dropout": dropout,
+                "qa_dropout": dropout,
+            },
         ),
         "modernbert": ("ModernBertConfig", {**sizes, **ids, **modern, "classifier_dropout": dropout}),
         "deberta-v2": (
             "DebertaV2Config",
-            {**sizes, **drop, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16, "pooler_dropout": dropout},
+            {
+                **sizes,
+                **drop,
+                "relative_attention": True,
+                "pos_att_type": ["p2c", "c2p"],
+                "position_buckets": 16,
+                "pooler_dropout": dropout,
+            },
         ),
         "albert": ("AlbertConfig", {**sizes, **drop, "embedding_size": 16, "classifier_dropout_prob": dropout}),
         "gpt2": (
             "GPT2Config",
-            {"n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout,
-             "bos_token_id": 3, "eos_token_id": 3},
+            {
+                "n_embd": 32,
+                "n_layer": 2,
+                "n_head": 4,
+                "resid_pdrop": dropout,
+                "embd_pdrop": dropout,
+                "attn_pdrop": dropout,
+                "bos_token_id": 3,
+                "eos_token_id": 3,
+            },
         ),
         "llama": ("LlamaConfig", {**few, "attention_dropout": dropout, "bos_token_id": 3, "eos_token_id": 3}),
         "qwen2": ("Qwen2Config", {**few, "attention_dropout": dropout}),
@@ -104,7 +133,9 @@ def tiny_encoder(family: str = "bert", *, seed: int = 0, dropout: float = 0.0, *
         return AutoModel.from_config(config).eval()
 
 
-def tiny_model(tasks: Any, family: str = "bert", *, dropout: float = 0.0, seed: int = 0, **settings: Any) -> MultiTaskModel:
+def tiny_model(
+    tasks: Any, family: str = "bert", *, dropout: float = 0.0, seed: int = 0, **settings: Any
+) -> MultiTaskModel:
     """A :class:`MultiTaskModel` on a tiny encoder.
 
     Args:
@@ -115,7 +146,9 @@ def tiny_model(tasks: Any, family: str = "bert", *, dropout: float = 0.0, seed: 
     heads = make_heads(load_tasks(tasks), settings.pop("heads", None))
     tokenizer = tiny_tokenizer(decoder=family in DECODERS)
     encoder = tiny_encoder(family, dropout=dropout, seed=seed)
-    return MultiTaskModel.assemble(encoder, tokenizer, heads, seed=seed, base={"id": f"tiny-{family}"}, max_length=128, **settings)
+    return MultiTaskModel.assemble(
+        encoder, tokenizer, heads, seed=seed, base={"id": f"tiny-{family}"}, max_length=128, **settings
+    )
 
 
 def check_task(task: Task) -> list[str]:
@@ -154,10 +187,14 @@ def _with_head(head: Head, rows: dict[str, list[Any]]) -> MultiTaskModel:
     if head.labels is None and type(head).label_names is not Head.label_names and head.task.target:
         values = rows[head.task.target]
         numbers = [value for value in values if isinstance(value, int)]
-        names = [str(number) for number in range(max(numbers) + 1)] if numbers else sorted({str(v) for v in _flat(values)})
+        names = (
+            [str(number) for number in range(max(numbers) + 1)] if numbers else sorted({str(v) for v in _flat(values)})
+        )
         head.set_labels(names)
     encoder = tiny_encoder("bert")
-    return MultiTaskModel.assemble(encoder, tiny_tokenizer(), {head.task.name: head}, base={"id": "tiny"}, max_length=128)
+    return MultiTaskModel.assemble(
+        encoder, tiny_tokenizer(), {head.task.name: head}, base={"id": "tiny"}, max_length=128
+    )
 
 
 def _flat(values: Sequence[Any]) -> list[Any]:
@@ -172,7 +209,9 @@ def _batch_of(head: Head, rows: dict[str, list[Any]], tokenizer: Any) -> dict[st
     count = len(next(iter(rows.values())))
     values = rows[target] if target else [None] * count
     names = head.labels if _numbered(values) else None
-    labels = head.place_labels(head.encode_labels(values, getattr(head, "data_labels", None) or names, rows, where), tokens)
+    labels = head.place_labels(
+        head.encode_labels(values, getattr(head, "data_labels", None) or names, rows, where), tokens
+    )
     made = []
     for number in range(len(tokens["input_ids"])):
         row = {key: values[number] for key, values in tokens.items()}
@@ -220,7 +259,9 @@ def check_rows(task: Task, data_root: Any = None, *, most: int = 200) -> tuple[s
             if task.target and task.target in part:
                 from nlp_mtl.data import number_names
 
-                labels = head.encode_labels(part[task.target], number_names(rows, task.target), part, Where(task.name, split))
+                labels = head.encode_labels(
+                    part[task.target], number_names(rows, task.target), part, Where(task.name, split)
+                )
                 head.place_labels(labels, tokens)
         except NlpMtlError as error:
             mistakes += str(error).split("\n")

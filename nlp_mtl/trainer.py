@@ -63,6 +63,8 @@ class MultiTaskTrainer(Trainer):
         ConfigError: wrong arguments.
     """
 
+    model: Any
+    control: Any
     loss_is_scaled_for_ga = True  # the loss is divided by the counts of the whole step, not of a micro-batch
 
     def __init__(
@@ -108,10 +110,10 @@ class MultiTaskTrainer(Trainer):
         )
         self._pools = pools
 
-    # --------------------------------------------------------------------------------------------------------------- data
+    # ------------------------------------------------------------------------------------------------------ data
 
     def get_train_dataloader(self) -> MixedLoader:
-        """Mixed batches; the base class has no hook for a batch sampler, and `accelerator.prepare` would shard it again."""
+        """Mixed batches; the base class has no hook for a batch sampler, and accelerate would shard it again."""
         if not self._train_pools:
             raise DataError(f"none of the tasks ({', '.join(self.tasks)}) has labelled training rows")
         args = self.args
@@ -150,7 +152,7 @@ class MultiTaskTrainer(Trainer):
         """Nested batches to the device; the base class would rebuild mappings by their type."""
         return to_device(data, self.args.device)
 
-    # ------------------------------------------------------------------------------------------------------------ training
+    # -------------------------------------------------------------------------------------------------- training
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train; then the best or last model is in the output folder.
@@ -165,7 +167,9 @@ class MultiTaskTrainer(Trainer):
         if isinstance(resume_from_checkpoint, bool) and resume_from_checkpoint:
             found = checkpoint.last_good_checkpoint(self.args.output_dir)
             if found is None:
-                raise RunFolderError(f"{self.args.output_dir}: no whole checkpoint to resume from; start without --resume")
+                raise RunFolderError(
+                    f"{self.args.output_dir}: no whole checkpoint to resume from; start without --resume"
+                )
             resume_from_checkpoint = str(found)
         elif resume_from_checkpoint and (wrong := checkpoint.damage(resume_from_checkpoint)):
             raise RunFolderError(f"{resume_from_checkpoint} is damaged: {wrong}")
@@ -253,7 +257,7 @@ class MultiTaskTrainer(Trainer):
             _regroup(optimizer, model if model is not None else self.model, self.learning_rates)
         return optimizer
 
-    # ---------------------------------------------------------------------------------------------------------- evaluation
+    # ------------------------------------------------------------------------------------------------ evaluation
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -274,7 +278,9 @@ class MultiTaskTrainer(Trainer):
         self._memory_tracker.stop_and_update_metrics(found)
         return found
 
-    def predict(self, test_dataset: Any = "test", ignore_keys: list[str] | None = None, metric_key_prefix: str = "test") -> Any:
+    def predict(
+        self, test_dataset: Any = "test", ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> Any:
         """Scores and predictions of a split, unlabelled ones included: task → :class:`TaskScores`."""
         self.scores = self._scores(test_dataset)
         found = flatten(self.scores, metric_key_prefix)
@@ -284,7 +290,11 @@ class MultiTaskTrainer(Trainer):
     def _scores(self, split: Split) -> dict[str, TaskScores]:
         model = self._wrap_model(self.model, training=False)
         if not self.accelerator._models and model is self.model:  # evaluation without training: autocast as in training
-            model = self.accelerator.prepare(model) if self.is_fsdp_enabled else self.accelerator.prepare_model(model, evaluation_mode=True)
+            model = (
+                self.accelerator.prepare(model)
+                if self.is_fsdp_enabled
+                else self.accelerator.prepare_model(model, evaluation_mode=True)
+            )
             if self.is_fsdp_enabled:
                 self.model = self.model_wrapped = model
         model.eval()
@@ -310,7 +320,7 @@ class MultiTaskTrainer(Trainer):
                     best[task] = {"step": entry["step"], "score": value}
         return best
 
-    # ------------------------------------------------------------------------------------------------------------- saving
+    # ---------------------------------------------------------------------------------------------------- saving
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As the base class, but beside its place: moved there when whole, and older ones removed only then."""
@@ -348,12 +358,17 @@ class MultiTaskTrainer(Trainer):
         if self.args.should_save:
             best_one = self.state.best_model_checkpoint
             rotate_checkpoints(
-                output_dir=str(run), save_total_limit=self.args.save_total_limit, best_model_checkpoint=best_one, use_mtime=True
+                output_dir=str(run),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=best_one,
+                use_mtime=True,
             )
 
     def _explain_failed_save(self, error: BaseException, work: Path, place: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
-        full = getattr(error, "errno", None) in _NO_ROOM or "No space left" in str(error) or "File too large" in str(error)
+        full = (
+            getattr(error, "errno", None) in _NO_ROOM or "No space left" in str(error) or "File too large" in str(error)
+        )
         if full or "write" in str(error):
             last = checkpoint.last_good_checkpoint(place.parent)
             kept = f"{last} is whole" if last else "there is no earlier one"
@@ -411,7 +426,7 @@ class MultiTaskTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             own: MultiTaskModel = self.accelerator.unwrap_model(self.model)
-            checkpoint.load_weights(resume_from_checkpoint, own.sharing, own.modules_)
+            checkpoint.load_weights(resume_from_checkpoint, own.sharing, dict(own.modules_.items()))
 
     def _check_same_run(self, folder: str) -> None:
         spec, model = checkpoint.read_spec(folder), self.accelerator.unwrap_model(self.model)
@@ -471,8 +486,11 @@ def _settings(args: TrainingArguments, precision: Precision) -> TrainingArgument
         if chosen != "no":
             setattr(args, chosen, True)
             args.mixed_precision = chosen
-            logger.info("precision: %s, which this %s has (TrainingArguments(bf16=…) or precision='args' says otherwise)",
-                        chosen, args.device.type)
+            logger.info(
+                "precision: %s, which this %s has (TrainingArguments(bf16=…) or precision='args' says otherwise)",
+                chosen,
+                args.device.type,
+            )
     return args
 
 
@@ -493,9 +511,15 @@ def _regroup(optimizer: torch.optim.Optimizer, model: nn.Module, rates: Mapping[
     chosen: dict[int, float] = {}
     mistakes = []
     for key, rate in rates.items():
-        hits = [i for i, name in names.items() if fnmatch.fnmatch(name, patterns.get(key, key)) or fnmatch.fnmatch(name, f"encoder.{key}")]
+        hits = [
+            i
+            for i, name in names.items()
+            if fnmatch.fnmatch(name, patterns.get(key, key)) or fnmatch.fnmatch(name, f"encoder.{key}")
+        ]
         if not hits:
-            mistakes.append(f"learning_rates: {key!r} matches no trainable parameter{suggestion(key, ['heads', 'encoder'])}")
+            mistakes.append(
+                f"learning_rates: {key!r} matches no trainable parameter{suggestion(key, ['heads', 'encoder'])}"
+            )
         if not isinstance(rate, (int, float)) or rate < 0:
             mistakes.append(f"learning_rates: {key!r} needs a number from 0, found {rate!r}")
         chosen.update(dict.fromkeys(hits, rate))
@@ -508,5 +532,7 @@ def _regroup(optimizer: torch.optim.Optimizer, model: nn.Module, rates: Mapping[
                 moved.setdefault(float(chosen[id(parameter)]), []).append(parameter)
         group["params"] = [p for p in group["params"] if id(p) not in chosen]
         for rate, parameters in moved.items():
-            optimizer.add_param_group({**{k: v for k, v in group.items() if k != "params"}, "params": parameters, "lr": rate})
+            optimizer.add_param_group(
+                {**{k: v for k, v in group.items() if k != "params"}, "params": parameters, "lr": rate}
+            )
     optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]

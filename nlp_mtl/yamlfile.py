@@ -31,7 +31,11 @@ for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", "~nN\0"),
     ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 _Loader.yaml_implicit_resolvers.setdefault("", []).append(("tag:yaml.org,2002:null", re.compile("^$")))
@@ -68,10 +72,10 @@ def load(path: str | Path) -> tuple[Any, Lines]:
 
 
 def loads(text: str, name: str = "<text>") -> tuple[Any, Lines]:
-    """Read YAML from a string; `name` stands for the file in messages. See :func:`load`.
+    r"""Read YAML from a string; `name` stands for the file in messages. See :func:`load`.
 
     Example:
-        >>> loads("lr: 5e-5\\nlabels: [yes, no]")
+        >>> loads("lr: 5e-5\nlabels: [yes, no]")
         ({'lr': 5e-05, 'labels': ['yes', 'no']}, {('lr',): 1, ('labels',): 2, ('labels', 0): 2, ('labels', 1): 2})
     """
     lines: Lines = {}
@@ -130,10 +134,10 @@ _Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
 def dumps(data: Any) -> str:
-    """YAML that :func:`loads` reads back to the same data.
+    r"""YAML that :func:`loads` reads back to the same data.
 
     Example:
         >>> dumps({"rate": 1e-05, "label": "5e-5"})
-        "rate: 1.0e-05\\nlabel: '5e-5'\\n"
+        "rate: 1.0e-05\nlabel: '5e-5'\n"
     """
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -1,4 +1,4 @@
-"""Make .venv with pinned versions, then run a target. Standard library only; scripts/setup.sh finds the Python for it."""
+"""Make .venv with pinned versions, then run a target. Standard library only; setup.sh finds the Python for it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ def install(target: str, extras: str) -> None:
     if target == "quickstart":
         parts.append("a small pretrained model and six data sets (116 MB)")
     print(f"Setting up in {VENV.name}/: {', '.join(parts)}.")
-    print("This takes about 3 to 6 minutes, once, and up to 3 GB of disk." + (f" PyTorch {reused} is there and is used." if reused else ""))
+    print(
+        "This takes about 3 to 6 minutes, once, and up to 3 GB of disk."
+        + (f" PyTorch {reused} is there and is used." if reused else "")
+    )
     if shutil.disk_usage(ROOT).free < 4e9:
         print("warning: less than 4 GB are free on this disk", file=sys.stderr)
     began = time.monotonic()
@@ -68,7 +71,9 @@ def install(target: str, extras: str) -> None:
 
 def install_torch(gpu: bool) -> None:
     """A CPU build where there is no GPU: the plain name brings CUDA libraries of several GB on Linux."""
-    version = subprocess.run([str(VENV / "bin" / "python"), "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True)
+    version = subprocess.run(
+        [str(VENV / "bin" / "python"), "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True
+    )
     if version.returncode == 0 and version.stdout.startswith(TORCH):
         return
     step(f"installing PyTorch {TORCH}")
@@ -79,7 +84,9 @@ def install_torch(gpu: bool) -> None:
     more = ["--extra-index-url", index] if index else []
     if pip("install", f"torch=={TORCH}+cpu", *more):
         return
-    print("pip finds no CPU build of PyTorch; taking the ordinary one (set TORCH_INDEX to PyTorch's CPU package index to avoid it)")
+    print(
+        "pip finds no CPU build of PyTorch; taking the ordinary one (TORCH_INDEX=… names PyTorch's CPU package index)"
+    )
     pip("install", f"torch=={TORCH}", must=True)
 
 
@@ -121,7 +128,9 @@ def pip(*arguments: str, must: bool = False) -> bool:
     said, began, terminal = [], time.monotonic(), sys.stdout.isatty()
     for line in process.stdout or ():
         said.append(line)
-        at = re.match(r"\s*(Collecting|Downloading|Installing collected packages|Building|Processing|Obtaining) ?(\S*)", line)
+        at = re.match(
+            r"\s*(Collecting|Downloading|Installing collected packages|Building|Processing|Obtaining) ?(\S*)", line
+        )
         if at and terminal:
             name = re.sub(r"^.*/", "", at[2])[:50]
             print(f"\r   {time.monotonic() - began:4.0f} s  {at[1].lower()} {name:<60}", end="", flush=True)
@@ -167,7 +176,9 @@ def test() -> int:
 
 def verify() -> int:
     """What needs real data or long runs: recorded figures, into scripts/benchmarks/RESULTS.md."""
-    return subprocess.run([str(VENV / "bin" / "python"), "scripts/benchmarks/verify.py", *sys.argv[2:]], cwd=ROOT).returncode
+    return subprocess.run(
+        [str(VENV / "bin" / "python"), "scripts/benchmarks/verify.py", *sys.argv[2:]], cwd=ROOT
+    ).returncode
 
 
 if __name__ == "__main__":

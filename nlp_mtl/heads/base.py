@@ -58,11 +58,12 @@ class Head:
 
     def __init__(self, task: Task):
         self.task = task
+        self.spec: Any = task.head
         self.labels: list[str] | None = task.labels
         self.metrics = list(task.metrics or self.default_metrics)
         self.exportable, self.why_not = True, ""
 
-    # ------------------------------------------------------------------------------------------------------------ data
+    # ------------------------------------------------------------------------------------------------------ data
 
     def reading(self) -> tuple[Any, ...]:
         """What makes two tasks tokenize the same rows in the same way; such tasks share rows in a batch."""
@@ -99,13 +100,15 @@ class Head:
             self.labels = list(names)
 
     def label_names(self, rows: Any, column: str) -> list[str] | None:
-        """Label names in the data: those of a ClassLabel column, else the sorted distinct values; None if it has none."""
+        """Label names in the data: those of a ClassLabel column, else the distinct values; None if it has none."""
         return None
 
     def look_at(self, values: Iterable[Any]) -> None:
         """See a split's whole target column before its batches are encoded, for what a single batch can't tell."""
 
-    def encode_labels(self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where) -> list[Any]:
+    def encode_labels(
+        self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where
+    ) -> list[Any]:
         """Targets as numbers; None for a row without one.
 
         Args:
@@ -138,11 +141,13 @@ class Head:
         """What the loss is averaged over: labelled rows, or labelled tokens."""
         return int(target["labels"].shape[0]) if "labels" in target else 0
 
-    def corrupt(self, ids: np.ndarray, columns: Mapping[str, Any], seed: Sequence[int]) -> tuple[np.ndarray, dict[str, Any]]:
+    def corrupt(
+        self, ids: np.ndarray, columns: Mapping[str, Any], seed: Sequence[int]
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Change a row's token ids before they are packed, and note how (masked LM); by default nothing."""
         return ids, {}
 
-    # ----------------------------------------------------------------------------------------------------------- model
+    # ----------------------------------------------------------------------------------------------------- model
 
     def config_changes(self) -> dict[str, Any]:
         """What the vanilla class's config needs: number and names of labels."""
@@ -186,10 +191,10 @@ class Head:
         raise NotImplementedError
 
     def loss(self, logits: Tensor, target: Mapping[str, Tensor]) -> Tensor:
-        """The SUM of the loss over the task's units, in float32; the trainer divides by the count over all processes."""
+        """The SUM of the loss over the task's units, in float32; the trainer divides by their count."""
         raise NotImplementedError
 
-    # -------------------------------------------------------------------------------------------------------- decoding
+    # -------------------------------------------------------------------------------------------------- decoding
 
     def predict(self, logits: Tensor, target: Mapping[str, Tensor]) -> list[Any]:
         """One small prediction per row, on the CPU."""
@@ -226,7 +231,11 @@ class Head:
 
 
 def class_numbers(
-    values: Sequence[Any], given: Sequence[str] | None, labels: Sequence[str], where: Where, rows: Sequence[int] | None = None
+    values: Sequence[Any],
+    given: Sequence[str] | None,
+    labels: Sequence[str],
+    where: Where,
+    rows: Sequence[int] | None = None,
 ) -> list[int | None]:
     """Class numbers of label values: names, or numbers into the data's own names or the label list.
 
@@ -246,7 +255,7 @@ def class_numbers(
     by_name = given is not None and set(given) == set(labels)
     if given is not None and not by_name and len(given) != len(labels):
         raise DataError(
-            f"{where}: the data has {len(given)} labels ({', '.join(map(str, given[:6]))}…), the task lists {len(labels)} "
+            f"{where}: the data has {len(given)} labels ({', '.join(map(str, given[:6]))}…), the task {len(labels)} "
             f"({', '.join(labels[:6])}…); correct `labels`"
         )
     for place, value in enumerate(values):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlp_mtl.errors import ConfigError, UnsupportedError
-from nlp_mtl.heads.base import Where, Columns, Head, PlacedRow
+from nlp_mtl.heads.base import Columns, Head, PlacedRow, Where
 from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.registry import heads
 from nlp_mtl.tasks import Task
@@ -49,7 +49,9 @@ class MaskedLM(Head):
     def tokenize(self, rows: Columns, tokenizer: Any, max_length: int, where: Where) -> dict[str, list[Any]]:
         """As texts, plus `special` [rows]: which tokens are special, and the mask token's number."""
         if tokenizer.mask_token_id is None:
-            raise UnsupportedError(f"task {self.task.name!r}: the tokenizer has no mask token; choose a masked-LM encoder")
+            raise UnsupportedError(
+                f"task {self.task.name!r}: the tokenizer has no mask token; choose a masked-LM encoder"
+            )
         out = super().tokenize(rows, tokenizer, max_length, where)
         special = set(tokenizer.all_special_ids)
         out["maskable"] = [[int(token not in special) for token in ids] for ids in out["input_ids"]]
@@ -57,11 +59,15 @@ class MaskedLM(Head):
         out["vocabulary"] = [len(tokenizer)] * len(out["input_ids"])
         return out
 
-    def encode_labels(self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where) -> list[Any]:
+    def encode_labels(
+        self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where
+    ) -> list[Any]:
         """Nothing: the targets are the hidden tokens."""
         return [None] * len(values)
 
-    def corrupt(self, ids: np.ndarray, columns: Mapping[str, Any], seed: Sequence[int]) -> tuple[np.ndarray, dict[str, Any]]:
+    def corrupt(
+        self, ids: np.ndarray, columns: Mapping[str, Any], seed: Sequence[int]
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Hide tokens; notes where (`chosen`) and what they were (`hidden_ids`)."""
         random = np.random.default_rng(list(seed))
         places = np.flatnonzero(np.asarray(columns["maskable"]))

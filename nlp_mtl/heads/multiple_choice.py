@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from nlp_mtl.attention import Layout
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.heads.base import Where, Columns, PlacedRow, complain
+from nlp_mtl.heads.base import Columns, PlacedRow, Where, complain
 from nlp_mtl.heads.sequence_classification import PooledHead, Pooling, _most_frequent, _softmax
 from nlp_mtl.heads.texts import tokenize_texts
 from nlp_mtl.heads.vanilla import seed_of
@@ -85,7 +85,9 @@ class MultipleChoice(PooledHead):
                 out[key].append(any(values) if key == "truncated" else [x for value in values for x in value])
         return {**out, "source": list(range(len(choices)))}
 
-    def encode_labels(self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where) -> list[Any]:
+    def encode_labels(
+        self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where
+    ) -> list[Any]:
         """The number of the right choice; names are looked up in the data's names, or in `labels`."""
         known = list(names or self.labels or [])
         numbers: list[int | None] = []
@@ -150,7 +152,12 @@ class MultipleChoice(PooledHead):
         scores = _softmax(prediction)
         best = int(scores.argmax())
         options = self._choices({name: [row[name]] for name in self.needed_columns()})[0]
-        return {"choice": best, "text": options[best], "score": round(float(scores[best]), 6), "scores": scores.round(6).tolist()}
+        return {
+            "choice": best,
+            "text": options[best],
+            "score": round(float(scores[best]), 6),
+            "scores": scores.round(6).tolist(),
+        }
 
     def trivial(self, train_labels: Sequence[Any], train_rows: Any, labels: Sequence[Any], rows: Any) -> list[int]:
         """The most frequent place of the right choice."""

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from nlp_mtl.attention import Layout
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.heads.base import Where, Columns, Head, PlacedRow, complain
+from nlp_mtl.heads.base import Columns, Head, PlacedRow, Where, complain
 from nlp_mtl.heads.texts import check_texts, check_tokens
 from nlp_mtl.packing import Packed
 from nlp_mtl.registry import heads
@@ -45,7 +45,9 @@ class QuestionAnswering(Head):
     ):
         super().__init__(task)
         if len(task.inputs) != 2:
-            raise ConfigError(f"task {task.name!r}: question answering reads a question and a context, found {task.inputs}")
+            raise ConfigError(
+                f"task {task.name!r}: question answering reads a question and a context, found {task.inputs}"
+            )
         wrong = {k: v for k, v in (("n_best", n_best), ("max_answer_length", max_answer_length)) if v < 1}
         if wrong or stride < 0:
             raise ConfigError(f"task {task.name!r}: counts from 1 are needed, found {wrong or {'stride': stride}}")
@@ -62,12 +64,21 @@ class QuestionAnswering(Head):
         room = max_length - tokenizer.num_special_tokens_to_add(pair=True)
         lengths = [len(ids) for ids in tokenizer(question, add_special_tokens=False, verbose=False)["input_ids"]]
         stride = min(self.stride, max(0, room // 4))
-        too_long = [(r, f"the question has {n} tokens, no room for the context in {max_length}") for r, n in enumerate(lengths)
-                    if n + stride + 1 > room]
+        too_long = [
+            (r, f"the question has {n} tokens, no room for the context in {max_length}")
+            for r, n in enumerate(lengths)
+            if n + stride + 1 > room
+        ]
         complain(where, too_long)
         encoded = tokenizer(
-            question, context, truncation="only_second", max_length=max_length, stride=stride,
-            return_overflowing_tokens=True, return_offsets_mapping=True, verbose=False,
+            question,
+            context,
+            truncation="only_second",
+            max_length=max_length,
+            stride=stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            verbose=False,
         )
         source = list(encoded["overflow_to_sample_mapping"])
         check_tokens(encoded["input_ids"], where, source)
@@ -77,7 +88,11 @@ class QuestionAnswering(Head):
             "truncated": [False] * len(source),
             "source": source,
             "offsets": [
-                [x for pair, part in zip(pairs, encoding.sequence_ids, strict=True) for x in (pair if part == 1 else (-1, -1))]
+                [
+                    x
+                    for pair, part in zip(pairs, encoding.sequence_ids, strict=True)
+                    for x in (pair if part == 1 else (-1, -1))
+                ]
                 for pairs, encoding in zip(encoded["offset_mapping"], encoded.encodings, strict=True)
             ],
         }
@@ -85,7 +100,9 @@ class QuestionAnswering(Head):
             out["token_type_ids"] = encoded["token_type_ids"]
         return out
 
-    def encode_labels(self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where) -> list[Any]:
+    def encode_labels(
+        self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where
+    ) -> list[Any]:
         """``{"text", "answer_start"}`` with lists; None without a target.
 
         Raises:
@@ -149,7 +166,9 @@ class QuestionAnswering(Head):
 
     def loss(self, logits: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """Sum over rows of the mean of the cross entropies of start and end."""
-        ends = [functional.cross_entropy(logits[..., i].float(), target["labels"][:, i], reduction="sum") for i in (0, 1)]
+        ends = [
+            functional.cross_entropy(logits[..., i].float(), target["labels"][:, i], reduction="sum") for i in (0, 1)
+        ]
         return (ends[0] + ends[1]) / 2
 
     def predict(self, logits: Tensor, target: Mapping[str, Tensor]) -> list[np.ndarray]:

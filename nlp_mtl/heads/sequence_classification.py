@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlp_mtl.errors import ConfigError, DataError
-from nlp_mtl.heads.base import Where, Columns, Head, class_numbers, complain
+from nlp_mtl.heads.base import Columns, Head, Where, class_numbers, complain
 from nlp_mtl.packing import Packed
 from nlp_mtl.registry import heads
 from nlp_mtl.tasks import Task
@@ -87,7 +87,9 @@ class SequenceClassification(PooledHead):
         values = {value for value in rows[column] if isinstance(value, (str, int, float)) and value != -1}
         return sorted({_name_of(value) for value in values if not _is_fraction(value)})
 
-    def encode_labels(self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where) -> list[Any]:
+    def encode_labels(
+        self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where
+    ) -> list[Any]:
         """Class numbers; see :func:`nlp_mtl.heads.base.class_numbers`."""
         if self.labels is None:
             raise DataError(f"{where}: the task has no labels")
@@ -137,7 +139,9 @@ class Regression(PooledHead):
         """Whether the split is an unlabelled one, as the test splits of GLUE are."""
         self._unlabelled = all(value is None or value == -1 for value in values)
 
-    def encode_labels(self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where) -> list[Any]:
+    def encode_labels(
+        self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where
+    ) -> list[Any]:
         """Floats; None and NaN mean "no label", and so does −1 in a column that holds nothing else."""
         numbers: list[float | None] = []
         mistakes = []
@@ -155,7 +159,12 @@ class Regression(PooledHead):
 
     def config_changes(self) -> dict[str, Any]:
         """One output."""
-        return {"num_labels": 1, "id2label": {0: self.task.name}, "label2id": {self.task.name: 0}, "problem_type": "regression"}
+        return {
+            "num_labels": 1,
+            "id2label": {0: self.task.name},
+            "label2id": {self.task.name: 0},
+            "problem_type": "regression",
+        }
 
     def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
         """[rows]."""
@@ -215,16 +224,20 @@ class MultiLabel(PooledHead):
         """Whether the lists are 0 and 1 for all labels, or name the labels that hold."""
         count = len(self.labels or [])
         lists = [value for value in values if isinstance(value, (list, tuple))]
-        self._indicators = all(len(v) == count and all(x in (0, 1) and not isinstance(x, str) for x in v) for v in lists)
+        self._indicators = all(
+            len(v) == count and all(x in (0, 1) and not isinstance(x, str) for x in v) for v in lists
+        )
 
     def label_names(self, rows: Any, column: str) -> list[str] | None:
         """Names of a list of ClassLabels, or the sorted distinct values."""
-        feature = getattr(rows.features[column], "feature", None)
+        feature: Any = getattr(rows.features[column], "feature", None)
         if getattr(feature, "names", None):
             return list(feature.names)
         return sorted({str(value) for values in rows[column] for value in (values or [])})
 
-    def encode_labels(self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where) -> list[Any]:
+    def encode_labels(
+        self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where
+    ) -> list[Any]:
         """Lists of 0.0 and 1.0, one per label."""
         if self.labels is None:
             raise DataError(f"{where}: the task has no labels")
@@ -252,9 +265,11 @@ class MultiLabel(PooledHead):
 
     def loss(self, logits: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """Sum over rows of the mean binary cross entropy over labels."""
-        return functional.binary_cross_entropy_with_logits(
-            logits.float(), target["labels"].float(), reduction="none"
-        ).mean(-1).sum()
+        return (
+            functional.binary_cross_entropy_with_logits(logits.float(), target["labels"].float(), reduction="none")
+            .mean(-1)
+            .sum()
+        )
 
     def predict(self, logits: Tensor, target: Mapping[str, Tensor]) -> list[np.ndarray]:
         """Per row the logits [labels]."""

@@ -81,7 +81,9 @@ def check_tokens(ids: Sequence[Sequence[int]], where: Where, owners: Sequence[in
         DataError: names the rows.
     """
     empty = [row for row, tokens in enumerate(ids) if not len(tokens)]
-    complain(where, [(row if owners is None else owners[row], "the tokenizer makes no token of the text") for row in empty])
+    complain(
+        where, [(row if owners is None else owners[row], "the tokenizer makes no token of the text") for row in empty]
+    )
 
 
 def check_texts(

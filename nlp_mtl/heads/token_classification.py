@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlp_mtl.errors import ConfigError, DataError
-from nlp_mtl.heads.base import Where, Columns, Head, PlacedRow, class_numbers, complain
+from nlp_mtl.heads.base import Columns, Head, PlacedRow, Where, class_numbers, complain
 from nlp_mtl.heads.spans import Scheme, iob2_labels, spans_of, to_iob2, words_in
 from nlp_mtl.packing import Packed
 from nlp_mtl.registry import heads
@@ -41,7 +41,9 @@ class TokenClassification(Head):
         if scheme not in ("iob2", "iob1", "io", "none"):
             raise ConfigError(f"task {task.name!r}: `scheme` is iob2, iob1, io or none, found {scheme!r}")
         if len(task.inputs) != 1:
-            raise ConfigError(f"task {task.name!r}: token classification reads one column of words, found {task.inputs}")
+            raise ConfigError(
+                f"task {task.name!r}: token classification reads one column of words, found {task.inputs}"
+            )
         self.scheme = scheme
         self.data_labels = task.labels
         self.labels = iob2_labels(task.labels, scheme) if task.labels else None
@@ -56,7 +58,7 @@ class TokenClassification(Head):
 
     def label_names(self, rows: Any, column: str) -> list[str] | None:
         """Names of a list of ClassLabels, or the distinct values, O first."""
-        feature = getattr(rows.features[column], "feature", None)
+        feature: Any = getattr(rows.features[column], "feature", None)
         if getattr(feature, "names", None):
             return list(feature.names)
         found = {str(tag) for tags in rows[column] for tag in (tags or [])}
@@ -68,14 +70,19 @@ class TokenClassification(Head):
         out = super().tokenize(rows, tokenizer, max_length, where)
         if "word_positions" in out:
             return out
-        offsets = tokenizer(list(values), truncation=True, max_length=max_length, return_offsets_mapping=True, verbose=False)
+        offsets = tokenizer(
+            list(values), truncation=True, max_length=max_length, return_offsets_mapping=True, verbose=False
+        )
         out["word_spans"] = [words_in(value) for value in values]
         out["word_positions"] = [
-            _first_pieces(pairs, spans) for pairs, spans in zip(offsets["offset_mapping"], out["word_spans"], strict=True)
+            _first_pieces(pairs, spans)
+            for pairs, spans in zip(offsets["offset_mapping"], out["word_spans"], strict=True)
         ]
         return out
 
-    def encode_labels(self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where) -> list[Any]:
+    def encode_labels(
+        self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where
+    ) -> list[Any]:
         """Lists of tag numbers, −1 for a word without a tag."""
         if self.labels is None or self.data_labels is None:
             raise DataError(f"{where}: the task has no labels")
@@ -106,7 +113,7 @@ class TokenClassification(Head):
         return encoded
 
     def collate(self, rows: Sequence[PlacedRow]) -> dict[str, Tensor]:
-        """`positions` [words]: the first piece of every word that was read; `counts` [rows]; `labels` [words], −1 if none."""
+        """`positions` [words]: the first piece of every word read; `counts` [rows]; `labels` [words], −1 if none."""
         positions, labels, counts = [], [], []
         for row in rows:
             places = np.asarray(row.columns["word_positions"])
@@ -162,7 +169,8 @@ class TokenClassification(Head):
     def score(self, decoded: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
         """The metrics over words that have a reference."""
         pairs = [
-            [(d, r) for d, r in zip(tags, gold, strict=True) if r != ""] for tags, gold in zip(decoded, references, strict=True)
+            [(d, r) for d, r in zip(tags, gold, strict=True) if r != ""]
+            for tags, gold in zip(decoded, references, strict=True)
         ]
         return super().score([[d for d, _ in row] for row in pairs], [[r for _, r in row] for row in pairs])
 
@@ -191,7 +199,9 @@ class TokenClassification(Head):
         column = self.task.inputs[0]
         train = [
             (words, tags)
-            for words, tags in zip(train_rows[column], self.references([t or [] for t in train_labels], None), strict=True)
+            for words, tags in zip(
+                train_rows[column], self.references([t or [] for t in train_labels], None), strict=True
+            )
             if tags
         ]
         if self.scheme == "none":
@@ -210,7 +220,9 @@ def _first_pieces(pieces: Sequence[tuple[int, int]], words: Sequence[tuple[int, 
     return found
 
 
-def _lookup_words(train: Sequence[tuple[Sequence[str], Sequence[str]]], sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+def _lookup_words(
+    train: Sequence[tuple[Sequence[str], Sequence[str]]], sentences: Sequence[Sequence[str]]
+) -> list[list[str]]:
     seen: dict[str, Counter[str]] = defaultdict(Counter)
     every: Counter[str] = Counter()
     for words, tags in train:
@@ -221,7 +233,9 @@ def _lookup_words(train: Sequence[tuple[Sequence[str], Sequence[str]]], sentence
     return [[seen[word].most_common(1)[0][0] if word in seen else usual for word in words] for words in sentences]
 
 
-def _lookup_spans(train: Sequence[tuple[Sequence[str], Sequence[str]]], sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+def _lookup_spans(
+    train: Sequence[tuple[Sequence[str], Sequence[str]]], sentences: Sequence[Sequence[str]]
+) -> list[list[str]]:
     """Mark every stretch of words that was an entity in training, longest first."""
     lexicon: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     for words, tags in train:

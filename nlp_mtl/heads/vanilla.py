@@ -56,7 +56,7 @@ def _own_copy(part: nn.Module) -> nn.Module:
     return holder["part"].requires_grad_(True)
 
 
-def _pooled(base: nn.Module, owner: nn.Module, hidden: Tensor) -> Tensor:
+def _pooled(base: Any, owner: Any, hidden: Tensor) -> Tensor:
     """What the family's encoder gives as its pooled output; ALBERT's pooler is a bare linear layer."""
     activation = getattr(base, "pooler_activation", None)
     return owner.pooler(hidden) if activation is None else activation(owner.pooler(hidden[:, 0]))
@@ -171,7 +171,7 @@ def _tie(module: PreTrainedModel, base: PreTrainedModel, prefix: str) -> None:
         setattr(module.get_submodule(owner), attribute, tied)
 
 
-def tied_keys(module: nn.Module) -> set[str]:
+def tied_keys(module: Any) -> set[str]:
     """Names of the head's weights that are the encoder's and must not be saved a second time."""
     if not getattr(getattr(module, "config", None), "tie_word_embeddings", False):
         return set()

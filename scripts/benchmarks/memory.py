@@ -32,7 +32,12 @@ def main() -> None:
         return
     common = ["--data-root", data, "--model", base, "--rows", str(given.rows)]
     ours = once([sys.executable, str(HERE / "ours.py"), data, base, str(given.rows)])
-    result: dict = {"command": "python scripts/benchmarks/memory.py --data-root DIR --model FOLDER", "ours": ours, "plain": {}, "ratio": {}}
+    result: dict = {
+        "command": "python scripts/benchmarks/memory.py --data-root DIR --model FOLDER",
+        "ours": ours,
+        "plain": {},
+        "ratio": {},
+    }
     for task, tokens_per_row in (("rte", 70), ("sst2", 13), ("mrpc", 53)):
         batch = max(1, round(ours["tokens_per_step"] / tokens_per_row))
         found = once([sys.executable, __file__, *common, "--plain", task, str(batch)])
@@ -45,7 +50,9 @@ def main() -> None:
 def once(command: list[str]) -> dict:
     """The last JSON line of a command."""
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(command, cwd=folder, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=folder, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True
+        )
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"peer"')]
     if not lines:
         raise SystemExit(f"failed: {' '.join(command)}\n{done.stderr[-2000:]}")
@@ -70,22 +77,50 @@ def plain(data: str, base: str, task: str, batch: int, rows: int) -> None:
     disable_progress_bars()
     columns = ("sentence",) if task == "sst2" else ("sentence1", "sentence2")
     tokenizer = AutoTokenizer.from_pretrained(base)
-    train = load_dataset(f"{data}/nyu-mll/glue", task)["train"].shuffle(seed=0).select(range(rows * 5 if task == "sst2" else rows * 2))
+    train = (
+        load_dataset(f"{data}/nyu-mll/glue", task)["train"]
+        .shuffle(seed=0)
+        .select(range(rows * 5 if task == "sst2" else rows * 2))
+    )
     train = train.map(
         lambda r: {**tokenizer(*[r[c] for c in columns], truncation=True, max_length=128), "labels": r["label"]},
-        batched=True, remove_columns=train.column_names,
+        batched=True,
+        remove_columns=train.column_names,
     )
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
     model.accepts_loss_kwargs = False
     arguments = TrainingArguments(
-        "out", num_train_epochs=1, per_device_train_batch_size=batch, learning_rate=5e-5, bf16=torch.cpu._is_avx512_bf16_supported(),
-        train_sampling_strategy="group_by_length", report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
+        "out",
+        num_train_epochs=1,
+        per_device_train_batch_size=batch,
+        learning_rate=5e-5,
+        bf16=torch.cpu._is_avx512_bf16_supported(),
+        train_sampling_strategy="group_by_length",
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
     )
-    trainer = Trainer(model=model, args=arguments, train_dataset=train, data_collator=DataCollatorWithPadding(tokenizer), processing_class=tokenizer)
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=train,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        processing_class=tokenizer,
+    )
     trainer.train()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     tokens = sum(map(len, train["input_ids"])) / trainer.state.global_step
-    print(json.dumps({"peer": f"plain Trainer, {task}", "batch": batch, "tokens_per_step": round(tokens), "peak_mb": round((peak - imported) / 1024)}))
+    print(
+        json.dumps(
+            {
+                "peer": f"plain Trainer, {task}",
+                "batch": batch,
+                "tokens_per_step": round(tokens),
+                "peak_mb": round((peak - imported) / 1024),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -33,8 +33,14 @@ def main() -> None:
     model = mtl.MultiTaskModel.from_base(base, tasks, max_length=128, data_root=data, **more)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            folder, num_train_epochs=1, per_device_train_batch_size=32, learning_rate=5e-5, logging_strategy="no",
-            save_strategy="no", report_to="none", disable_tqdm=True,
+            folder,
+            num_train_epochs=1,
+            per_device_train_batch_size=32,
+            learning_rate=5e-5,
+            logging_strategy="no",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
         )
         trainer = mtl.MultiTaskTrainer(model, arguments, data_root=data)
         tokens = sum(int(pool.tokens.sum()) for pool in trainer.data.splits["train"])
@@ -45,8 +51,21 @@ def main() -> None:
         trainer.train()
         seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = {"peer": "nlp_mtl", "examples": rows * len(TASKS), "seconds": round(seconds, 1), "tokens_per_s": round(tokens / seconds)}
-    print(json.dumps({**found, "tokens_per_step": round(tokens / trainer.state.global_step), "peak_mb": round((peak - imported) / 1024)}))
+    found = {
+        "peer": "nlp_mtl",
+        "examples": rows * len(TASKS),
+        "seconds": round(seconds, 1),
+        "tokens_per_s": round(tokens / seconds),
+    }
+    print(
+        json.dumps(
+            {
+                **found,
+                "tokens_per_step": round(tokens / trainer.state.global_step),
+                "peak_mb": round((peak - imported) / 1024),
+            }
+        )
+    )
 
 
 def profile(trainer: mtl.MultiTaskTrainer) -> None:

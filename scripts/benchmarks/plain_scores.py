@@ -58,7 +58,9 @@ def main() -> None:
         from peft import LoraConfig, TaskType, get_peft_model
 
         kind = TaskType.TOKEN_CLS if given.task == "conll2003" else TaskType.SEQ_CLS
-        model = get_peft_model(model, LoraConfig(task_type=kind, r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear"))
+        model = get_peft_model(
+            model, LoraConfig(task_type=kind, r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear")
+        )
     model.accepts_loss_kwargs = False
     args = TrainingArguments(
         output_dir="plain_out",
@@ -81,7 +83,11 @@ def main() -> None:
     trainer.train()
     seconds = time.perf_counter() - began
     found = score(trainer.predict(validation))
-    print(json.dumps({"task": given.task, "tuning": given.tuning, "seed": given.seed, "seconds": round(seconds, 1), **found}))
+    print(
+        json.dumps(
+            {"task": given.task, "tuning": given.tuning, "seed": given.seed, "seconds": round(seconds, 1), **found}
+        )
+    )
 
 
 def rows_of(dataset, task: str):
@@ -98,7 +104,9 @@ def glue(task: str, tokenizer, given):
         return {**tokenizer(*[rows[c] for c in columns], truncation=True, max_length=128), "labels": rows["label"]}
 
     made = {
-        split: rows_of(data[split], task if split == "train" else "").map(encode, batched=True, remove_columns=data[split].column_names)
+        split: rows_of(data[split], task if split == "train" else "").map(
+            encode, batched=True, remove_columns=data[split].column_names
+        )
         for split in ("train", "validation")
     }
     model = AutoModelForSequenceClassification.from_pretrained(given.model, num_labels=labels or 1)

@@ -1,12 +1,11 @@
 """Start-up: seconds of `nlp-mtl --help` and `nlp-mtl tasks list`, and what a second run tokenizes again (nothing).
 
-    python scripts/benchmarks/startup.py
+python scripts/benchmarks/startup.py
 """
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -28,7 +27,10 @@ def main() -> None:
             began = time.perf_counter()
             subprocess.run([tool, *words], stdout=subprocess.DEVNULL, check=True)
             seconds.append(time.perf_counter() - began)
-        result[" ".join(["nlp-mtl", *words])] = {"median_s": round(statistics.median(seconds), 3), "max_s": round(max(seconds), 3)}
+        result[" ".join(["nlp-mtl", *words])] = {
+            "median_s": round(statistics.median(seconds), 3),
+            "max_s": round(max(seconds), 3),
+        }
     with tempfile.TemporaryDirectory() as folder:
         code = (
             "import sys, time\n"
@@ -49,7 +51,10 @@ def main() -> None:
             "print(calls, round(time.perf_counter() - began, 2))\n"
         )
         length = str(97)  # a length no run uses, so that the first call really tokenizes
-        runs = [subprocess.run([sys.executable, "-c", code, length], capture_output=True, text=True, check=True) for _ in range(2)]
+        runs = [
+            subprocess.run([sys.executable, "-c", code, length], capture_output=True, text=True, check=True)
+            for _ in range(2)
+        ]
     for name, done in zip(("first run", "second run"), runs, strict=True):
         calls, seconds = done.stdout.split()[-2:]
         result[f"splits tokenized, {name}"] = {"splits": int(calls), "seconds": float(seconds)}

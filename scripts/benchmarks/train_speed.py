@@ -3,8 +3,8 @@
     python scripts/benchmarks/train_speed.py --data-root DIR --model FOLDER --peers DIR [--rounds 3] [--rows 640]
         [--tasknet PYTHON]      a Python in which tasknet is installed; left out, its row is named as not run
 
-Speed is real (unpadded) tokens per second of the training loop. One more figure puts it beside the machine: the share of
-the bf16 matrix peak, (forward + backward matrix FLOPs of the encoder) / seconds / peak, where the peak is measured in
+Speed is real (unpadded) tokens per second of the training loop. One more figure puts it beside the machine: the
+share of the bf16 matrix peak, (forward + backward matrix FLOPs of the encoder) / seconds / peak, where the peak is measured in
 the same run on the encoder's own shapes. FLOPs per token are 6 × the weights of linear layers (with LoRA 4 ×, as their
 weight gradients are not computed); attention's own products are left out.
 """
@@ -43,9 +43,19 @@ def main() -> None:
         "plain Trainer, bf16, length grouping": [*plain, json.dumps(BEST)],
         "plain Trainer, the same with eager attention": [*plain, json.dumps(BEST), '{"attn_implementation": "eager"}'],
         "plain Trainer, defaults": plain,
-        "nlp_mtl, LoRA r 8 on all linear layers": [sys.executable, str(HERE / "ours.py"), data, base, rows,
-                                                     '{"lora": {"r": 8, "target_modules": "all-linear"}}'],
-        "plain Trainer + peft, bf16, length grouping": [*plain, json.dumps(BEST), '{"attn_implementation": "eager", "lora": {"r": 8}}'],
+        "nlp_mtl, LoRA r 8 on all linear layers": [
+            sys.executable,
+            str(HERE / "ours.py"),
+            data,
+            base,
+            rows,
+            '{"lora": {"r": 8, "target_modules": "all-linear"}}',
+        ],
+        "plain Trainer + peft, bf16, length grouping": [
+            *plain,
+            json.dumps(BEST),
+            '{"attn_implementation": "eager", "lora": {"r": 8}}',
+        ],
     }
     if given.tasknet:
         commands["tasknet"] = [given.tasknet, str(peers / "tasknet_peer.py"), data, base, rows]
@@ -60,12 +70,14 @@ def main() -> None:
     medians = {name: statistics.median(line["tokens_per_s"] for line in lines) for name, lines in found.items()}
     ours, peak = medians["nlp_mtl, full"], statistics.median(peaks)
     result = {
-        "command": "python scripts/benchmarks/train_speed.py --data-root DIR --model FOLDER --peers DIR --tasknet PYTHON",
+        "command": "python scripts/benchmarks/train_speed.py --data-root DIR --model DIR --peers DIR --tasknet PYTHON",
         "rows": given.rows,
         "rounds": given.rounds,
         "tokens_per_s": {name: [line["tokens_per_s"] for line in lines] for name, lines in found.items()},
         "median": medians,
-        "ours_over": {name: round(ours / median, 2) for name, median in medians.items() if not name.startswith("nlp_mtl")},
+        "ours_over": {
+            name: round(ours / median, 2) for name, median in medians.items() if not name.startswith("nlp_mtl")
+        },
         "bf16_peak_gflops": round(peak),
         "share_of_peak": round(ours * 6 * linear_weights(base) / peak / 1e9, 3),
         "not_run": [] if given.tasknet else ["tasknet (no --tasknet PYTHON)"],

@@ -61,12 +61,18 @@ def test_shipped_run_files_are_valid(file):
 
 
 def test_generated_tables_are_current():
-    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "tables.py"), "--check"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "tables.py"), "--check"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
 
 
 def test_no_overlong_file_in_the_package():
-    long = {str(f.relative_to(ROOT)): n for f in (ROOT / "nlp_mtl").rglob("*.py") if (n := len(f.read_text().splitlines())) > 500}
+    long = {
+        str(f.relative_to(ROOT)): n
+        for f in (ROOT / "nlp_mtl").rglob("*.py")
+        if (n := len(f.read_text().splitlines())) > 500
+    }
     assert not long, "a file this long is two things"
 
 
@@ -88,7 +94,11 @@ def test_the_notebook_runs_and_is_committed_without_outputs(tmp_path, quickstart
 
     for file in sorted((ROOT / "notebooks").glob("*.ipynb")):
         book = nbformat.read(file, as_version=4)
-        assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in book.cells if cell.cell_type == "code")
+        assert all(
+            not cell.get("outputs") and cell.get("execution_count") is None
+            for cell in book.cells
+            if cell.cell_type == "code"
+        )
         os.environ["NLP_MTL_NOTEBOOK_STEPS"] = "4"
         NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
         images = [o for c in book.cells if c.cell_type == "code" for o in c.outputs if "image/png" in o.get("data", {})]
@@ -102,7 +112,9 @@ def test_help_of_every_verb_ends_with_two_lines_that_parse():
     from nlp_mtl.cli import app
 
     command = typer.main.get_command(app)
-    verbs = [[name] for name in command.commands if name != "tasks"] + [["tasks", name] for name in command.commands["tasks"].commands]
+    verbs = [[name] for name in command.commands if name != "tasks"] + [
+        ["tasks", name] for name in command.commands["tasks"].commands
+    ]
     for words in verbs:
         text = CliRunner().invoke(app, [*words, "--help"]).output
         lines = [line.strip() for line in text.splitlines() if line.strip().startswith("nlp-mtl")]

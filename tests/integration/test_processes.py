@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from tests.integration.tiny import config, write_base, write_tasks
 
 pytestmark = pytest.mark.processes
@@ -56,7 +57,9 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, way):
                 assert b[key] == pytest.approx(a[key], abs=1e-6, rel=1e-5), key
     assert state_one.keys() == state_two.keys()
     for name, value in state_one.items():
-        torch.testing.assert_close(state_two[name], value, atol=1e-6, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            state_two[name], value, atol=1e-6, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_rows_are_fewer_than_processes(tmp_path):
@@ -67,7 +70,9 @@ def test_rows_are_fewer_than_processes(tmp_path):
     changes = {"sampler": {"name": "round_robin", "epoch": 5}}
     shape = {"per_device_train_batch_size": 4, "max_steps": 4}
     one = {"config": config(base, tasks, tmp_path / "one", **changes, training=shape)}
-    two = {"config": config(base, tasks, tmp_path / "two", **changes, training={**shape, "per_device_train_batch_size": 2})}
+    two = {
+        "config": config(base, tasks, tmp_path / "two", **changes, training={**shape, "per_device_train_batch_size": 2})
+    }
     log_one, state_one = run(tmp_path, one, name="few-one")
     log_two, state_two = run(tmp_path, two, processes=2, name="few-two")
     for a, b in zip(log_one["log"], log_two["log"], strict=True):

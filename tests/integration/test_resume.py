@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.integration.tiny import config, state_of, write_base, write_tasks
 
 import nlp_mtl.checkpoint as checkpoint
 from nlp_mtl.errors import RunFolderError, TrainingError
 from nlp_mtl.run import train
+from tests.integration.tiny import config, state_of, write_base, write_tasks
 
 WORKER = Path(__file__).parent / "tiny.py"
 SAVING = {"save_strategy": "steps", "save_steps": 3, "save_total_limit": 3}
@@ -39,10 +39,16 @@ def same(a, b):
 
 
 def losses(run):
-    return {e["step"]: {k: v for k, v in e.items() if k.startswith(("loss", "grad"))} for e in run.trainer.state.log_history if "loss" in e}
+    return {
+        e["step"]: {k: v for k, v in e.items() if k.startswith(("loss", "grad"))}
+        for e in run.trainer.state.log_history
+        if "loss" in e
+    }
 
 
-@pytest.mark.parametrize("tuning", [{}, {"lora": {"r": 4, "target_modules": "all-linear", "lora_dropout": 0.1}}], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "tuning", [{}, {"lora": {"r": 4, "target_modules": "all-linear", "lora_dropout": 0.1}}], ids=["full", "lora"]
+)
 @pytest.mark.parametrize("sampler", ["proportional", {"name": "temperature", "temperature": 3.0}])
 def test_six_steps_and_six_more_equal_twelve(world, tmp_path, tuning, sampler):
     shape = {**SAVING, "gradient_accumulation_steps": 2, "logging_steps": 2}
@@ -57,11 +63,19 @@ def test_six_steps_and_six_more_equal_twelve(world, tmp_path, tuning, sampler):
 
 
 def start(world, tmp_path, name):
-    said = {"config": settings(world, tmp_path / name, training={"max_steps": 40, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2})}
+    said = {
+        "config": settings(
+            world,
+            tmp_path / name,
+            training={"max_steps": 40, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2},
+        )
+    }
     file = tmp_path / f"{name}.json"
     file.write_text(json.dumps(said))
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.Popen([sys.executable, str(WORKER), str(file)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, str(WORKER), str(file)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
 
 
 @pytest.mark.processes
@@ -78,7 +92,10 @@ def test_killed_at_any_moment_it_continues_to_the_same_bits(world, tmp_path):
         good = checkpoint.last_good_checkpoint(tmp_path / "killed")
         assert good is not None and checkpoint.damage(good) is None
         break
-    resumed = train(settings(world, tmp_path / "killed", training={"max_steps": 40, "logging_steps": 40, "save_strategy": "no"}), resume=True)
+    resumed = train(
+        settings(world, tmp_path / "killed", training={"max_steps": 40, "logging_steps": 40, "save_strategy": "no"}),
+        resume=True,
+    )
     assert same(state_of(whole.model), state_of(resumed.model))
 
 
@@ -120,7 +137,9 @@ except TrainingError as error:
     print("TrainingError:", error)
 """
     said = settings(world, tmp_path / "full", training=SAVING, callbacks=["transformers:TrainerCallback"])
-    done = subprocess.run([sys.executable, "-c", code], input=json.dumps(said), text=True, capture_output=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(said), text=True, capture_output=True, timeout=200
+    )
     assert "TrainingError: no room to write" in done.stdout, done.stdout[-1500:] + done.stderr[-3000:]
     assert "checkpoint-3 is whole" in done.stdout
     assert "--resume" in done.stdout

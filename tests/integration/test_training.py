@@ -6,12 +6,12 @@ import json
 
 import pytest
 import torch
-from tests.integration.tiny import config, state_of, write_base, write_tasks
 from transformers import TrainingArguments
 
 import nlp_mtl as mtl
 from nlp_mtl.errors import ConfigError, DataError
 from nlp_mtl.run import evaluate, train
+from tests.integration.tiny import config, state_of, write_base, write_tasks
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,13 @@ def settings(world, out, **changes):
     return config(base, tasks, out, **changes)
 
 
-EVALUATED = {"eval_strategy": "steps", "eval_steps": 4, "save_strategy": "steps", "save_steps": 4, "load_best_model_at_end": True}
+EVALUATED = {
+    "eval_strategy": "steps",
+    "eval_steps": 4,
+    "save_strategy": "steps",
+    "save_steps": 4,
+    "load_best_model_at_end": True,
+}
 
 
 def test_the_losses_fall_and_all_tasks_are_scored(world, tmp_path):
@@ -34,9 +40,18 @@ def test_the_losses_fall_and_all_tasks_are_scored(world, tmp_path):
     assert log[-1]["loss"] < 0.6 * log[0]["loss"]
     assert list(run.scores) == ["mood", "alike", "names", "rainy"]
     logged = next(entry for entry in reversed(run.trainer.state.log_history) if "eval_mean" in entry)
-    for key in ("eval_mood_accuracy", "eval_alike_pearson", "eval_names_span_f1", "eval_rainy_accuracy", "eval_mean", "eval_mean_skill"):
+    for key in (
+        "eval_mood_accuracy",
+        "eval_alike_pearson",
+        "eval_names_span_f1",
+        "eval_rainy_accuracy",
+        "eval_mean",
+        "eval_mean_skill",
+    ):
         assert key in logged
-    first = [logged[key] for key in ("eval_mood_accuracy", "eval_alike_pearson", "eval_names_span_f1", "eval_rainy_accuracy")]
+    first = [
+        logged[key] for key in ("eval_mood_accuracy", "eval_alike_pearson", "eval_names_span_f1", "eval_rainy_accuracy")
+    ]
     assert logged["eval_mean"] == pytest.approx(sum(first) / 4)
     assert run.scores["names"].metrics["span_f1"] > run.scores["names"].trivial["span_f1"] - 0.5
 
@@ -56,7 +71,9 @@ def test_only_what_should_be_trained_changes(world, tmp_path, changes, trained):
     from nlp_mtl.config import RunConfig
 
     said = settings(world, tmp_path / "run", **changes, training={"max_steps": 3})
-    before = dict(mtl.MultiTaskModel.from_base(said["model"], said["tasks"], max_length=64, seed=42, **changes).named_parameters())
+    before = dict(
+        mtl.MultiTaskModel.from_base(said["model"], said["tasks"], max_length=64, seed=42, **changes).named_parameters()
+    )
     run = train(RunConfig(**said))
     after = dict(run.model.named_parameters())
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -80,7 +97,9 @@ def test_micro_batches_and_activation_checkpointing_change_nothing(world, tmp_pa
         states[name] = state_of(run.model)
     for other in ("micro", "recomputed"):
         for name, value in states["plain"].items():
-            torch.testing.assert_close(states[other][name], value, atol=2e-6, rtol=1e-4, msg=lambda text, n=name, o=other: f"{o} {n}: {text}")
+            torch.testing.assert_close(
+                states[other][name], value, atol=2e-6, rtol=1e-4, msg=lambda text, n=name, o=other: f"{o} {n}: {text}"
+            )
 
 
 def test_the_kept_embedding_gradient_changes_nothing(world, tmp_path, monkeypatch):
@@ -131,7 +150,11 @@ def test_early_stopping_is_the_trainers_own(world, tmp_path):
 
 def test_heads_have_a_learning_rate_of_their_own(world, tmp_path):
     rates = {"heads": 1e-2, "encoder.layer.0.*": 0.0}
-    run = train(settings(world, tmp_path / "run", learning_rates=rates, training={"max_steps": 2, "lr_scheduler_type": "constant"}))
+    run = train(
+        settings(
+            world, tmp_path / "run", learning_rates=rates, training={"max_steps": 2, "lr_scheduler_type": "constant"}
+        )
+    )
     groups = run.trainer.optimizer.param_groups
     assert {group["lr"] for group in groups} == {1e-3, 1e-2, 0.0}
     names = {id(p): n for n, p in run.model.named_parameters()}
@@ -173,14 +196,30 @@ def test_a_run_folder_is_evaluated_to_the_same_scores(world, tmp_path):
 def test_a_classifier_and_its_rows_with_missing_labels(tmp_path, world):
     """Rows without one task's label are skipped for that task only; a task without any can't be trained alone."""
     base = world[0]
-    rows = [{"text": f"{'good' if i % 2 else 'bad'} cat {i}", "mood": "up" if i % 2 else "down", "size": None if i % 3 else float(i)} for i in range(30)]
+    rows = [
+        {
+            "text": f"{'good' if i % 2 else 'bad'} cat {i}",
+            "mood": "up" if i % 2 else "down",
+            "size": None if i % 3 else float(i),
+        }
+        for i in range(30)
+    ]
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     files = {"path": "json", "data_files": {"train": str(tmp_path / "d.jsonl")}}
     shared = {"dataset": files, "inputs": ["text"]}
     mood = mtl.Task(name="mood", head="sequence_classification", target="mood", labels=["down", "up"], **shared)
     size = mtl.Task(name="size", head="regression", target="size", **shared)
     model = mtl.MultiTaskModel.from_base(base, [mood, size], max_length=32)
-    args = TrainingArguments(str(tmp_path / "run"), num_train_epochs=1, per_device_train_batch_size=10, report_to="none", use_cpu=True, save_strategy="no", logging_steps=1, disable_tqdm=True)
+    args = TrainingArguments(
+        str(tmp_path / "run"),
+        num_train_epochs=1,
+        per_device_train_batch_size=10,
+        report_to="none",
+        use_cpu=True,
+        save_strategy="no",
+        logging_steps=1,
+        disable_tqdm=True,
+    )
     trainer = mtl.MultiTaskTrainer(model, args, precision="args")
     assert [pool.sizes for pool in trainer._pools] == [(30, 10)]
     trainer.train()
@@ -212,7 +251,17 @@ def test_bf16_trains_to_nearly_the_same_losses(world, tmp_path):
             assert b["loss"] == pytest.approx(a["loss"], rel=0.05, abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["_save_checkpoint", "_load_best_model", "_load_from_checkpoint", "evaluate", "_get_num_items_in_batch", "get_train_dataloader"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_save_checkpoint",
+        "_load_best_model",
+        "_load_from_checkpoint",
+        "evaluate",
+        "_get_num_items_in_batch",
+        "get_train_dataloader",
+    ],
+)
 def test_the_base_classs_methods_that_are_overridden_are_those_that_were_read(name):
     """When transformers changes one of these, read it again, adapt the override, and record the new digest."""
     import hashlib

@@ -36,7 +36,12 @@ def write_tasks(folder: Path, *, rows: int = 48, seed: int = 0) -> list[str]:
     specs: dict[str, dict[str, Any]] = {
         "mood": {"head": "sequence_classification", "inputs": ["text"], "target": "label", "labels": ["bad", "good"]},
         "alike": {"head": "regression", "inputs": ["a", "b"], "target": "score"},
-        "names": {"head": "token_classification", "inputs": ["tokens"], "target": "tags", "labels": ["O", "B-LOC", "I-LOC"]},
+        "names": {
+            "head": "token_classification",
+            "inputs": ["tokens"],
+            "target": "tags",
+            "labels": ["O", "B-LOC", "I-LOC"],
+        },
         "rainy": {"head": "sequence_classification", "inputs": ["tokens"], "target": "rainy", "labels": ["no", "yes"]},
     }
     for name, spec in specs.items():
@@ -95,7 +100,9 @@ def main() -> None:
     assert trainer is not None
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else trainer.model.state_dict()
     if trainer.args.process_index == 0:
-        keep = {name for name, p in trainer.accelerator.unwrap_model(trainer.model).named_parameters() if p.requires_grad}
+        keep = {
+            name for name, p in trainer.accelerator.unwrap_model(trainer.model).named_parameters() if p.requires_grad
+        }
         torch.save({name: value for name, value in state.items() if name in keep}, file.with_suffix(".pt"))
         log = [entry for entry in trainer.state.log_history if "loss" in entry]
         file.with_suffix(".log.json").write_text(json.dumps({"log": log, "world": trainer.args.world_size}))

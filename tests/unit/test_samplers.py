@@ -288,7 +288,10 @@ def test_rows_that_several_tasks_label_are_drawn_once_at_their_mean_rate():
     assert plan.rows_per_epoch == 40
     assert plan.counts(0).sum(0).tolist() == [30, 10]
     rates = {"name": "fixed", "rates": {"intent": 1, "slots": 3, "rte": 1}}
-    assert MixingPlan(registry.samplers.build(rates), pools, rows_per_step=8, seed=0).counts(0).sum(0).tolist() == [27, 13]
+    assert MixingPlan(registry.samplers.build(rates), pools, rows_per_step=8, seed=0).counts(0).sum(0).tolist() == [
+        27,
+        13,
+    ]
     capped = MixingPlan(
         registry.samplers.build({"name": "uniform", "caps": {"slots": 2}}), pools, rows_per_step=8, seed=0
     )
