@@ -105,7 +105,8 @@ def evaluate(
 
 
 @app.command(
-    epilog="nlp-mtl predict runs/quickstart 'It rained in Paris.'\n\nnlp-mtl predict runs/quickstart --pair 'It rained.' 'Rain.'"
+    epilog="nlp-mtl predict runs/quickstart 'It rained in Paris.'\n\n"
+    "nlp-mtl predict runs/quickstart --pair 'It rained.' 'The ground is wet.'"
 )
 def predict(
     run: RunFolder,

@@ -13,7 +13,31 @@ import tempfile
 import time
 from pathlib import Path
 
+from nlp_mtl import packages
+
 HERE = Path(__file__).resolve().parent
+CODE = """
+import time
+from transformers import AutoTokenizer
+from nlp_mtl import data
+from nlp_mtl.bases import find_base
+from nlp_mtl.heads import make_heads
+from nlp_mtl.tasks import load_tasks
+
+calls, plain = 0, data._tokenize_split
+
+def counted(*given):
+    global calls
+    calls += 1
+    return plain(*given)
+
+data._tokenize_split = counted
+heads = make_heads(load_tasks("quickstart"))
+tokenizer = AutoTokenizer.from_pretrained(find_base("sentence-transformers/all-MiniLM-L6-v2").folder)
+began = time.perf_counter()
+data.load_data(heads, tokenizer, max_length=128)
+print(calls, round(time.perf_counter() - began, 2))
+"""
 
 
 def main() -> None:
@@ -32,29 +56,10 @@ def main() -> None:
             "max_s": round(max(seconds), 3),
         }
     with tempfile.TemporaryDirectory() as folder:
-        code = (
-            "import sys, time\n"
-            "from nlp_mtl.heads.base import Head\n"
-            "from nlp_mtl.heads import token_classification, sequence_classification\n"
-            "from nlp_mtl import data, model, packages\n"
-            "from nlp_mtl.tasks import load_tasks\n"
-            "from transformers import AutoTokenizer\n"
-            "from nlp_mtl.bases import find_base\n"
-            "calls = 0\n"
-            "plain = data._tokenize_split\n"
-            "def counted(*a, **k):\n    global calls\n    calls += 1\n    return plain(*a, **k)\n"
-            "data._tokenize_split = counted\n"
-            "heads = model.make_heads(load_tasks('quickstart'))\n"
-            "tokenizer = AutoTokenizer.from_pretrained(find_base('sentence-transformers/all-MiniLM-L6-v2').folder)\n"
-            "began = time.perf_counter()\n"
-            "data.load_data(heads, tokenizer, max_length=int(sys.argv[1]))\n"
-            "print(calls, round(time.perf_counter() - began, 2))\n"
-        )
-        length = str(97)  # a length no run uses, so that the first call really tokenizes
-        runs = [
-            subprocess.run([sys.executable, "-c", code, length], capture_output=True, text=True, check=True)
-            for _ in range(2)
-        ]
+        (Path(folder) / "packages").symlink_to(packages.cache_folder() / "packages")  # fetched before; tokenized anew
+        env = {**os.environ, "NLP_MTL_CACHE": folder}
+        command = [sys.executable, "-c", CODE]
+        runs = [subprocess.run(command, env=env, capture_output=True, text=True, check=True) for _ in range(2)]
     for name, done in zip(("first run", "second run"), runs, strict=True):
         calls, seconds = done.stdout.split()[-2:]
         result[f"splits tokenized, {name}"] = {"splits": int(calls), "seconds": float(seconds)}
