@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from nlp_mtl.model import MultiTaskModel
     from nlp_mtl.prediction import predict
     from nlp_mtl.run import Run, evaluate, train
-    from nlp_mtl.tasks import Task, load_tasks
+    from nlp_mtl.taskfile import Task
+    from nlp_mtl.tasks import load_tasks
     from nlp_mtl.trainer import MultiTaskTrainer
 
 __version__ = "0.1.0"

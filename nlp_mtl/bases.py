@@ -88,7 +88,7 @@ def _from_hub(name: str, tried: list[str]) -> Base:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    from nlp_mtl.sources import hub_reachable
+    from nlp_mtl.reading import hub_reachable
 
     for local in (True, False):
         where = "Hub cache" if local else "Hub"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nlp_mtl.data import PoolRows
 from nlp_mtl.heads.base import Head, PlacedRow
-from nlp_mtl.samplers import MixingPlan, Pool
+from nlp_mtl.plan import MixingPlan, Pool
 
 _TOKENS = ("input_ids", "token_type_ids")
 RowRef = tuple[int, int, int]  # pool, row, how often the row has been shown before (−1: not training)

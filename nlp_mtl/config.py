@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nlp_mtl import registry, yamlfile
 from nlp_mtl.errors import ConfigError, UnknownNameError, suggestion
-from nlp_mtl.tasks import explain
+from nlp_mtl.taskfile import explain
 
 Spec = str | dict[str, Any]
 

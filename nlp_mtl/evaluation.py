@@ -14,7 +14,7 @@ from nlp_mtl import metrics
 from nlp_mtl.batches import Collator, length_sorted, to_device
 from nlp_mtl.data import Data, PoolRows
 from nlp_mtl.heads.base import Head
-from nlp_mtl.tasks import Split
+from nlp_mtl.taskfile import Split
 
 
 @dataclass

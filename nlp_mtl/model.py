@@ -11,15 +11,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from nlp_mtl import adapters, bases, checkpoint, registry
 from nlp_mtl.attention import Layout
+from nlp_mtl.card import card
 from nlp_mtl.data import load_data
 from nlp_mtl.dropout import use_cheap_dropout
-from nlp_mtl.errors import ConfigError, RunFolderError, UnsupportedError
+from nlp_mtl.errors import ConfigError, RunFolderError
 from nlp_mtl.heads import Head, head_of_spec, make_heads
 from nlp_mtl.memory import KeptGradient
+from nlp_mtl.opening import checked_length, give_pad_token, load_encoder, open_base
 from nlp_mtl.packing import base_of
 from nlp_mtl.sharing import Sharing
 from nlp_mtl.tasks import load_tasks
@@ -108,8 +110,8 @@ class MultiTaskModel(nn.Module):
         if lora is not None and freeze:
             raise ConfigError("freeze: a LoRA freezes the encoder already; leave out `freeze` or `lora`")
         found = bases.find_base(base)
-        tokenizer, encoder = _load(found.folder)
-        length = _length(max_length, tokenizer, encoder)
+        tokenizer, encoder = open_base(found.folder)
+        length = checked_length(max_length, tokenizer, encoder)
         unnamed = {name: head for name, head in made.items() if head.labels is None and _wants_labels(head)}
         if unnamed:
             load_data(unnamed, tokenizer, max_length=length, data_root=data_root)
@@ -144,7 +146,7 @@ class MultiTaskModel(nn.Module):
         max_length: int = 512,
     ) -> MultiTaskModel:
         """A model from an encoder that is loaded already; arguments as for :meth:`from_base`."""
-        _give_pad_token(tokenizer, encoder)
+        give_pad_token(tokenizer, encoder)
         use_cheap_dropout(encoder)
         record = dict(base or {"id": base_of(encoder).config.name_or_path})
         if lora is not None:
@@ -191,12 +193,12 @@ class MultiTaskModel(nn.Module):
             from peft import PeftModel
 
             found = bases.find_base(base or spec["base"]["id"], sha256=spec["base"].get("sha256"))
-            _, plain = _load(found.folder)
+            _, plain = open_base(found.folder)
             encoder = PeftModel.from_pretrained(plain, folder, is_trainable=trainable)
             for known in encoder.peft_config.values():
                 known.base_model_name_or_path = spec["base"]["id"]
         else:
-            encoder = _load_encoder(folder)
+            encoder = load_encoder(folder)
         model = cls.assemble(
             encoder,
             tokenizer,
@@ -248,7 +250,7 @@ class MultiTaskModel(nn.Module):
         spec["strategies"] = {**spec["strategies"], **(more or {})}
         checkpoint.save_weights(folder, self.sharing, dict(self.modules_.items()), state=state)
         self.tokenizer.save_pretrained(folder)
-        (folder / "README.md").write_text(_card(spec), encoding="utf-8")
+        (folder / "README.md").write_text(card(spec), encoding="utf-8")
         checkpoint.write_text(folder / checkpoint.SPEC, json.dumps(spec, indent=1, ensure_ascii=False))
 
     # --------------------------------------------------------------------------------------------------- forward
@@ -383,65 +385,3 @@ class MultiTaskModel(nn.Module):
 
 def _wants_labels(head: Head) -> bool:
     return type(head).label_names is not Head.label_names
-
-
-def _load(folder: Path) -> tuple[PreTrainedTokenizerBase, nn.Module]:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if not tokenizer.is_fast:
-        raise UnsupportedError(f"{folder.name}: its tokenizer is not a fast one, which word and character offsets need")
-    return tokenizer, _load_encoder(folder)
-
-
-def _load_encoder(folder: Path) -> nn.Module:
-    with checkpoint.quiet_transformers():
-        encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
-    if getattr(encoder.config, "is_encoder_decoder", False):
-        raise UnsupportedError(
-            f"{encoder.config.model_type}: encoder–decoder models are not supported yet; use an encoder or decoder"
-        )
-    return encoder
-
-
-def _length(wanted: int | None, tokenizer: PreTrainedTokenizerBase, encoder: nn.Module) -> int:
-    positions = getattr(base_of(encoder).config, "max_position_embeddings", None) or 512
-    limit = min(positions - (2 if positions in (514,) else 0), tokenizer.model_max_length)
-    if wanted is not None and not 4 <= wanted <= limit:
-        raise ConfigError(f"max_length: from 4 to {limit} for this encoder, found {wanted}")
-    return wanted or min(512, limit)
-
-
-def _give_pad_token(tokenizer: PreTrainedTokenizerBase, encoder: nn.Module) -> None:
-    """Decoders come without one; nothing here pads, but an exported model does."""
-    config = base_of(encoder).config
-    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if getattr(config, "pad_token_id", None) is None and tokenizer.pad_token_id is not None:
-        config.pad_token_id = tokenizer.pad_token_id
-
-
-def _card(spec: Mapping[str, Any]) -> str:
-    base, lora = spec["base"]["id"], spec["strategies"].get("lora")
-    names = [task["name"] for task in spec["tasks"]]
-    kind = "adapter" if lora else "encoder"
-    head = [
-        "---",
-        "library_name: " + ("peft" if lora else "transformers"),
-        f"base_model: {base}",
-        "tags: [nlp-mtl, multi-task]",
-        "---",
-    ]
-    lines = [
-        *head,
-        "",
-        f"# One {kind} for {len(names)} tasks",
-        "",
-        f"Trained with nlp_mtl on {', '.join(names)}, from `{base}`.",
-        "",
-        "```python",
-        "import nlp_mtl as mtl",
-        'model = mtl.MultiTaskModel.from_pretrained("this/folder")',
-        'mtl.predict(model, "A text.")',
-        "```",
-        "",
-    ]
-    return "\n".join(lines)

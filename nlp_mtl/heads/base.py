@@ -14,7 +14,7 @@ from nlp_mtl import metrics
 from nlp_mtl.errors import DataError, UnsupportedError
 from nlp_mtl.heads import vanilla
 from nlp_mtl.packing import Packed
-from nlp_mtl.tasks import Task
+from nlp_mtl.taskfile import Task
 
 Columns = Mapping[str, Sequence[Any]]
 

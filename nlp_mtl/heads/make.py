@@ -8,7 +8,7 @@ from typing import Any
 from nlp_mtl import registry
 from nlp_mtl.errors import ConfigError, UnknownNameError
 from nlp_mtl.heads.base import Head
-from nlp_mtl.tasks import Task
+from nlp_mtl.taskfile import Task
 
 
 def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Head]:

@@ -15,7 +15,7 @@ from nlp_mtl.errors import ConfigError, UnsupportedError
 from nlp_mtl.heads.base import Columns, Head, PlacedRow, Where
 from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.registry import heads
-from nlp_mtl.tasks import Task
+from nlp_mtl.taskfile import Task
 
 
 @heads.register("masked_lm")

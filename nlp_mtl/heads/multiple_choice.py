@@ -18,7 +18,7 @@ from nlp_mtl.heads.texts import tokenize_texts
 from nlp_mtl.heads.vanilla import seed_of
 from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.registry import heads
-from nlp_mtl.tasks import Task
+from nlp_mtl.taskfile import Task
 
 
 @heads.register("multiple_choice")

@@ -16,7 +16,7 @@ from nlp_mtl.heads.base import Columns, Head, PlacedRow, Where, complain
 from nlp_mtl.heads.texts import check_texts, check_tokens
 from nlp_mtl.packing import Packed
 from nlp_mtl.registry import heads
-from nlp_mtl.tasks import Task
+from nlp_mtl.taskfile import Task
 
 
 @heads.register("question_answering")

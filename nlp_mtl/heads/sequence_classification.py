@@ -15,7 +15,7 @@ from nlp_mtl.errors import ConfigError, DataError
 from nlp_mtl.heads.base import Columns, Head, Where, class_numbers, complain
 from nlp_mtl.packing import Packed
 from nlp_mtl.registry import heads
-from nlp_mtl.tasks import Task
+from nlp_mtl.taskfile import Task
 
 Pooling = Literal["family", "mean", "cls", "last"]
 

@@ -16,7 +16,7 @@ from nlp_mtl.heads.base import Columns, Head, PlacedRow, Where, class_numbers, c
 from nlp_mtl.heads.spans import Scheme, iob2_labels, spans_of, to_iob2, words_in
 from nlp_mtl.packing import Packed
 from nlp_mtl.registry import heads
-from nlp_mtl.tasks import Task
+from nlp_mtl.taskfile import Task
 
 
 @heads.register("token_classification")

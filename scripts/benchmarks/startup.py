@@ -6,6 +6,7 @@ python scripts/benchmarks/startup.py
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys

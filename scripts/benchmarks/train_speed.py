@@ -5,8 +5,8 @@
 
 Speed is real (unpadded) tokens per second of the training loop. One more figure puts it beside the machine: the
 share of the bf16 matrix peak, (forward + backward matrix FLOPs of the encoder) / seconds / peak, where the peak is
-measured in the same run on the encoder's own shapes. FLOPs per token are 6 × the weights of linear layers (with LoRA 4 ×, as their
-weight gradients are not computed); attention's own products are left out.
+measured in the same run on the encoder's own shapes. FLOPs per token are 6 × the weights of linear layers (with
+LoRA 4 ×, as their weight gradients are not computed); attention's own products are left out.
 """
 
 from __future__ import annotations

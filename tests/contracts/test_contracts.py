@@ -21,10 +21,12 @@ from nlp_mtl.heads.base import Where
 from nlp_mtl.metrics import greater_is_better
 from nlp_mtl.model import MultiTaskModel, make_heads
 from nlp_mtl.packing import Packed, choose_way, encode
+from nlp_mtl.plan import MixingPlan, Pool
 from nlp_mtl.prediction import predict
-from nlp_mtl.samplers import MixingPlan, Pool, Progress, Sampler
+from nlp_mtl.samplers import Progress, Sampler
 from nlp_mtl.sharing import Sharing
-from nlp_mtl.tasks import Task, task_registry
+from nlp_mtl.taskfile import Task
+from nlp_mtl.tasks import task_registry
 from nlp_mtl.testing import check_task, tiny_encoder, tiny_model, tiny_tokenizer
 
 torch.set_num_threads(1)  # tiny models: threads would only wait for one another

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlp_mtl.batches import MixedBatchSampler, MixedLoader, MixedRows, collate
+from nlp_mtl.plan import MixingPlan, Pool
 from nlp_mtl.registry import samplers
-from nlp_mtl.samplers import MixingPlan, Pool
 
 quick = settings(max_examples=40, deadline=None)
 

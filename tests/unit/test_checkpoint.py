@@ -17,7 +17,7 @@ from nlp_mtl.heads import vanilla
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.packing import base_of
 from nlp_mtl.sharing import Hard
-from nlp_mtl.tasks import Task
+from nlp_mtl.taskfile import Task
 from nlp_mtl.testing import DECODERS, tiny_encoder, tiny_model, tiny_tokenizer
 
 torch.set_num_threads(1)  # tiny models: threads would only wait for one another
@@ -116,6 +116,17 @@ def test_save_and_load_give_the_same_bits(base, tmp_path, way):
         if name == "adapter_config.json":  # PEFT writes sets as lists, in any order
             one, two = (sorted(re.findall(rb"[^\s,]+", text)) for text in (one, two))
         assert one == two, name
+
+
+def test_what_is_frozen_does_not_learn(base):
+    learns = {way: {n for n, p in made(base, way).sharing.named_parameters() if p.requires_grad} for way in WAYS}
+    assert learns["frozen"] == set()
+    still = ("encoder.embeddings.", "encoder.encoder.layer.0.")
+    assert learns["partial"] == {name for name in learns["full"] if not name.startswith(still)} < learns["full"]
+    assert learns["lora"]
+    assert all("lora_" in name for name in learns["lora"])
+    assert any("magnitude" in name for name in learns["dora"])
+    assert any(name.endswith("query.base_layer.bias") for name in learns["rslora"])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 import nlp_mtl
 from nlp_mtl import cli, registry
-from nlp_mtl.tasks import Task, task_registry
+from nlp_mtl.taskfile import Task
+from nlp_mtl.tasks import task_registry
 from nlp_mtl.testing import tiny_model
 
 torch.set_num_threads(1)  # tiny models: threads would only wait for one another

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from nlp_mtl.batches import Collator, MixedBatchSampler, collate, length_sorted, pools_of, to_device
 from nlp_mtl.data import load_data
 from nlp_mtl.model import make_heads
-from nlp_mtl.samplers import MixingPlan, Proportional
-from nlp_mtl.tasks import Task
+from nlp_mtl.plan import MixingPlan
+from nlp_mtl.samplers import Proportional
+from nlp_mtl.taskfile import Task
 from nlp_mtl.testing import WORDS, tiny_model, tiny_tokenizer
 
 torch.set_num_threads(1)  # tiny models: threads would only wait for one another

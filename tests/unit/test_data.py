@@ -13,7 +13,7 @@ from nlp_mtl.errors import DataError, NotFoundError
 from nlp_mtl.heads import MaskedLM, SequenceClassification, TokenClassification
 from nlp_mtl.model import make_heads
 from nlp_mtl.packages import cache_folder
-from nlp_mtl.tasks import Task
+from nlp_mtl.taskfile import Task
 from nlp_mtl.testing import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()

@@ -13,7 +13,7 @@ from nlp_mtl.batches import Collator
 from nlp_mtl.data import load_data
 from nlp_mtl.evaluation import Evaluator, TaskScores, flatten, score_table
 from nlp_mtl.model import make_heads
-from nlp_mtl.tasks import Task
+from nlp_mtl.taskfile import Task
 from nlp_mtl.testing import WORDS, tiny_model, tiny_tokenizer
 
 torch.set_num_threads(1)  # tiny models: threads would only wait for one another
@@ -26,7 +26,7 @@ def words(count):
 
 
 def line(number):
-    text = words(1 + number % 7)
+    text = words(20 + 13 * number % 70)  # long enough for several batches
     tags = []
     for word in text:
         tags.append("B-X" if word in ("cat", "dog") else "I-X" if tags and tags[-1] != "O" and word == "the" else "O")
@@ -44,7 +44,7 @@ def line(number):
     }
 
 
-TRAIN, DEV = [line(i) for i in range(20)], [line(i) for i in range(100, 123)]
+TRAIN, DEV = [line(i) for i in range(20)], [line(i) for i in range(100, 150)]
 TEST = [
     {**line(i), "label": None, "score": -1.0, "tags": None, "right": -1, "many": None, "answers": None}
     for i in range(5)
@@ -82,7 +82,7 @@ def world(tmp_path_factory):
     tasks = [Task(name=name, dataset={"path": "json", "data_files": files}, **said) for name, said in SAID.items()]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NLP_MTL_CACHE", str(folder / "cache"))
-        data = load_data(make_heads(tasks), tiny_tokenizer(), max_length=64)
+        data = load_data(make_heads(tasks), tiny_tokenizer(), max_length=128)
     model = tiny_model(
         [t.with_(labels=data.heads[t.name].labels) if data.heads[t.name].labels else t for t in tasks]
     ).eval()
@@ -115,8 +115,12 @@ def test_all_rows_count_in_their_order_whatever_the_batch(world, task):
     head, pool = data.heads[task], data.pool_of(task, "validation")
     decoded = head.decode([prediction for prediction, _, _ in rows], pool.table)
     expected = head.score(decoded, head.references(pool.labels(task), pool.table))
-    for batch_rows in (1, 7, 500):
+    for batch_rows, batches in ((1, range(2, 50)), (30, range(2, 50)), (500, range(1, 2))):
+        calls = []
+        hook = model.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         found = Evaluator(data, batch_rows=batch_rows).evaluate(model, "validation", tasks=[task])
+        hook.remove()
+        assert len(calls) in batches
         assert list(found) == [task]
         assert found[task].metrics == pytest.approx(expected, abs=1e-5)
         assert found[task].loss == pytest.approx(
@@ -201,7 +205,7 @@ def test_a_partly_labelled_split_is_scored_where_it_has_labels(world, tmp_path):
         labels=["x", "y", "z"],
         **SAID["label"],
     )
-    data = load_data(make_heads([task]), tiny_tokenizer(), max_length=64)
+    data = load_data(make_heads([task]), tiny_tokenizer(), max_length=128)
     found = Evaluator(data, batch_rows=4).evaluate(model, "validation")["label"]
     gold = [row["label"] for row in rows if row["label"]]
     guessed = [
@@ -211,6 +215,15 @@ def test_a_partly_labelled_split_is_scored_where_it_has_labels(world, tmp_path):
     ]
     assert found.metrics["matthews_correlation"] == pytest.approx(matthews_corrcoef(gold, guessed))
     assert found.rows == len(gold)
+
+
+def test_every_split_has_its_own_baseline(world):
+    data, model = world
+    evaluator = Evaluator(data)
+    assert evaluator.evaluate(model, "validation")["score"].trivial == Evaluator(data).evaluate(model)["score"].trivial
+    train = evaluator.evaluate(model, "train")["score"]
+    assert train.trivial["mse"] == pytest.approx(np.var([row["score"] for row in TRAIN]), rel=1e-5)
+    assert train.rows == len(TRAIN)
 
 
 def test_a_split_that_no_task_has(world):

@@ -14,7 +14,7 @@ from nlp_mtl.data import load_data
 from nlp_mtl.errors import ConfigError, DataError, UnsupportedError
 from nlp_mtl.heads.base import PlacedRow, Where
 from nlp_mtl.model import make_heads
-from nlp_mtl.tasks import Task
+from nlp_mtl.taskfile import Task
 from nlp_mtl.testing import tiny_tokenizer
 
 torch.set_num_threads(1)  # tiny models: threads would only wait for one another
@@ -140,7 +140,7 @@ def test_other_names_for_the_same_number_of_labels_keep_the_order():
 
 
 def test_another_number_of_labels_than_the_data_has_is_refused():
-    with pytest.raises(DataError, match=r"the data has 3 labels .* the task lists 2"):
+    with pytest.raises(DataError, match=r"the data has 3 labels .*the task .*2"):
         labels_of("sequence_classification", [0], names=["a", "b", "c"], labels=["a", "b"])
 
 
@@ -288,9 +288,14 @@ def test_a_tag_is_read_at_the_first_piece_of_its_word():
     assert task.units(target) == 5
 
 
-def test_words_without_a_piece_have_no_place():
-    out = tags(labels=["O"]).tokenize({"words": [["cat", "\u200b", "dog"]]}, ENCODER, 64, WHERE)
+def test_words_without_a_piece_have_no_place_and_teach_nothing():
+    task = tags(labels=["O", "B-X", "I-X"])
+    out = task.tokenize({"words": [["cat", "\u200b", "dog"]]}, ENCODER, 64, WHERE)
     assert out["word_positions"] == [[1, -1, 2]]
+    row = PlacedRow({"word_positions": np.array([1, -1, 2])}, np.array([1, 2, 0]), np.array([0]), np.array([0]))
+    target = task.collate([row])
+    assert target["positions"].tolist() == [1, 2]
+    assert target["labels"].tolist() == [1, 0]
 
 
 def test_cut_words_count_as_o_in_the_score():
@@ -551,6 +556,17 @@ def test_token_spans_map_back_to_the_answer(words, data):
         if end - begin < task.max_answer_length:
             assert (context[a:b], score) == (answer, 10.0)
     assert found or len(placed) > 1, "an answer is lost only between two windows"
+
+
+@pytest.mark.parametrize("answer", ["dog", "-", "cat", "cat-dog", "house."])
+def test_an_answer_may_touch_its_neighbours(answer):
+    context = "a cat-dog,house."
+    task = answering()
+    out = task.tokenize({"question": ["the cat"], "context": [context]}, ENCODER, 40, WHERE)
+    label = {"text": [answer], "answer_start": [context.index(answer)]}
+    ((begin, end),) = task.place_labels([label], out)
+    offsets = offsets_of(out, 0)
+    assert context[offsets[begin, 0] : offsets[end, 1]] == answer
 
 
 def test_an_answer_in_the_overlap_is_learned_in_both_windows():

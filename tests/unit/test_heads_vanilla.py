@@ -13,7 +13,7 @@ from nlp_mtl.heads import vanilla
 from nlp_mtl.heads.base import Where
 from nlp_mtl.model import MultiTaskModel, make_heads
 from nlp_mtl.packing import base_of
-from nlp_mtl.tasks import Task
+from nlp_mtl.taskfile import Task
 from nlp_mtl.testing import DECODERS, WORDS, tiny_encoder, tiny_model, tiny_tokenizer
 
 torch.set_num_threads(1)  # tiny models: threads would only wait for one another

@@ -13,7 +13,7 @@ from nlp_mtl.batches import collate
 from nlp_mtl.errors import ConfigError, DataError
 from nlp_mtl.heads.base import Where
 from nlp_mtl.prediction import predict, predict_stream
-from nlp_mtl.tasks import Task
+from nlp_mtl.taskfile import Task
 from nlp_mtl.testing import WORDS, tiny_model
 
 torch.set_num_threads(1)  # tiny models: threads would only wait for one another
@@ -260,11 +260,13 @@ def test_entities_of_a_list_of_words_are_counted_in_words(model):
 
 def test_a_word_list_and_a_text_with_the_same_tokens_keep_their_own_words(model):
     """["new cat"] is one word and "new cat" is two, though both are the same two tokens."""
-    inputs = [{"words": "old red cat"}, {"words": ["old red", "cat"]}, {"words": ["old", "red", "cat"]}]
-    together = predict(model, inputs, tasks=["pos"])
-    assert [len(answer["pos"]["tags"]) for answer in together] == [3, 2, 3]
+    words = [WORDS[i] for i in np.random.default_rng(7).integers(len(WORDS), size=30)]
+    inputs = [{"words": " ".join(words)}, {"words": [" ".join(words[:2]), *words[2:]]}, {"words": words}]
+    together = predict(model, inputs, tasks=["names", "pos"])
+    assert [len(answer["pos"]["tags"]) for answer in together] == [30, 29, 30]
     for value, answer in zip(inputs, together, strict=True):
-        assert answer == predict(model, value, tasks=["pos"])
+        assert_close(answer, predict(model, value, tasks=["names", "pos"]))
+        assert answer["names"]["entities"]
 
 
 def test_an_answer_is_the_best_over_all_windows(model):

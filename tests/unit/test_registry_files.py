@@ -11,7 +11,8 @@ import pytest
 from nlp_mtl import registry
 from nlp_mtl.errors import NotFoundError
 from nlp_mtl.sources import load_rows
-from nlp_mtl.tasks import Task, TaskRegistry, builtin_folder, load_tasks
+from nlp_mtl.taskfile import Task
+from nlp_mtl.tasks import TaskRegistry, builtin_folder, load_tasks
 
 TASKS = TaskRegistry([builtin_folder()])
 ALL = list(TASKS.tasks.values())

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from nlp_mtl import registry
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.samplers import MixingPlan, Pool, Progress, Sampler, _whole
+from nlp_mtl.plan import MixingPlan, Pool, _whole
+from nlp_mtl.samplers import Progress, Sampler
 
 quick = settings(max_examples=40, deadline=None)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nlp_mtl import sources
 from nlp_mtl.errors import ConfigError, DataError, NotFoundError
 from nlp_mtl.sources import load_rows
-from nlp_mtl.tasks import Task
+from nlp_mtl.taskfile import Task
 
 quick = settings(max_examples=25, deadline=None)
 

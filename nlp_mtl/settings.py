@@ -1,0 +1,86 @@
+"""What mixed-task training changes in `TrainingArguments`, and learning rates by part of the model."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import logging
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers import TrainingArguments
+
+from nlp_mtl.errors import ConfigError, suggestion
+
+logger = logging.getLogger("nlp_mtl")
+Precision = Literal["auto", "args"]
+
+
+def settings_for(args: TrainingArguments, precision: Precision) -> TrainingArguments:
+    """A copy of the arguments with what mixed-task training needs; the caller's stay as they are."""
+    if precision not in ("auto", "args"):
+        raise ConfigError(f"precision: auto or args, found {precision!r}")
+    args = copy.copy(args)
+    args.remove_unused_columns = False  # batches are not rows of one table
+    args.label_names = []
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = True  # a task may be absent from a step
+    if args.metric_for_best_model == "loss":  # what the Trainer fills in when nothing is said
+        args.metric_for_best_model, args.greater_is_better = "mean_skill", True
+    if precision == "auto" and not args.bf16 and not args.fp16 and args.mixed_precision == "no":
+        chosen = best_precision(args.device)
+        if chosen != "no":
+            setattr(args, chosen, True)
+            args.mixed_precision = chosen
+            logger.info(
+                "precision: %s, which this %s has (TrainingArguments(bf16=…) or precision='args' says otherwise)",
+                chosen,
+                args.device.type,
+            )
+    return args
+
+
+def best_precision(device: torch.device) -> str:
+    """``bf16`` where the device computes it natively, ``fp16`` on other GPUs, else ``no``."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "no"
+    return "no"
+
+
+def regroup(optimizer: torch.optim.Optimizer, model: nn.Module, rates: Mapping[str, float]) -> None:
+    """Move parameters whose names match to groups with their own learning rate; the last match counts."""
+    names = {id(p): name.removeprefix("sharing.") for name, p in model.named_parameters() if p.requires_grad}
+    patterns = {"heads": "modules_.*", "encoder": "encoder.*"}
+    chosen: dict[int, float] = {}
+    mistakes = []
+    for key, rate in rates.items():
+        hits = [
+            i
+            for i, name in names.items()
+            if fnmatch.fnmatch(name, patterns.get(key, key)) or fnmatch.fnmatch(name, f"encoder.{key}")
+        ]
+        if not hits:
+            mistakes.append(
+                f"learning_rates: {key!r} matches no trainable parameter{suggestion(key, ['heads', 'encoder'])}"
+            )
+        if not isinstance(rate, (int, float)) or rate < 0:
+            mistakes.append(f"learning_rates: {key!r} needs a number from 0, found {rate!r}")
+        chosen.update(dict.fromkeys(hits, rate))
+    if mistakes:
+        raise ConfigError(mistakes)
+    for group in list(optimizer.param_groups):
+        moved: dict[float, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            if id(parameter) in chosen:
+                moved.setdefault(float(chosen[id(parameter)]), []).append(parameter)
+        group["params"] = [p for p in group["params"] if id(p) not in chosen]
+        for rate, parameters in moved.items():
+            optimizer.add_param_group(
+                {**{k: v for k, v in group.items() if k != "params"}, "params": parameters, "lr": rate}
+            )
+    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]

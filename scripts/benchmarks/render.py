@@ -1,0 +1,177 @@
+"""RESULTS.md from what is recorded."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+FIRST = {
+    "cola": "matthews_correlation",
+    "mrpc": "f1",
+    "rte": "accuracy",
+    "stsb": "pearson",
+    "sst2": "accuracy",
+    "conll2003": "span_f1",
+}
+
+
+def render(recorded: Path) -> str:
+    """The whole page."""
+    parts = [
+        "# Results\n\nEvery figure has its command; `make verify` runs what is missing and writes this page from "
+        "`recorded/`. Scores are on validation splits.",
+        machine(recorded),
+        scores(recorded),
+        gpt(recorded),
+        speed(recorded),
+        memory(recorded),
+        startup(recorded),
+        notes(recorded),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def load(file: Path) -> dict | None:
+    """One recorded file, if it is there."""
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+
+
+def machine(recorded: Path) -> str:
+    """What it was measured on."""
+    found = load(recorded / "machine.json")
+    if not found:
+        return ""
+    libraries = ", ".join(
+        f"{name} {found[name]}" for name in ("torch", "transformers", "peft", "accelerate", "datasets")
+    )
+    cpu = f"{found['cpu']}, {found['cores']} cores ({', '.join(found['has'])})"
+    return f"Machine: {cpu}, Python {found['python']}, {libraries}."
+
+
+def scores(recorded: Path) -> str:
+    """Multi-task beside single-task, full and LoRA."""
+    file = recorded / "scores.jsonl"
+    if not file.exists():
+        return ""
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    out = [
+        "## One model for six tasks beside six models\n",
+        "`python scripts/benchmarks/verify.py scores` runs both: ours by `scripts/runs/glue_ner.yaml` and "
+        "`glue_ner_lora.yaml`, the rivals by `scripts/benchmarks/plain_scores.py` (a plain `transformers.Trainer` per "
+        "task: the family's own class, batch 32, bf16, length grouping; learning rate 1e-4 full, 3e-4 LoRA). The same "
+        "rows (SST-2: 16 000), 3 epochs, scores after the last epoch, mean of the seeds ± their standard deviation.",
+    ]
+    for tuning in ("full", "lora"):
+        rows, ours_mean, plain_mean = [], [], []
+        for task, metric in FIRST.items():
+            ours = [100 * n["scores"][task][metric] for n in lines if n["who"] == "nlp_mtl" and n["tuning"] == tuning]
+            plain = [
+                100 * n[metric] for n in lines if n["who"] == "plain" and n["tuning"] == tuning and n["task"] == task
+            ]
+            if not ours or not plain:
+                continue
+            ours_mean.append(statistics.mean(ours))
+            plain_mean.append(statistics.mean(plain))
+            rows.append(
+                [
+                    task,
+                    metric,
+                    spread(ours),
+                    spread(plain),
+                    f"{ours_mean[-1] - plain_mean[-1]:+.1f}",
+                    f"{len(ours)} / {len(plain)}",
+                ]
+            )
+        if not rows:
+            continue
+        a, b = statistics.mean(ours_mean), statistics.mean(plain_mean)
+        rows.append(["**mean**", "", f"**{a:.1f}**", f"**{b:.1f}**", f"**{a - b:+.1f}**", ""])
+        name = {"full": "Full fine-tuning", "lora": "LoRA, r 8 on all linear layers"}[tuning]
+        out.append(
+            f"### {name}\n\n" + table(["task", "metric", "one model", "six models", "difference", "seeds"], rows)
+        )
+        took = [n["seconds"] for n in lines if n["who"] == "nlp_mtl" and n["tuning"] == tuning]
+        alone = [n["seconds"] for n in lines if n["who"] == "plain" and n["tuning"] == tuning]
+        if took and len(alone) % 6 == 0:
+            one, six = statistics.mean(took) / 60, 6 * statistics.mean(alone) / 60
+            out.append(f"Training time: {one:.0f} minutes for the one, {six:.0f} for the six.")
+    return "\n\n".join(out)
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation."""
+    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def gpt(recorded: Path) -> str:
+    """The decoder run."""
+    found = load(recorded / "gpt.json")
+    if not found:
+        return ""
+    rows = []
+    for task, metrics in found["validation"].items():
+        first = next(iter(metrics))
+        rows.append([task, first, f"{metrics[first]:.3f}", f"{found['trivial'][task][first]:.3f}"])
+    seconds = f"{found['training_seconds'] / 60:.0f} minutes"
+    head = "## A decoder: SmolLM2-135M with LoRA on two tasks\n\n"
+    return head + f"`{found['command']}` ({seconds})\n\n" + table(["task", "metric", "score", "trivial baseline"], rows)
+
+
+def speed(recorded: Path) -> str:
+    """Training speed beside rivals."""
+    found = load(recorded / "train_speed.json")
+    if not found:
+        return ""
+    rows = [
+        [name, f"{found['median'][name]:.0f}", " ".join(map(str, values)), str(found["ours_over"].get(name, ""))]
+        for name, values in found["tokens_per_s"].items()
+    ]
+    more = (
+        f"Full fine-tuning reaches {100 * found['share_of_peak']:.0f} % of the bf16 matrix peak of the same run "
+        f"({found['bf16_peak_gflops']} GFLOP/s)."
+    )
+    missing = f" Not run: {', '.join(found['not_run'])}." if found["not_run"] else ""
+    return (
+        f"## Training speed\n\n`{found['command']}`\n\n{found['rows']} rows of each of five tasks, "
+        f"real tokens per second, {found['rounds']} interleaved rounds.\n\n"
+        + table(["who", "median", "rounds", "nlp_mtl, full, is so many times faster"], rows)
+        + f"\n\n{more}{missing}"
+    )
+
+
+def memory(recorded: Path) -> str:
+    """Peak memory."""
+    found = load(recorded / "memory.json")
+    if not found:
+        return ""
+    rows = [["nlp_mtl, five tasks", str(found["ours"]["tokens_per_step"]), str(found["ours"]["peak_mb"]), ""]]
+    rows += [
+        [line["peer"], str(line["tokens_per_step"]), str(line["peak_mb"]), str(found["ratio"][task])]
+        for task, line in found["plain"].items()
+    ]
+    return f"## Peak memory\n\n`{found['command']}`; less what the imports took.\n\n" + table(
+        ["who", "tokens per step", "peak MB", "ours over it"], rows
+    )
+
+
+def startup(recorded: Path) -> str:
+    """Start-up."""
+    found = load(recorded / "startup.json")
+    if not found:
+        return ""
+    rows = [
+        [name, ", ".join(f"{k} {v}" for k, v in value.items())] for name, value in found.items() if name != "command"
+    ]
+    return f"## Start-up\n\n`{found['command']}`\n\n" + table(["what", "measured"], rows)
+
+
+def notes(recorded: Path) -> str:
+    """What a person has to say about the figures."""
+    file = recorded / "notes.md"
+    return file.read_text(encoding="utf-8").strip() if file.exists() else ""
