@@ -133,6 +133,20 @@ def last_good_checkpoint(run: str | Path) -> Path | None:
     return None
 
 
+def remove_run(folder: str | Path) -> None:
+    """Remove a run: its checkpoints and the files it wrote; whatever else lies in the folder stays."""
+    folder = Path(folder)
+    try:
+        names = list(json.loads((folder / COMPLETE).read_text(encoding="utf-8"))["files"])
+    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+        names = []
+    for name in (COMPLETE, SPEC, "run.yaml", "metrics.json", *names):
+        if (folder / name).resolve().is_relative_to(folder.resolve()):
+            (folder / name).unlink(missing_ok=True)
+    for part in [*checkpoints(folder), *folder.glob(".checkpoint-*"), *folder.glob(".model*")]:
+        shutil.rmtree(part)
+
+
 def _digest(file: Path, *, flush: bool = False) -> str:
     total = hashlib.sha256()
     with file.open("rb") as stream:

@@ -16,7 +16,7 @@ from nlp_mtl import packages, sources
 from nlp_mtl.columns import Column, read_column
 from nlp_mtl.errors import DataError
 from nlp_mtl.heads.base import Head
-from nlp_mtl.taskfile import Split
+from nlp_mtl.taskfile import SPLITS, Split
 from nlp_mtl.tokenizing import tokenize_pool
 
 if TYPE_CHECKING:
@@ -100,6 +100,23 @@ class Data:
         """Counts of a task's rows: rows, labelled, truncated, in_train."""
         pool = self.pool_of(task, split)
         return pool.facts[task] if pool else {}
+
+    def notes(self) -> list[str]:
+        """What a user should know before training: rows cut, without a label, or on both sides."""
+        found = []
+        for task in self.heads:
+            for split in SPLITS:
+                facts = self.facts(task, split) or {"truncated": 0, "in_train": 0, "labelled": 0, "rows": 0}
+                unlabelled = facts["rows"] - facts["labelled"] if split == "train" else 0
+                said = {
+                    "cut to the maximum length": facts["truncated"],
+                    "without a label, skipped for this task": unlabelled,
+                    "also among the training rows": facts["in_train"],
+                }
+                parts = [f"{count} {what}" for what, count in said.items() if count]
+                if parts:
+                    found.append(f"{task}, {split}: {facts['rows']} rows, {'; '.join(parts)}")
+        return found
 
 
 def load_data(

@@ -69,6 +69,7 @@ class MultiTaskModel(nn.Module):
         self.modules_ = nn.ModuleDict(dict(modules))
         self.tokenizer, self.base, self.max_length = tokenizer, dict(base), max_length
         self.strategies = dict(strategies or {})
+        self.fresh = False  # whether the heads were made just now and never trained
         self._kept: KeptGradient | None = None
 
     # ---------------------------------------------------------------------------------------------- construction
@@ -127,6 +128,7 @@ class MultiTaskModel(nn.Module):
             base=found.record(),
             max_length=length,
         )
+        model.fresh = True
         logger.info("%s", model.sharing.log)
         return model
 

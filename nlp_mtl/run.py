@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from nlp_mtl import checkpoint, config, yamlfile
 from nlp_mtl.callbacks import Progress
-from nlp_mtl.data import Data, load_data
+from nlp_mtl.data import load_data
 from nlp_mtl.errors import ConfigError, RunFolderError, UnsupportedError
 from nlp_mtl.evaluation import Evaluator, TaskScores, score_table
 from nlp_mtl.model import MultiTaskModel
@@ -111,7 +110,6 @@ def train(
         trainer.add_callback(Progress())
     trainer.remove_callback(PrinterCallback)
     if main:
-        _say_data(trainer.data)
         folder.mkdir(parents=True, exist_ok=True)
         said = settings.model_dump(exclude_defaults=True)
         checkpoint.write_text(folder / "run.yaml", yamlfile.dumps(said))
@@ -174,26 +172,8 @@ def _check_folder(folder: Path, resume: bool, overwrite: bool, main: bool) -> No
             f"{folder} already holds a run: continue it with --resume, replace it with --overwrite, or write elsewhere "
             "with training.output_dir=…"
         )
-    if overwrite and folder.is_dir() and main:
-        shutil.rmtree(folder)
-
-
-def _say_data(data: Data) -> None:
-    """What was found in the data that a user should know: truncation, missing labels, rows on both sides."""
-    for task in data.heads:
-        for split in SPLITS:
-            facts = data.facts(task, split)
-            if not facts:
-                continue
-            notes = []
-            if facts["truncated"]:
-                notes.append(f"{facts['truncated']} cut to the maximum length")
-            if split == "train" and facts["labelled"] < facts["rows"]:
-                notes.append(f"{facts['rows'] - facts['labelled']} without a label, skipped for this task")
-            if facts["in_train"]:
-                notes.append(f"{facts['in_train']} also among the training rows")
-            if notes:
-                logger.info("%s, %s: %d rows, %s", task, split, facts["rows"], "; ".join(notes))
+    if overwrite and holds and main:
+        checkpoint.remove_run(folder)
 
 
 def _write_metrics(run: Run, seconds: float) -> None:

@@ -78,9 +78,16 @@ class MultiTaskTrainer(SafeCheckpoints):
             with args.main_process_first(desc="tokenizing"):
                 data = load_data(model.heads, model.tokenizer, max_length=model.max_length, data_root=data_root)
         self.data = data
+        if args.process_index == 0:
+            for note in data.notes():
+                logger.warning(note)
         self._train_pools = [pool for pool in data.splits.get("train", []) if len(pool.trainable)]
         self.evaluator = Evaluator(data, batch_rows=args.per_device_eval_batch_size)
         self.tasks = model.tasks
+        for task, head in model.heads.items():
+            if (pool := data.pool_of(task, "train")) is not None:
+                fresh = model.fresh and head.task.head_key == task
+                head.begin(model.module_of(task), pool.labels(task), fresh=fresh)
         pools = pools_of(self._train_pools)
         sizes = {task: size for pool in pools for task, size in zip(pool.tasks, pool.sizes, strict=True)}
         self.balancer.setup(self.tasks, [sizes.get(task, 0) for task in self.tasks])
@@ -163,6 +170,7 @@ class MultiTaskTrainer(SafeCheckpoints):
         elif resume_from_checkpoint and (wrong := checkpoint.damage(resume_from_checkpoint)):
             raise RunFolderError(f"{resume_from_checkpoint} is damaged: {wrong}")
         model: MultiTaskModel = self.accelerator.unwrap_model(self.model)
+        model.fresh = False
         model.keep_embedding_gradient(self.args.world_size == 1 and self.args.device.type == "cpu")
         gc.collect()
         gc.freeze()  # what is loaded stays; walking through it took a twentieth of the time
@@ -175,7 +183,9 @@ class MultiTaskTrainer(SafeCheckpoints):
             self.is_in_train = False
         if self._stop.stopped:
             last = checkpoint.checkpoints(self.args.output_dir)
-            saved = f"saved {last[-1]}" if last else "nothing was saved, `save_strategy` is 'no'"
+            saved = "nothing was saved, `save_strategy` is 'no'; the model can be used as it is"
+            if last:
+                saved = f"saved {last[-1]}; go on with trainer.train(resume_from_checkpoint=True)"
             logger.warning("stopped by Ctrl-C at step %d; %s", self.state.global_step, saved)
         elif self.args.save_strategy != "no":
             self.save_model()

@@ -186,6 +186,15 @@ class Head:
         """Which pooler the stand-in encoder uses; see :class:`nlp_mtl.heads.vanilla.StandIn`."""
         return "shared"
 
+    def begin(self, module: nn.Module, labels: Sequence[Any], *, fresh: bool) -> None:
+        """See the training labels before the first step; by default nothing comes of it.
+
+        Args:
+            module: what :meth:`build` made.
+            labels: the training rows' labels, None where there is none.
+            fresh: whether the module was never trained, so that it may be started from the labels.
+        """
+
     def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
         """Logits for the task's rows."""
         raise NotImplementedError

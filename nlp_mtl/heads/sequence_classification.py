@@ -128,12 +128,46 @@ class SequenceClassification(PooledHead):
 
 @heads.register("regression")
 class Regression(PooledHead):
-    """One number per text or pair (squared error)."""
+    """One number per text or pair.
+
+    The loss is the squared error over the variance of the training labels, and the output starts at their mean. The
+    plain squared error has the square of the label's unit: on STS-B (0 to 5) its gradient was twenty times that of the
+    classifiers beside it, and drowned them. Alone, a task learns the same up to its learning rate.
+
+    Args:
+        task: the task.
+        variance: what the squared error is divided by; default the variance of the training labels, 1 for the plain
+            squared error.
+        pooling, pooler: see :class:`PooledHead`.
+    """
 
     auto_class = "AutoModelForSequenceClassification"
     default_metrics = ("pearson", "spearman")
     label_type = "float32"
     _unlabelled: bool | None = None
+
+    def __init__(
+        self,
+        task: Task,
+        variance: float | None = None,
+        pooling: Pooling = "family",
+        pooler: Literal["shared", "own"] = "shared",
+    ):
+        super().__init__(task, pooling, pooler)
+        if variance is not None and not variance > 0:
+            raise ConfigError(f"task {task.name!r}: `variance` is a number above 0, found {variance!r}")
+        self.variance = variance
+
+    def begin(self, module: nn.Module, labels: Sequence[Any], *, fresh: bool) -> None:
+        """Take the labels' variance; start the output at their mean."""
+        known = [label for label in labels if label is not None]
+        if self.variance is None and known:
+            self.variance = float(np.var(known)) or 1.0
+            said = {"name": self.spec} if isinstance(self.spec, str) else dict(self.spec)
+            self.spec = {**said, "variance": self.variance}
+        if fresh and known and (last := _last_linear(module)) is not None and last.bias is not None:
+            with torch.no_grad():
+                last.bias.fill_(float(np.mean(known)))
 
     def look_at(self, values: Iterable[Any]) -> None:
         """Whether the split is an unlabelled one, as the test splits of GLUE are."""
@@ -171,8 +205,9 @@ class Regression(PooledHead):
         return super().forward(module, packed, target).squeeze(-1)
 
     def loss(self, logits: Tensor, target: Mapping[str, Tensor]) -> Tensor:
-        """Sum of squared errors over rows."""
-        return functional.mse_loss(logits.float(), target["labels"].float(), reduction="sum")
+        """Sum of squared errors over rows, over the variance of the training labels."""
+        error = functional.mse_loss(logits.float(), target["labels"].float(), reduction="sum")
+        return error / (self.variance or 1.0)
 
     def predict(self, logits: Tensor, target: Mapping[str, Tensor]) -> list[float]:
         """Per row the number."""
@@ -295,6 +330,11 @@ class MultiLabel(PooledHead):
         known = [label for label in train_labels if label is not None]
         often = (np.mean(known, axis=0) > 0.5).astype(int).tolist() if known else [0] * len(self.labels or [])
         return [often] * len(labels)
+
+
+def _last_linear(module: nn.Module) -> nn.Linear | None:
+    found = [part for part in module.modules() if isinstance(part, nn.Linear) and part.out_features == 1]
+    return found[-1] if found else None
 
 
 def _is_fraction(value: Any) -> bool:

@@ -169,8 +169,10 @@ def test_an_output_folder_with_a_run_is_not_overwritten_silently(world, tmp_path
     with pytest.raises(RunFolderError) as error:
         train(settings(world, tmp_path / "run", training=SAVING))
     assert "--resume" in str(error.value) and "--overwrite" in str(error.value)
+    (tmp_path / "run" / "mine.txt").write_text("not the run's")
     again = train(settings(world, tmp_path / "run", training={**SAVING, "max_steps": 3}), overwrite=True)
     assert again.trainer.state.global_step == 3
+    assert (tmp_path / "run" / "mine.txt").is_file()
     with pytest.raises(RunFolderError, match="no run to resume"):
         train(settings(world, tmp_path / "nothing", training=SAVING), resume=True)
 

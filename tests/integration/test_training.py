@@ -228,8 +228,43 @@ def test_a_classifier_and_its_rows_with_missing_labels(tmp_path, world):
         mtl.MultiTaskTrainer(mtl.MultiTaskModel.from_base(base, [nothing], max_length=32), args, precision="args")
 
 
+def test_a_number_starts_at_the_labels_mean_and_its_loss_has_no_unit(tmp_path, world):
+    """Labels in other units give the same losses and gradients; a model that was trained is not started again."""
+    base, trainers = world[0], {}
+    for unit in (1.0, 100.0):
+        rows = [{"text": f"{'good' if i % 2 else 'bad'} cat {i}", "size": unit * (3 + i % 5)} for i in range(20)]
+        (tmp_path / f"{unit}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        files = {"path": "json", "data_files": {"train": str(tmp_path / f"{unit}.jsonl")}}
+        task = mtl.Task(name="size", head="regression", dataset=files, inputs=["text"], target="size")
+        model = mtl.MultiTaskModel.from_base(base, [task], max_length=32)
+        args = TrainingArguments(str(tmp_path / f"run{unit}"), max_steps=2, report_to="none", use_cpu=True)
+        trainers[unit] = mtl.MultiTaskTrainer(model, args, precision="args")
+        assert model.module_of("size").classifier.bias.item() == pytest.approx(5 * unit)
+        assert model.heads["size"].variance == pytest.approx(2 * unit**2)
+        with torch.no_grad():
+            model.module_of("size").classifier.weight.mul_(unit)
+    losses, gradients = [], []
+    for trainer in trainers.values():
+        batch = next(iter(trainer.get_train_dataloader()))
+        facts = trainer._get_num_items_in_batch([batch], torch.device("cpu"))
+        trainer.model.eval()
+        loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=facts)
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(trainer.model.sharing.encoder.encoder.layer[0].output.dense.weight.grad)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
+    trainers[1.0].train()
+    bias = trainers[1.0].model.module_of("size").classifier.bias.item()
+    assert bias != 5.0
+    again = mtl.MultiTaskModel.from_pretrained(tmp_path / "run1.0", trainable=True)
+    assert again.heads["size"].variance == pytest.approx(2.0)
+    mtl.MultiTaskTrainer(again, trainers[1.0].args, precision="args")
+    assert again.module_of("size").classifier.bias.item() == bias
+
+
 def test_precision_is_chosen_only_where_nobody_did(world, tmp_path):
-    from nlp_mtl.trainer import best_precision
+    from nlp_mtl.settings import best_precision
 
     base, tasks, _ = world
     model = mtl.MultiTaskModel.from_base(base, tasks[:1], max_length=64)

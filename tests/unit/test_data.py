@@ -208,6 +208,10 @@ def test_facts_count_rows_labels_truncation_and_rows_on_both_sides(data):
     found = load(classify(data), max_length=6)
     assert found.facts("demo", "train") == {"rows": 3, "labelled": 2, "truncated": 1, "in_train": 0}
     assert found.facts("demo", "validation") == {"rows": 2, "labelled": 2, "truncated": 0, "in_train": 1}
+    assert found.notes() == [
+        "demo, train: 3 rows, 1 cut to the maximum length; 1 without a label, skipped for this task",
+        "demo, validation: 2 rows, 1 also among the training rows",
+    ]
     assert found.facts("demo", "test") == {}
     assert found.pool_of("demo", "test") is None
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlp_mtl import sources
+from nlp_mtl import reading, sources
 from nlp_mtl.errors import ConfigError, DataError, NotFoundError
 from nlp_mtl.sources import load_rows
 from nlp_mtl.taskfile import Task
@@ -23,7 +23,7 @@ def no_data_of_the_user(monkeypatch, tmp_path):
 
     monkeypatch.delenv("NLP_MTL_DATA_ROOT", raising=False)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets_cache")
-    monkeypatch.setattr(sources, "hub_reachable", lambda: (False, "can't be reached (a test)"))
+    monkeypatch.setattr(reading, "hub_reachable", lambda: (False, "can't be reached (a test)"))
 
 
 def task_of(folder: Path, path: str, files=None, **changes) -> Task:
@@ -268,8 +268,8 @@ def test_offline_does_not_ask_the_hub(tmp_path, monkeypatch):
     def ask():
         raise AssertionError("the Hub was asked")
 
-    monkeypatch.setattr(sources, "hub_reachable", ask)
-    with sources.offline():
+    monkeypatch.setattr(reading, "hub_reachable", ask)
+    with reading.offline():
         assert "Hub: not asked" in message_of(NotFoundError, task_of(tmp_path, "me/mail"))
     with pytest.raises(AssertionError, match="the Hub was asked"):
         load_rows(task_of(tmp_path, "me/mail"))
@@ -279,10 +279,10 @@ def test_the_hub_is_not_reached_where_that_is_switched_off(monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.undo()
-    sources.hub_reachable.cache_clear()
+    reading.hub_reachable.cache_clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert sources.hub_reachable() == (False, "HF_HUB_OFFLINE is set")
-    sources.hub_reachable.cache_clear()
+    assert reading.hub_reachable() == (False, "HF_HUB_OFFLINE is set")
+    reading.hub_reachable.cache_clear()
 
 
 # ------------------------------------------------------------------------------------------------------ splits
