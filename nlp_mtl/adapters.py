@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from nlp_mtl.errors import ConfigError, suggestion
+from nlp_mtl.fields import read_fields
 from nlp_mtl.packing import base_of
+
+_RULES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+    ("r", "at least 1", lambda number: number >= 1),
+    ("lora_alpha", "at least 1", lambda number: number >= 1),
+    ("lora_dropout", "from 0 to below 1", lambda number: 0 <= number < 1),
+)
 
 
 def lora_config(given: Any) -> Any:
     """A `peft.LoraConfig` from a mapping of its fields; one that is given is handed back.
 
     Raises:
-        ConfigError: a field that `LoraConfig` does not have, with near names, or a value it refuses.
+        ConfigError: fields that `LoraConfig` does not have, with near names, and values it refuses.
 
     Example:
         >>> lora_config({"r": 4, "target_modules": "all-linear"}).r
@@ -30,16 +37,24 @@ def lora_config(given: Any) -> Any:
         return given
     if not isinstance(given, Mapping):
         raise ConfigError(f"lora: expected the fields of peft.LoraConfig, found {given!r}")
-    known = [field.name for field in dataclasses.fields(LoraConfig)]
-    unknown = [
-        f"lora: peft.LoraConfig has no field {key!r}{suggestion(key, known)}" for key in given if key not in known
-    ]
-    if unknown:
-        raise ConfigError(unknown)
+    read, wrong = read_fields(LoraConfig, given, "lora")
+    for key, rule, keeps in _RULES:
+        if key not in wrong and isinstance(number := read.get(key), (int, float)) and not keeps(number):
+            wrong[key] = f"`lora.{key}` is {rule}, found {number!r}"
+    if wrong:
+        raise ConfigError(list(wrong.values()))
     try:
-        return LoraConfig(**given)
+        return LoraConfig(**read)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"lora: {error}") from None
+        raise ConfigError(_fault(read, error)) from None
+
+
+def _fault(given: Mapping[str, Any], error: Exception) -> str:
+    """What PEFT says, with the fields of `given` that its words name."""
+    text = " ".join(str(error).split())
+    named = [key for key in given if re.search(rf"\b{re.escape(key)}\b", text)]
+    found = "; found " + ", ".join(f"`lora.{key}`: {given[key]!r}" for key in named or given)
+    return f"lora: {text}{found if given else ''}"
 
 
 def add_lora(encoder: PreTrainedModel, given: Any) -> nn.Module:
@@ -55,10 +70,11 @@ def add_lora(encoder: PreTrainedModel, given: Any) -> nn.Module:
     from peft import get_peft_model
 
     config = lora_config(given)
+    said = given if isinstance(given, Mapping) else {"target_modules": config.target_modules}
     try:
         return get_peft_model(encoder, config)
-    except ValueError as error:
-        raise ConfigError(f"lora: {error}") from None
+    except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+        raise ConfigError(_fault(said, error)) from error
 
 
 def freeze(encoder: nn.Module, patterns: str | Sequence[str]) -> int:

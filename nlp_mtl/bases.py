@@ -55,7 +55,7 @@ def find_base(name: str | Path, *, sha256: str | None = None) -> Base:
         sha256: what its weights must be, if that is known.
 
     Raises:
-        NotFoundError: nowhere; lists what was tried, in order.
+        NotFoundError: nowhere, or without weights in safetensors format; lists what was tried, in order.
         RunFolderError: found, but with other weights.
     """
     base = _find(str(name))
@@ -71,7 +71,7 @@ def _find(name: str) -> Base:
     tried = []
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
-        return Base(folder.resolve().name, folder)
+        return Base(folder.resolve().name, _with_weights(folder))
     tried.append(f"local folder: {name} with a config.json is not there")
     models = packages.package_table().models
     if name in models:
@@ -82,6 +82,27 @@ def _find(name: str) -> Base:
         return Base(name, source, package=f"{model.package}=={version}")
     tried.append(f"packaged models: {', '.join(sorted(models))}")
     return _from_hub(name, tried)
+
+
+def _with_weights(folder: Path) -> Path:
+    """The folder, if it has weights that are read without unpickling.
+
+    Raises:
+        NotFoundError: no ``model*.safetensors``.
+    """
+    if list(folder.glob("model*.safetensors")):
+        return folder
+    others = sorted(file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".h5", ".msgpack"))
+    found = f"; it has {', '.join(others)}, which is not read: nothing is unpickled" if others else ""
+    raise NotFoundError(
+        f"weights of the model {str(folder)!r} in safetensors format",
+        [f"{folder}: config.json is there, model.safetensors is not{found}"],
+        [
+            "convert it, if you trust it: AutoModel.from_pretrained(old).save_pretrained(new) and the same with "
+            "AutoTokenizer, then model: new",
+            "copy or download model.safetensors (or all its shards) into the folder",
+        ],
+    )
 
 
 def _from_hub(name: str, tried: list[str]) -> Base:
@@ -104,7 +125,7 @@ def _from_hub(name: str, tried: list[str]) -> Base:
         except (HFValidationError, HfHubHTTPError, OSError) as error:
             tried.append(f"{where}: {' '.join(str(error).split())[:160]}")
         else:
-            if list(folder.glob("*.safetensors")):
+            if list(folder.glob("model*.safetensors")):
                 return Base(name, folder, revision=folder.name)
             tried.append(f"{where}: {name} has no weights in safetensors format")
     raise NotFoundError(
@@ -135,7 +156,8 @@ def _from_gguf(file: Path, name: str) -> Path:
 
     logging.getLogger("nlp_mtl").info("reading %s back from 4 bits, once", name)
     transformers_logging.disable_progress_bar()
-    read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    plain: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
+    read = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **plain)
     settings = {
         k: v for k, v in read.config.to_dict().items() if k not in ("quantization_config", "_name_or_path", "dtype")
     }
@@ -144,7 +166,7 @@ def _from_gguf(file: Path, name: str) -> Path:
     fresh.load_state_dict(read.state_dict())
     work = target.with_name(f".{target.name}-{os.getpid()}")
     fresh.save_pretrained(work)
-    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(work)
+    AutoTokenizer.from_pretrained(file.parent, **plain).save_pretrained(work)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.replace(work, target)

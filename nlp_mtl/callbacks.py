@@ -8,6 +8,7 @@ import sys
 import threading
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -40,7 +41,11 @@ class StopSafely(TrainerCallback):
         print("\nCtrl-C: finishing this step and saving; once more to stop at once", file=sys.stderr)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """End training after this step if Ctrl-C came."""
+        """End training after this step if Ctrl-C came, to whichever process."""
+        if args.world_size > 1:  # a process that stopped alone would leave the others waiting
+            flag = torch.tensor(float(self.stopped), device=args.device)
+            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+            self.stopped = bool(flag)
         if self.stopped:
             control.should_training_stop = True
             control.should_save = args.save_strategy != "no"
@@ -60,7 +65,7 @@ class StopSafely(TrainerCallback):
 
 
 class RowsSeen(TrainerCallback):
-    """Logs ``rows_<task>`` at the end of every epoch: how many rows of each task it saw, over all processes."""
+    """Logs ``rows_<task>`` at the end of every epoch: rows that it saw with the task's label, over all processes."""
 
     def __init__(self, trainer: Any):
         self._trainer = trainer
@@ -72,9 +77,7 @@ class RowsSeen(TrainerCallback):
         plan = self._trainer.plan
         epoch, done = divmod(state.global_step, plan.steps)
         epoch, done = (epoch - 1, plan.steps) if done == 0 else (epoch, done)
-        counts = plan.counts(epoch)[:done].sum(0)
-        seen = {task: int(count) for pool, count in zip(plan.pools, counts, strict=True) for task in pool.tasks}
-        self._trainer.log({f"rows_{task}": count for task, count in seen.items()})
+        self._trainer.log({f"rows_{task}": count for task, count in self._trainer.rows_shown(epoch, done).items()})
 
 
 class Progress(TrainerCallback):

@@ -37,6 +37,7 @@ logger = logging.getLogger("nlp_mtl")
 
 FORMAT = 1
 SPEC, COMPLETE, HEADS, SHARING = "nlp_mtl.json", "complete.json", "heads.safetensors", "sharing.safetensors"
+_MOVING = ".moving"  # stands in a run folder while a new model is moved into it
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -100,18 +101,20 @@ def write_text(file: str | Path, text: str) -> None:
 def damage(folder: str | Path) -> str | None:
     """What is wrong with a sealed folder, or None if every file is as it was written."""
     folder = Path(folder)
+    if not folder.is_dir():
+        return "there is no such folder"
     try:
         files = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))["files"]
     except FileNotFoundError:
-        return f"{COMPLETE} is missing: the write was cut off"
+        return f"damaged: {COMPLETE} is missing, the write was cut off"
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
-        return f"{COMPLETE} can't be read"
+        return f"damaged: {COMPLETE} can't be read"
     for name, known in files.items():
         file = folder / name
         if not file.is_file():
-            return f"{name} is missing"
+            return f"damaged: {name} is missing"
         if file.stat().st_size != known["bytes"] or _digest(file) != known["sha256"]:
-            return f"{name} is not as it was written"
+            return f"damaged: {name} is not as it was written"
     return None
 
 
@@ -129,8 +132,40 @@ def last_good_checkpoint(run: str | Path) -> Path | None:
         wrong = damage(folder)
         if wrong is None:
             return folder
-        logger.warning("%s is damaged (%s); it is skipped", folder, wrong)
+        logger.warning("%s is %s; it is skipped", folder, wrong)
     return None
+
+
+def install(work: Path, folder: Path) -> None:
+    """Move the files of a sealed folder into the run folder; one that was cut off in between is known by a mark."""
+    files = [file for file in work.rglob("*") if file.is_file()]
+    (folder / _MOVING).touch()
+    for file in sorted(files, key=lambda file: file.name == COMPLETE):
+        target = folder / file.relative_to(work)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, target)
+    shutil.rmtree(work, ignore_errors=True)
+    (folder / _MOVING).unlink()
+
+
+def check_whole(folder: str | Path) -> None:
+    """Refuse a folder that is not as it was written.
+
+    Raises:
+        RunFolderError: files that changed or are missing; a save that was cut off.
+    """
+    folder = Path(folder)
+    if (folder / _MOVING).exists():
+        raise RunFolderError(f"{folder}: the last save was cut off; take {folder}/checkpoint-N, or train with --resume")
+    sealed = (folder / COMPLETE).is_file() or _CHECKPOINT.fullmatch(folder.name)
+    if sealed and (wrong := damage(folder)):
+        raise RunFolderError(f"{folder}: {wrong}")
+
+
+def holds_run(folder: str | Path) -> bool:
+    """Whether a run wrote into the folder: a model, scores or checkpoints."""
+    folder = Path(folder)
+    return any((folder / name).is_file() for name in (SPEC, "metrics.json")) or bool(checkpoints(folder))
 
 
 def remove_run(folder: str | Path) -> None:
@@ -140,7 +175,8 @@ def remove_run(folder: str | Path) -> None:
         names = list(json.loads((folder / COMPLETE).read_text(encoding="utf-8"))["files"])
     except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
         names = []
-    for name in (COMPLETE, SPEC, "run.yaml", "metrics.json", *names):
+    names += [f"predictions/{file.name}" for file in (folder / "predictions").glob("*.jsonl")]
+    for name in (COMPLETE, SPEC, _MOVING, "run.yaml", "metrics.json", *names):
         if (folder / name).resolve().is_relative_to(folder.resolve()):
             (folder / name).unlink(missing_ok=True)
     for part in [*checkpoints(folder), *folder.glob(".checkpoint-*"), *folder.glob(".model*")]:

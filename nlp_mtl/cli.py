@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from nlp_mtl.errors import ConfigError, NlpMtlError
+from nlp_mtl.screen import command, print_scores, print_table
 
 app = typer.Typer(
     name="nlp-mtl",
@@ -58,21 +59,21 @@ def train(
     from nlp_mtl.run import train as run_training
 
     run = run_training(file, overrides, resume=resume, overwrite=overwrite)
-    command = " ".join(["nlp-mtl train", *files, *[word for word in given if "=" in word], "--resume"])
     if run.stopped:
-        print(f"stopped; continue with:\n  {command}", file=sys.stderr)
+        if run.trainer is None or not run.trainer.args.process_index:
+            print_resume(run.folder, given, data_root)
         raise typer.Exit(130)
     if run.trainer is not None and run.trainer.args.process_index:
         return
     print_scores(run.table(), "validation")
     for task, best in run.best_steps.items():
-        if best["step"] != run.trainer.state.global_step:  # type: ignore[union-attr]
+        if best["step"] != (run.trainer.state.best_global_step or run.trainer.state.global_step):  # type: ignore[union-attr]
             print(f"{task}: its own best was {best['score']:.3f} at step {int(best['step'])}")
     text = "a film with a big heart and no brain"
     print(f"\nThe run is in {run.folder}. Next:")
-    print(f"  nlp-mtl predict {run.folder} {text!r}")
-    print(f"  nlp-mtl evaluate {run.folder} --split test")
-    print("  nlp-mtl tasks list")
+    for following in (["predict", str(run.folder), text], ["evaluate", str(run.folder), "--split", "test"]):
+        print(f"  {command(*following)}")
+    print(f"  {command('tasks', 'list')}")
 
 
 @app.command(
@@ -95,12 +96,14 @@ def evaluate(
         raise ConfigError(f"{run}: none of its tasks has a split {split!r}")
     from nlp_mtl.evaluation import score_table
 
-    print_scores([row for row in score_table(scores) if row["metric"]], split)
+    print_scores([row for row in score_table(scores, every=True) if row["metric"]], split)
     for name, found in scores.items():
         if not found.metrics:
             file = run / "predictions" / f"{name}.{split}.jsonl"
             file.parent.mkdir(exist_ok=True)
-            file.write_text("".join(json.dumps(_plain(p)) + "\n" for p in found.decoded), encoding="utf-8")
+            file.write_text(
+                "".join(json.dumps(_plain(found.in_words(p))) + "\n" for p in found.decoded), encoding="utf-8"
+            )
             print(f"{name}: {found.rows} rows without labels; predictions in {file}")
 
 
@@ -117,6 +120,9 @@ def predict(
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be given several times.")] = None,
     file: Annotated[Path | None, typer.Option(help="JSONL: a string, a pair or an object of columns a line.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write JSONL here instead of to the screen.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Where the pretrained model is, if it is not found by its id.")
+    ] = None,
 ) -> None:
     """Answer every task that can read the input, from one encoder pass; one JSON object per input."""
     from nlp_mtl.run import predict_file
@@ -124,7 +130,7 @@ def predict(
     if file is not None:
         if texts:
             raise ConfigError("predict: give TEXTs or --file, not both")
-        count = predict_file(run, file, out, tasks=task)
+        count = predict_file(run, file, out, tasks=task, base=base)
         if out is not None:
             print(f"{count} inputs answered in {out}")
         return
@@ -225,41 +231,22 @@ def methods(
 # ------------------------------------------------------------------------------------------------------ helpers
 
 
+def print_resume(folder: Path, words: Sequence[str], data_root: Path | None) -> None:
+    """How to go on with a run that was stopped, if it can."""
+    from nlp_mtl.checkpoint import checkpoints
+
+    if not checkpoints(folder):
+        print("stopped; nothing was saved, so it starts anew (training.save_strategy=epoch saves)", file=sys.stderr)
+        return
+    root = ["--data-root", str(data_root)] if data_root is not None else []
+    again = [word for word in words if word != "--overwrite"]
+    print(f"stopped; continue with:\n  {command('train', *again, *root, '--resume')}", file=sys.stderr)
+
+
 def builtin_run(name: str) -> Path:
     """A run file that comes with the package: inside the wheel, or under scripts/runs of a checkout."""
     inside = Path(__file__).parent / "runs" / f"{name}.yaml"
     return inside if inside.is_file() else Path(__file__).parent.parent / "scripts" / "runs" / f"{name}.yaml"
-
-
-def print_scores(rows: list[dict[str, Any]], split: str) -> None:
-    """The table of scores beside trivial baselines."""
-    if not rows:
-        return
-    shown = [
-        (
-            row["task"],
-            row["metric"],
-            f"{row['score']:.3f}",
-            f"{row['trivial']:.3f}" if row["trivial"] is not None else "—",
-            str(row["rows"]),
-        )
-        for row in rows
-    ]
-    print()
-    print_table(("task", "metric", "score", "trivial baseline", f"rows ({split})"), shown, right=(2, 3, 4))
-
-
-def print_table(
-    head: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, right: tuple[int, ...] = (), indent: str = ""
-) -> None:
-    """Columns as wide as their content; the last one is left as it is."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    for row in [head, tuple("-" * width for width in widths), *rows]:
-        cells = [
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        print((indent + "  ".join(cells)).rstrip())
 
 
 def _row_or_text(text: str) -> Any:
@@ -287,8 +274,8 @@ def main() -> None:
     except NlpMtlError as error:
         print(f"nlp-mtl: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        print(f"nlp-mtl: {error.filename}: {error.strerror}", file=sys.stderr)
+    except OSError as error:
+        print(f"nlp-mtl: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
-import sys
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from nlp_mtl import registry, yamlfile
-from nlp_mtl.errors import ConfigError, UnknownNameError, suggestion
+from nlp_mtl.arguments import metric_mistake, read_training
+from nlp_mtl.errors import ConfigError, UnknownNameError
+from nlp_mtl.runfiles import beside, import_files
 from nlp_mtl.taskfile import explain
+
+if TYPE_CHECKING:
+    from nlp_mtl.heads.base import Head
 
 Spec = str | dict[str, Any]
 
@@ -31,13 +34,17 @@ TRAINING_DEFAULTS: dict[str, Any] = {
 }
 
 
+def _as_list(given: Any) -> Any:
+    return [given] if isinstance(given, (str, dict)) else given
+
+
 class RunConfig(BaseModel):
     """All keys of a run file."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     model: str = Field(description="pretrained encoder: a folder, a packaged model, or a Hub id")
-    tasks: list[str | dict[str, Any]] = Field(
+    tasks: Annotated[list[str | dict[str, Any]], BeforeValidator(_as_list)] = Field(
         min_length=1, description="task names, tags, task files, or `{name: …, changes}`"
     )
     registry: list[str] = Field(default_factory=list, description="more folders with task files")
@@ -91,6 +98,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         place = str(source)
         if not isinstance(data, dict):
             raise ConfigError(f"{place}: a run file is a mapping of keys, found {type(data).__name__}")
+        data = beside(data, Path(source).parent)
     mistakes: list[str] = []
     for override in overrides:
         mistakes += _override(data, override)
@@ -104,7 +112,8 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         mistakes += explain(error, RunConfig, place, lines)
         wrong = {item["loc"][0] for item in error.errors()}  # the rest is checked all the same
         config = RunConfig.model_construct(**{key: value for key, value in data.items() if key not in wrong})
-    mistakes += _import_files(config, place, lines)
+    folder, line = Path() if isinstance(source, Mapping) else Path(source).parent, lines.get(("imports",))
+    mistakes += import_files(config.imports, folder, f"{place}:{line}" if line else place)
     mistakes += check(config, place, lines)
     if mistakes:
         raise ConfigError(mistakes)
@@ -141,9 +150,10 @@ def _default_spec(key: str) -> Any:
 
 
 def check(config: RunConfig, place: str, lines: yamlfile.Lines) -> list[str]:
-    """Mistakes that the schema can't see: names of strategies, their arguments, fields of other libraries' classes."""
-    from transformers import TrainingArguments
+    """Mistakes that the schema can't see: names of strategies, their arguments, fields of other libraries' classes.
 
+    Values under `training` become what their fields take, e.g. a number written as text.
+    """
     mistakes: list[str] = []
 
     def say(path: tuple[str | int, ...], message: str) -> None:
@@ -166,12 +176,16 @@ def check(config: RunConfig, place: str, lines: yamlfile.Lines) -> list[str]:
         except ConfigError as error:
             for message in error.mistakes:
                 say((key,), message)
-    for message in _task_mistakes(config) if "tasks" in config.model_fields_set else []:
+    heads, messages = _heads_of(config) if "tasks" in config.model_fields_set else ({}, [])
+    for message in messages:
         say(("tasks",), message)
-    fields = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
-    for key in config.training:
-        if key not in fields:
-            say(("training", key), f"`training`: TrainingArguments has no field {key!r}{suggestion(key, fields)}")
+    config.training, wrong = read_training(config.training)
+    for key, message in wrong.items():
+        say(("training", key), message)
+    said = {**TRAINING_DEFAULTS, **config.training}
+    wanted = said["metric_for_best_model"]
+    if heads and not wrong and (mistake := metric_mistake(wanted, said["greater_is_better"], heads)):
+        say(("training", "metric_for_best_model"), mistake)
     if config.lora is not None:
         from nlp_mtl.adapters import lora_config
 
@@ -188,14 +202,15 @@ def check(config: RunConfig, place: str, lines: yamlfile.Lines) -> list[str]:
     return mistakes
 
 
-def _task_mistakes(config: RunConfig) -> list[str]:
+def _heads_of(config: RunConfig) -> tuple[dict[str, Head], list[str]]:
+    """The heads of the run's tasks, and mistakes; no heads if there are any."""
     from nlp_mtl.heads import make_heads
     from nlp_mtl.tasks import load_tasks
 
     try:
         tasks = load_tasks(config.tasks, registry=config.registry)
     except ConfigError as error:
-        return error.mistakes
+        return {}, error.mistakes
     mistakes = []
     for task in tasks:
         for spec in task.prepare:
@@ -206,10 +221,10 @@ def _task_mistakes(config: RunConfig) -> list[str]:
                 messages = error.mistakes
             mistakes += [f"task {task.name!r}: {message}" for message in messages]
     try:
-        make_heads(tasks, config.heads)
+        heads = make_heads(tasks, config.heads)
     except ConfigError as error:
-        mistakes += error.mistakes
-    return mistakes
+        return {}, [*mistakes, *error.mistakes]
+    return ({} if mistakes else heads), mistakes
 
 
 def callback(spec: Spec) -> Any:
@@ -234,34 +249,6 @@ def callback(spec: Spec) -> Any:
         return found(**arguments)
     except TypeError as error:
         raise ConfigError(f"callbacks: {name!r}: {error}") from None
-
-
-def _import_files(config: RunConfig, place: str, lines: yamlfile.Lines) -> list[str]:
-    """Import the user's own files, so that what they register is known."""
-    mistakes = []
-    base = Path(place).parent if Path(place).suffix else Path.cwd()
-    for name in config.imports:
-        file = next((path for path in (base / name, Path(name)) if path.is_file()), None)
-        line = lines.get(("imports",))
-        where = f"{place}:{line}" if line else place
-        if file is None:
-            mistakes.append(f"{where}: `imports`: no file {name!r} beside the run file or in the working folder")
-            continue
-        module_name = f"nlp_mtl_imports_{file.stem}"
-        if module_name in sys.modules and getattr(sys.modules[module_name], "__file__", None) == str(file.resolve()):
-            continue
-        spec = importlib.util.spec_from_file_location(module_name, file.resolve())
-        if spec is None or spec.loader is None:
-            mistakes.append(f"{where}: `imports`: {name!r} is not a Python file")
-            continue
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:  # whatever the user's file raises is theirs to see, with its place
-            del sys.modules[module_name]
-            raise ConfigError(f"{where}: `imports`: {file} fails: {type(error).__name__}: {error}") from error
-    return mistakes
 
 
 def key_table() -> list[tuple[str, str, str]]:

@@ -14,15 +14,16 @@ import numpy as np
 
 from nlp_mtl import packages, sources
 from nlp_mtl.columns import Column, read_column
-from nlp_mtl.errors import DataError
+from nlp_mtl.errors import DataError, NlpMtlError, NotFoundError
 from nlp_mtl.heads.base import Head
+from nlp_mtl.registry import own_source
 from nlp_mtl.taskfile import SPLITS, Split
 from nlp_mtl.tokenizing import tokenize_pool
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-CACHE_VERSION = 1  # raise it when what is written to the cache changes
+CACHE_VERSION = 2  # raise it when what is written to the cache changes
 _TOKENS = ("input_ids", "token_type_ids")
 _FOR_ROWS = ("lengths", "word_positions", "maskable", "mask_id", "vocabulary")
 
@@ -104,7 +105,16 @@ class Data:
     def notes(self) -> list[str]:
         """What a user should know before training: rows cut, without a label, or on both sides."""
         found = []
-        for task in self.heads:
+        for task, head in self.heads.items():
+            if self.pool_of(task, "validation") is None:
+                found.append(
+                    f"{task}: no validation rows, so it is not scored in training and has no say in the best "
+                    "checkpoint (`splits: {validation: 0.1}` holds out some)"
+                )
+            if self.pool_of(task, "train") is None and head.task.head_key == task:
+                found.append(f"{task}: no training rows, so its head learns nothing")
+            if head.labels and len(head.labels) == 1:
+                found.append(f"{task}: every label is {head.labels[0]!r}, from which nothing can be learned")
             for split in SPLITS:
                 facts = self.facts(task, split) or {"truncated": 0, "in_train": 0, "labelled": 0, "rows": 0}
                 unlabelled = facts["rows"] - facts["labelled"] if split == "train" else 0
@@ -117,6 +127,13 @@ class Data:
                 if parts:
                     found.append(f"{task}, {split}: {facts['rows']} rows, {'; '.join(parts)}")
         return found
+
+
+class SeveralNotFoundError(NotFoundError):
+    """Data sets of several tasks that were not found."""
+
+    def __init__(self, errors: Sequence[NlpMtlError]):
+        Exception.__init__(self, "\n".join(str(error) for error in errors))
 
 
 def load_data(
@@ -137,26 +154,37 @@ def load_data(
         splits: the splits wanted.
 
     Raises:
-        NotFoundError: a data set is nowhere.
-        DataError: rows that can't be used, of all tasks at once.
+        NotFoundError: data sets that are nowhere, and nothing else is wrong.
+        DataError: rows that can't be used, and data sets that are nowhere, of all tasks at once.
     """
     pools: dict[str, list[Head]] = {}
     for head in heads.values():
         pools.setdefault(_pool_key(head), []).append(head)
     data = Data(dict(heads))
-    mistakes: list[str] = []
+    mistakes: list[NlpMtlError] = []
     signature = _tokenizer_signature(tokenizer)
     for members in pools.values():
         try:
             for split, rows in _load_pool(members, tokenizer, signature, max_length, data_root).items():
                 if split in splits:
                     data.splits.setdefault(split, []).append(rows)
-        except DataError as error:
-            mistakes.append(str(error))
-    mistakes = mistakes or _labels_that_differ(heads)
-    if mistakes:
-        raise DataError("\n".join(mistakes))
+        except (DataError, NotFoundError) as error:
+            mistakes.append(error)
+    _complain(mistakes)
+    if differing := _labels_that_differ(heads):
+        raise DataError("\n".join(differing))
     return data
+
+
+def _complain(mistakes: Sequence[NlpMtlError]) -> None:
+    """Raise what is wrong with several tasks' data as one error."""
+    if not mistakes:
+        return
+    if len(mistakes) == 1:
+        raise mistakes[0]
+    if all(isinstance(error, NotFoundError) for error in mistakes):
+        raise SeveralNotFoundError(mistakes)
+    raise DataError("\n".join(str(error) for error in mistakes))
 
 
 def _labels_that_differ(heads: Mapping[str, Head]) -> list[str]:
@@ -180,6 +208,7 @@ def _tokenizer_signature(tokenizer: Any) -> str:
     state.pop("truncation", None)
     state.pop("padding", None)
     known = [type(tokenizer).__name__, state, sorted(map(str, tokenizer.all_special_tokens)), tokenizer.truncation_side]
+    known += [list(tokenizer.model_input_names)]
     said = json.dumps(known, sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:24]
 
@@ -194,7 +223,7 @@ def _load_pool(
         sources.identity(task, data_root=data_root),
         signature,
         length,
-        [[h.task.name, h.task.head, h.task.target, h.task.labels, h.reading()] for h in members],
+        [[h.task.name, h.data_spec(), h.task.target, h.task.labels, h.reading(), own_source(h)] for h in members],
     ]
     key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
     folder = packages.cache_folder() / "tokenized" / key

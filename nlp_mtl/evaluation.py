@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from nlp_mtl import metrics
 from nlp_mtl.batches import Collator, length_sorted, to_device
 from nlp_mtl.data import Data, PoolRows
+from nlp_mtl.errors import ConfigError, NlpMtlError
 from nlp_mtl.heads.base import Head
 from nlp_mtl.taskfile import Split
 
@@ -28,6 +29,7 @@ class TaskScores:
         loss: mean loss per unit.
         better: whether more of the first metric is better.
         decoded: predictions in the form the metrics take.
+        in_words: makes a decoded prediction readable, see :meth:`Head.in_words`.
     """
 
     metrics: dict[str, float]
@@ -36,6 +38,7 @@ class TaskScores:
     loss: float | None
     better: bool = True
     decoded: list[Any] = field(repr=False, default_factory=list)
+    in_words: Callable[[Any], Any] = field(repr=False, compare=False, default=lambda decoded: decoded)
 
     @property
     def first(self) -> str | None:
@@ -48,7 +51,9 @@ class TaskScores:
         if self.first is None or self.first not in self.trivial:
             return None
         score, trivial, perfect = self.metrics[self.first], self.trivial[self.first], 1.0 if self.better else 0.0
-        return 0.0 if trivial == perfect else (score - trivial) / (perfect - trivial)
+        if trivial == perfect:  # nothing to gain, and something to lose
+            return -abs(score - trivial)
+        return (score - trivial) / (perfect - trivial)
 
 
 class Evaluator:
@@ -95,6 +100,24 @@ class Evaluator:
                     scores[task] = self._score(task, pool, number, split, parts)
         return {task: scores[task] for task in self.data.heads if task in scores}
 
+    def check(self, split: Split = "validation") -> None:
+        """Score the trivial baselines of a split, which finds metrics that don't fit their task before any training.
+
+        Raises:
+            ConfigError: all of them.
+        """
+        mistakes = []
+        for pool in self.data.splits.get(split, []):
+            for task in pool.tasks:
+                try:
+                    if (labelled := self._labelled(task, pool)) is not None:
+                        self._baseline(task, split, *labelled)
+                except NlpMtlError as error:
+                    metrics_ = ", ".join(self.data.heads[task].metrics)
+                    mistakes.append(f"task {task!r}: `metrics: [{metrics_}]` can't be computed: {error}")
+        if mistakes:
+            raise ConfigError(mistakes)
+
     def _predict(
         self, model: Any, pools: Sequence[PoolRows], split: Split, process: int, processes: int, progress: bool
     ) -> dict[str, Any]:
@@ -133,29 +156,40 @@ class Evaluator:
         predictions = [rows[row] for row in range(len(pool))]
         sums = [part["loss"][task] for part in parts if task in part["loss"]]
         loss = sum(s for s, _ in sums) / sum(c for _, c in sums) if sums else None
-        labelled = np.flatnonzero(pool.labelled(task))
-        if not len(labelled):
-            return TaskScores({}, {}, len(pool), None, decoded=head.decode(predictions, pool.table))
-        table = pool.table if len(labelled) == len(pool) else pool.table.select(labelled)
-        labels = table[f"labels:{task}"][:]
-        decoded = head.decode([predictions[i] for i in labelled], table)
-        references = head.references(labels, table)
+        labelled = self._labelled(task, pool)
+        if labelled is None:
+            decoded = head.decode(predictions, pool.table)
+            return TaskScores({}, {}, len(pool), None, decoded=decoded, in_words=head.in_words)
+        rows_with, table, _, references = labelled
+        decoded = head.decode([predictions[i] for i in rows_with], table)
         scored = head.score(decoded, references)
-        if (task, split) not in self._trivial:
-            self._trivial[task, split] = self._baseline(head, task, labels, table, references)
+        trivial = self._baseline(task, split, *labelled)
         better = metrics.greater_is_better(head.metrics[0])
-        return TaskScores(scored, self._trivial[task, split], len(decoded), loss, better, decoded)
+        return TaskScores(scored, trivial, len(decoded), loss, better, decoded, head.in_words)
+
+    def _labelled(self, task: str, pool: PoolRows) -> tuple[np.ndarray, Any, list[Any], list[Any]] | None:
+        """The rows with labels: their numbers, their table, labels and references; None if there are none."""
+        numbers = np.flatnonzero(pool.labelled(task))
+        if not len(numbers):
+            return None
+        table = pool.table if len(numbers) == len(pool) else pool.table.select(numbers)
+        labels = table[f"labels:{task}"][:]
+        return numbers, table, labels, self.data.heads[task].references(labels, table)
 
     def _baseline(
-        self, head: Head, task: str, labels: Sequence[Any], table: Any, references: Sequence[Any]
+        self, task: str, split: Split, numbers: np.ndarray, table: Any, labels: Sequence[Any], references: Sequence[Any]
     ) -> dict[str, float]:
+        if (task, split) in self._trivial:
+            return self._trivial[task, split]
+        head = self.data.heads[task]
         train = self.data.pool_of(task, "train") or self.data.pool_of(head.task.head_key, "train")
         owner = task if train is not None and task in train.tasks else head.task.head_key
         if train is None:
             guessed = head.trivial(labels, table, labels, table)
         else:
             guessed = head.trivial(train.table[f"labels:{owner}"][:], train.table, labels, table)
-        return head.score(guessed, references)
+        self._trivial[task, split] = head.score(guessed, references)
+        return self._trivial[task, split]
 
 
 def flatten(scores: Mapping[str, TaskScores], prefix: str = "eval") -> dict[str, float]:
@@ -184,15 +218,16 @@ def flatten(scores: Mapping[str, TaskScores], prefix: str = "eval") -> dict[str,
     return flat
 
 
-def score_table(scores: Mapping[str, TaskScores]) -> list[dict[str, Any]]:
-    """One row per task: task, metric, score, trivial baseline, rows."""
+def score_table(scores: Mapping[str, TaskScores], *, every: bool = False) -> list[dict[str, Any]]:
+    """One row per task, or with `every` one per metric: task, metric, score, trivial baseline, rows."""
     return [
         {
             "task": task,
-            "metric": found.first,
-            "score": found.metrics.get(found.first) if found.first else None,
-            "trivial": found.trivial.get(found.first) if found.first else None,
+            "metric": metric,
+            "score": found.metrics.get(metric) if metric else None,
+            "trivial": found.trivial.get(metric) if metric else None,
             "rows": found.rows,
         }
         for task, found in scores.items()
+        for metric in (list(found.metrics) if every else [found.first])
     ]

@@ -45,9 +45,56 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
         return {split: _read_conll(task, group, **spec.options) for split, group in files.items()}
     if spec.path == "text":
         return {split: _read_lines(group, encoding) for split, group in files.items()}
+    _check_rows(task, files, spec.path)
+    named = {split: [str(file) for file in group] for split, group in files.items()}
     with quiet_datasets():
-        named = {split: [str(file) for file in group] for split, group in files.items()}
-        return opened(task, lambda: load_dataset(spec.path, data_files=named, **spec.options))
+        try:
+            return opened(task, lambda: load_dataset(spec.path, data_files=named, **spec.options))
+        except DataError as error:
+            empty = {split: group for split, group in files.items() if _reads_nothing(spec, group)}
+            if not empty:
+                raise
+            raise DataError("\n".join(_no_rows(task, split, group) for split, group in empty.items())) from error
+
+
+def _check_rows(task: Task, files: Mapping[str, list[Path]], kind: str) -> None:
+    """Refuse splits whose files hold nothing at all, before a reader fails in words of its own."""
+    empty = {s: group for s, group in files.items() if all(_is_blank(file, kind) for file in group)}
+    if empty:
+        raise DataError("\n".join(_no_rows(task, split, group) for split, group in empty.items()))
+
+
+def _is_blank(file: Path, kind: str) -> bool:
+    if kind == "parquet":
+        return False
+    with file.open("rb") as stream:
+        return not any(line.strip(b"\xef\xbb\xbf \t\r\n") for line in stream)
+
+
+def _reads_nothing(spec: DatasetSpec, files: list[Path]) -> bool:
+    """Whether a split's files, read alone, have no rows."""
+    if spec.path == "parquet":
+        import pyarrow.parquet
+
+        try:
+            return not sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)
+        except (OSError, ValueError):
+            return False
+    from datasets import load_dataset
+
+    try:
+        load_dataset(spec.path, data_files={"train": [str(file) for file in files]}, **spec.options)
+    except Exception as error:  # of many kinds; only the one for no rows is of interest
+        return "corresponds to no data" in str(error)
+    return False
+
+
+def _no_rows(task: Task, split: str, files: list[Path]) -> str:
+    which = ", ".join(map(str, files))
+    return (
+        f"task {task.name!r}: the split {split!r} has no rows: {which} holds none; put rows into it, or leave the "
+        "split out of `dataset.data_files`"
+    )
 
 
 def resolve_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> dict[str, list[Path]]:

@@ -18,7 +18,7 @@ from nlp_mtl.attention import Layout
 from nlp_mtl.card import card
 from nlp_mtl.data import load_data
 from nlp_mtl.dropout import use_cheap_dropout
-from nlp_mtl.errors import ConfigError, RunFolderError
+from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads import Head, head_of_spec, make_heads
 from nlp_mtl.memory import KeptGradient
 from nlp_mtl.opening import checked_length, give_pad_token, load_encoder, open_base
@@ -187,10 +187,9 @@ class MultiTaskModel(nn.Module):
         """
         folder = Path(folder)
         spec = checkpoint.read_spec(folder)
-        if (folder / checkpoint.COMPLETE).is_file() and (wrong := checkpoint.damage(folder)):
-            raise RunFolderError(f"{folder} is damaged: {wrong}")
+        checkpoint.check_whole(folder)
         heads = {item["name"]: head_of_spec(item) for item in spec["tasks"]}
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if (folder / "adapter_config.json").is_file():
             from peft import PeftModel
 

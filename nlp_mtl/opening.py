@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import transformers
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from nlp_mtl import checkpoint
-from nlp_mtl.errors import ConfigError, UnsupportedError
-from nlp_mtl.packing import base_of
+from nlp_mtl.errors import ConfigError, NotFoundError, RunFolderError, UnsupportedError, suggestion
+from nlp_mtl.packing import base_of, first_position
+from nlp_mtl.reading import short
 
 
 def open_base(folder: Path) -> tuple[PreTrainedTokenizerBase, nn.Module]:
-    """The tokenizer and the encoder of a pretrained folder; raises UnsupportedError for slow tokenizers."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    """The tokenizer and the encoder of a pretrained folder.
+
+    Raises:
+        NotFoundError: no weights in safetensors format, or no tokenizer files.
+        RunFolderError: files that are damaged or do not fit each other.
+        UnsupportedError: slow tokenizers, encoder–decoder models, models that bring code of their own.
+    """
+    _check_kind(folder)
+    with _explained(folder, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise UnsupportedError(f"{folder.name}: its tokenizer is not a fast one, which word and character offsets need")
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise NotFoundError(
+            f"the tokenizer of the model {folder.name!r}",
+            [f"{folder}: {_files(folder)}, and no vocabulary in them"],
+            ["put its tokenizer.json there: AutoTokenizer.from_pretrained(…).save_pretrained(folder)"],
+        )
     return tokenizer, load_encoder(folder)
 
 
 def load_encoder(folder: Path) -> nn.Module:
-    """The bare encoder, its weights in fp32; raises UnsupportedError for encoder–decoder models."""
-    with checkpoint.quiet_transformers():
-        encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    """The bare encoder, its weights in fp32; raises as :func:`open_base`."""
+    _check_kind(folder)
+    with checkpoint.quiet_transformers(), _explained(folder, "model"):
+        encoder = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True)
     if getattr(encoder.config, "is_encoder_decoder", False):
         raise UnsupportedError(
             f"{encoder.config.model_type}: encoder–decoder models are not supported yet; use an encoder or decoder"
@@ -32,10 +53,66 @@ def load_encoder(folder: Path) -> nn.Module:
     return encoder
 
 
+def _check_kind(folder: Path) -> None:
+    """Refuse a folder whose config.json names no architecture that `transformers` has."""
+    file = folder / "config.json"
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"the config of the model {folder.name!r}",
+            [f"{file} is not there"],
+            ["name a folder that save_pretrained of a transformers model wrote"],
+        ) from None
+    except ValueError as error:
+        raise RunFolderError(f"{file} is damaged ({short(error)}); copy or download it again") from None
+    kind = said.get("model_type") if isinstance(said, dict) else None
+    if kind in CONFIG_MAPPING:
+        return
+    if isinstance(said, dict) and "auto_map" in said:
+        raise UnsupportedError(
+            f"{folder}: this model brings Python code of its own (`auto_map` in config.json), which is never run; use "
+            "a model whose architecture transformers has"
+        )
+    raise UnsupportedError(
+        f"{file}: `model_type` is an architecture of transformers {transformers.__version__}, found "
+        f"{kind!r}{suggestion(str(kind), CONFIG_MAPPING.keys())}; a newer transformers may have it"
+    )
+
+
+@contextmanager
+def _explained(folder: Path, what: str) -> Iterator[None]:
+    """What goes wrong while `transformers` reads a folder, in our words."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise RunFolderError(
+            f"{folder}: the weights are damaged ({short(error)}); copy or download the model again"
+        ) from error
+    except OSError as error:
+        raise NotFoundError(
+            f"a file of the {what} in {folder}",
+            [short(error)],
+            [
+                "copy or download the model again, whole",
+                "weights in another format: AutoModel.from_pretrained(…).save_pretrained(folder) writes safetensors",
+            ],
+        ) from error
+    except Exception as error:  # whatever transformers raises for files that don't fit each other
+        raise RunFolderError(
+            f"{folder}: transformers can't read its {what} ({type(error).__name__}: {short(error)}); copy or download "
+            "the model again, or use another one"
+        ) from error
+
+
+def _files(folder: Path) -> str:
+    return "it has " + ", ".join(sorted(file.name for file in folder.iterdir()))
+
+
 def checked_length(wanted: int | None, tokenizer: PreTrainedTokenizerBase, encoder: nn.Module) -> int:
     """Tokens per sequence: what is wanted, if the encoder can, else at most 512; raises ConfigError."""
     positions = getattr(base_of(encoder).config, "max_position_embeddings", None) or 512
-    limit = min(positions - (2 if positions in (514,) else 0), tokenizer.model_max_length)
+    limit = min(positions - first_position(base_of(encoder)), tokenizer.model_max_length)
     if wanted is not None and not 4 <= wanted <= limit:
         raise ConfigError(f"max_length: from 4 to {limit} for this encoder, found {wanted}")
     return wanted or min(512, limit)

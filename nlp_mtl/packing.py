@@ -184,7 +184,7 @@ def encode(encoder: nn.Module, inputs: Mapping[str, Tensor], layout: Layout, way
     """
     if way == "packed":
         extra = {"packed_layout": layout, **_no_cache(encoder)}
-        position_ids = layout.position_ids + _first_position(base_of(encoder))
+        position_ids = layout.position_ids + first_position(base_of(encoder))
         with _packed_call():
             out = encoder(**{k: v[None] for k, v in inputs.items()}, position_ids=position_ids[None], **extra)
         return out.last_hidden_state[0]
@@ -236,7 +236,7 @@ def _no_cache(encoder: nn.Module) -> dict[str, Any]:
     return {"use_cache": False} if "use_cache" in takes else {}
 
 
-def _first_position(base: PreTrainedModel) -> int:
+def first_position(base: PreTrainedModel) -> int:
     """RoBERTa counts positions from padding_idx + 1; others from 0."""
     embeddings = getattr(base, "embeddings", None)
     if embeddings is not None and hasattr(type(embeddings), "create_position_ids_from_input_ids"):

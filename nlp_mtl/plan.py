@@ -73,7 +73,7 @@ class MixingPlan:
 
     def _rows_per_epoch(self) -> int:
         sizes = np.array([pool.rows for pool in self.pools])
-        if self.sampler.epoch == "all":
+        if self.sampler.epoch in ("all", "mean"):
             return int(sizes.sum())
         if self.sampler.epoch != "largest":
             return int(self.sampler.epoch)
@@ -100,7 +100,14 @@ class MixingPlan:
                 rows = min(self.rows_per_step, self.rows_per_epoch - step * self.rows_per_step)
                 rates = self._pool_rates(Progress(epoch, step, steps, self.epochs))
                 owed += rows * rates
-                counts[step] = _whole(owed, rows, np.where(rates > 0, self._caps, 0))
+                caps = np.where(rates > 0, self._caps, 0)
+                if caps.sum() < rows:
+                    among = ", ".join(pool.key for pool, rate in zip(self.pools, rates, strict=True) if rate > 0)
+                    raise ConfigError(
+                        f"sampler: `caps` leave {caps.sum()} of the {rows} rows of step {step}, which {among} must "
+                        "fill; raise them"
+                    )
+                counts[step] = _whole(owed, rows, caps)
                 owed -= counts[step]
             self._counts = {epoch: counts}
             self._before = np.concatenate([np.zeros((1, len(self.pools)), dtype=np.int64), counts.cumsum(0)])
@@ -121,6 +128,14 @@ class MixingPlan:
             (number, row, visit)
             for number, pool in enumerate(self.pools)
             for row, visit in self._take(pool, int(begin[number]), int(counts[step, number]))
+        ]
+
+    def shown(self, epoch: int, steps: int) -> list[np.ndarray]:
+        """For each pool the numbers of the rows that the first `steps` steps of an epoch show."""
+        begin, counts = self._start(epoch), self.counts(epoch)[:steps].sum(0)
+        return [
+            np.array([row for row, _ in self._take(pool, int(begin[number]), int(counts[number]))], dtype=np.int64)
+            for number, pool in enumerate(self.pools)
         ]
 
     def _take(self, pool: Pool, begin: int, count: int) -> list[tuple[int, int]]:

@@ -35,7 +35,7 @@ def predict(
 
     Raises:
         ConfigError: an unknown task.
-        DataError: an input that is neither text, pair nor mapping, or has no text.
+        DataError: an input that is neither text, pair nor mapping, or has no text; names input and task.
 
     Example:
         >>> from nlp_mtl.testing import tiny_model
@@ -122,11 +122,27 @@ def _tokenized(
     table = {name: [given[number][name] for number in can] for name in head.needed_columns()}
     length = min(head.task.max_length or model.max_length, model.max_length)
     try:
-        tokens = head.tokenize(table, model.tokenizer, length, Where(head.task.name, "inputs"))
+        tokens = head.tokenize(table, model.tokenizer, length, _Inputs(head.task.name, "inputs"))
     except RowsError as error:
-        raise RowsError(error.where, [(first + can[row], what) for row, what in error.mistakes]) from None
+        raise DataError(_unreadable(error, [first + number for number in can])) from None
     for place, source in enumerate(tokens["source"]):
         yield can[source], {name: values[place] for name, values in tokens.items()}
+
+
+class _Inputs(Where):
+    """The inputs of a task, for messages: they are no split."""
+
+    def __str__(self) -> str:
+        return f"predict: task {self.task!r}"
+
+
+def _unreadable(error: RowsError, numbers: Sequence[int], *, most: int = 8) -> str:
+    """What is wrong with inputs, by their numbers."""
+    shown = [f"  input {numbers[row]}: {what}" for row, what in error.mistakes[:most]]
+    more = [f"  … and {len(error.mistakes) - most} more"] if len(error.mistakes) > most else []
+    ways = f"  way out: correct or leave out what is named, or ask only other tasks than {error.where.task!r}"
+    count = len({row for row, _ in error.mistakes})
+    return "\n".join([f"{error.where}: {count} input(s) can't be read:", *shown, *more, ways])
 
 
 def _other_words(known: Mapping[str, Any], row: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -82,6 +83,10 @@ def opened(task: Task, read: Callable[[], Mapping[str, Dataset]]) -> Mapping[str
     except DatasetGenerationError as error:
         raise DataError(f"task {task.name!r}: the data can't be read: {short(error.__cause__ or error)}") from error
     except ValueError as error:  # e.g. an unknown configuration, or options the reader does not take
+        if empty := re.search(r'Instruction "(\w+)" corresponds to no data', str(error)):
+            raise DataError(
+                f"task {task.name!r}: the split {empty[1]!r} has no rows; put rows into its files, or leave them out"
+            ) from error
         raise DataError(f"task {task.name!r}: {short(error)}") from error
     except TypeError as error:
         raise DataError(f"task {task.name!r}: `dataset.options`: {short(error)}") from error

@@ -111,10 +111,8 @@ class Registry:
         mistakes = self.check_arguments(name, arguments, given=len(positional))
         if mistakes:
             raise ConfigError(mistakes)
-        if positional:
-            return make(*positional, **arguments)
         try:
-            return make(**arguments)
+            return make(*positional, **arguments)
         except (TypeError, AttributeError) as error:  # e.g. text where it compares numbers
             raise ConfigError(f"{self.kind} {name!r}: an argument is of the wrong type ({error})") from error
 
@@ -156,6 +154,17 @@ def parse_spec(spec: Spec, kind: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(name, str):
         raise ConfigError(f"{kind}: expected a name or {{name: …, arguments}}, found {spec!r}")
     return name, arguments
+
+
+def own_source(thing: Any) -> str:
+    """The source of a user's own class, function or object, so that caches know when it changed; "" if built in."""
+    made = thing if inspect.isclass(thing) or inspect.isfunction(thing) else type(thing)
+    if made.__module__.split(".")[0] == "nlp_mtl":
+        return ""
+    try:
+        return inspect.getsource(inspect.getmodule(made) or made)
+    except (OSError, TypeError):  # typed into a notebook or a shell
+        return f"{made.__module__}.{made.__qualname__}"
 
 
 heads = Registry("head", "nlp_mtl.heads")

@@ -7,8 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from nlp_mtl import checkpoint, config, yamlfile
 from nlp_mtl.callbacks import Progress
 from nlp_mtl.data import load_data
-from nlp_mtl.errors import ConfigError, RunFolderError, UnsupportedError
+from nlp_mtl.errors import ConfigError, RunFolderError
 from nlp_mtl.evaluation import Evaluator, TaskScores, score_table
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.prediction import predict_stream
+from nlp_mtl.settings import autocast, check_processes
 from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, Split
 from nlp_mtl.tasks import load_tasks
 from nlp_mtl.trainer import MultiTaskTrainer
@@ -81,7 +81,7 @@ def train(
     args = training_arguments(settings, name)
     folder = Path(args.output_dir)
     main = args.process_index == 0
-    _check_folder(folder, resume, overwrite, main)
+    _check_folder(folder, resume, overwrite)
     set_seed(args.seed)
     model = MultiTaskModel.from_base(
         settings.model,
@@ -109,15 +109,19 @@ def train(
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(Progress())
     trainer.remove_callback(PrinterCallback)
-    if main:
+    trainer.evaluator.check()
+    if main:  # all that can be known to be wrong is known: now the old run may go
+        if overwrite:
+            checkpoint.remove_run(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        said = settings.model_dump(exclude_defaults=True)
-        checkpoint.write_text(folder / "run.yaml", yamlfile.dumps(said))
+        checkpoint.write_text(folder / "run.yaml", yamlfile.dumps(_recordable(settings, folder)))
     began = time.perf_counter()
-    trainer.train(resume_from_checkpoint=resume)
+    trainer.train(resume_from_checkpoint=resume, overwrite=overwrite)
     seconds = time.perf_counter() - began
     if trainer.stopped:
         return Run(folder, model.eval(), {}, stopped=True, trainer=trainer)
+    if args.save_strategy == "no":  # that is about checkpoints
+        trainer.save_model()
     trainer.evaluate()
     run = Run(folder, model.eval(), trainer.scores, trainer.best_steps(), trainer=trainer)
     if main:
@@ -144,27 +148,12 @@ def training_arguments(settings: config.RunConfig, name: str) -> TrainingArgumen
         raise ConfigError(f"training: {error}") from None
 
 
-def check_processes(environment: Mapping[str, str] | None = None) -> None:
-    """Refuse to run as one process where several were asked for.
-
-    ``accelerate launch --cpu --num_processes 2`` sets an address to meet at, but starts one process only.
-
-    Raises:
-        UnsupportedError: with the way out.
-    """
-    found = os.environ if environment is None else environment
-    sizes = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-    if "ACCELERATE_USE_CPU" in found and "MASTER_ADDR" in found and not any(name in found for name in sizes):
-        raise UnsupportedError(
-            "several processes were asked for, but accelerate launch started one (it does so on CPUs); "
-            "use: torchrun --nproc_per_node 2 -m nlp_mtl.cli train RUN.yaml"
-        )
-
-
-def _check_folder(folder: Path, resume: bool, overwrite: bool, main: bool) -> None:
+def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise RunFolderError("--resume continues a run and --overwrite removes it; use one of them")
-    holds = (folder / checkpoint.SPEC).is_file() or bool(checkpoint.checkpoints(folder)) if folder.is_dir() else False
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"training.output_dir: {folder} is a file; name a folder")
+    holds = checkpoint.holds_run(folder)
     if resume and not holds:
         raise RunFolderError(f"{folder}: there is no run to resume; start it without --resume")
     if holds and not resume and not overwrite:
@@ -172,8 +161,26 @@ def _check_folder(folder: Path, resume: bool, overwrite: bool, main: bool) -> No
             f"{folder} already holds a run: continue it with --resume, replace it with --overwrite, or write elsewhere "
             "with training.output_dir=…"
         )
-    if overwrite and holds and main:
-        checkpoint.remove_run(folder)
+
+
+def _recordable(settings: config.RunConfig, folder: Path) -> dict[str, Any]:
+    """The run file for the run folder, its relative paths told from there."""
+    said = settings.model_dump(exclude_defaults=True)
+    said["tasks"] = [_from(folder, item) if _is_task_file(item) else item for item in said["tasks"]]
+    for key in ("registry", "data_root"):
+        if isinstance(said.get(key), list):
+            said[key] = [_from(folder, item) for item in said[key]]
+        elif said.get(key):
+            said[key] = _from(folder, said[key])
+    return said
+
+
+def _is_task_file(item: Any) -> bool:
+    return isinstance(item, str) and Path(item).suffix in (".yaml", ".yml")
+
+
+def _from(folder: Path, path: str) -> str:
+    return path if Path(path).is_absolute() else os.path.relpath(path, folder)
 
 
 def _write_metrics(run: Run, seconds: float) -> None:
@@ -224,7 +231,8 @@ def evaluate(
     root = data_root or recorded.get("data_root")
     _find_files_again(heads, recorded)
     data = load_data(heads, model.tokenizer, max_length=model.max_length, data_root=root)
-    return Evaluator(data, batch_rows=32).evaluate(model, split, tasks=tasks, progress=progress)
+    with autocast(model.device, model.strategies.get("precision")):  # as it was trained and scored
+        return Evaluator(data, batch_rows=32).evaluate(model, split, tasks=tasks, progress=progress)
 
 
 def _find_files_again(heads: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
@@ -237,7 +245,7 @@ def _find_files_again(heads: Mapping[str, Any], recorded: Mapping[str, Any]) -> 
     try:
         files = {task.name: task.file for task in load_tasks(recorded["tasks"], registry=recorded.get("registry", ()))}
     except ConfigError as error:
-        logger.warning("the task files that %s names can't be read again: %s", "run.yaml", error)
+        logger.warning("the task files that run.yaml names can't be read again: %s", error)
         return
     for head in local:
         if files.get(head.task.name):
@@ -245,41 +253,70 @@ def _find_files_again(heads: Mapping[str, Any], recorded: Mapping[str, Any]) -> 
 
 
 def _recorded(folder: str | Path) -> dict[str, Any]:
-    for file in (Path(folder) / "run.yaml", Path(folder).parent / "run.yaml"):
-        if file.is_file():
-            return yamlfile.load(file)[0] or {}
-    return {}
+    """The run file of a run folder, or of the one that a checkpoint lies in, with its paths told from here."""
+    for place in (Path(folder), Path(folder).parent):
+        if (place / "run.yaml").is_file():
+            said = yamlfile.load(place / "run.yaml")[0] or {}
+            break
+    else:
+        return {}
+    said["tasks"] = [str(place / item) if _is_task_file(item) else item for item in said.get("tasks", [])]
+    said["registry"] = [str(place / item) for item in said.get("registry", [])]
+    if said.get("data_root"):
+        said["data_root"] = str(place / said["data_root"])
+    return said
 
 
 def predict_file(
-    folder: str | Path, file: str | Path, out: str | Path | None = None, *, tasks: Sequence[str] | None = None
+    folder: str | Path,
+    file: str | Path,
+    out: str | Path | None = None,
+    *,
+    tasks: Sequence[str] | None = None,
+    base: str | Path | None = None,
 ) -> int:
     """Answers for every line of a JSONL file (a string, a pair, or an object of columns a line), as JSONL.
 
     Args:
         folder: a run folder.
         file: the input.
-        out: the output, written line by line; default standard output.
+        out: the output, which appears when it is whole; default standard output.
         tasks: only these.
+        base: see :meth:`MultiTaskModel.from_pretrained`.
 
     Returns:
         How many lines were answered.
     """
-    model = MultiTaskModel.from_pretrained(folder)
+    model = MultiTaskModel.from_pretrained(folder, base=base)
+    answers = predict_stream(model, _lines(Path(file)), tasks=tasks)
+    if out is None:
+        return _write_lines(sys.stdout, answers)
+    work = Path(out).with_name(f".{Path(out).name}.writing")
+    try:
+        with work.open("w", encoding="utf-8") as stream:
+            count = _write_lines(stream, answers)
+        os.replace(work, out)
+    finally:
+        work.unlink(missing_ok=True)
+    return count
+
+
+def _write_lines(stream: Any, answers: Iterable[Any]) -> int:
     count = 0
-    with nullcontext(sys.stdout) if out is None else Path(out).open("w", encoding="utf-8") as stream:
-        for answer in predict_stream(model, _lines(Path(file)), tasks=tasks):
-            stream.write(json.dumps(answer, ensure_ascii=False) + "\n")
-            count += 1
+    for answer in answers:
+        stream.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        count += 1
     return count
 
 
 def _lines(file: Path) -> Any:
-    with file.open(encoding="utf-8") as stream:
+    with file.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 try:
-                    value = json.loads(line)
+                    value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                except UnicodeDecodeError as error:
+                    raise ConfigError(f"{file}:{number}: not UTF-8 ({error.reason}); save it as UTF-8") from None
                 except json.JSONDecodeError as error:
                     raise ConfigError(f"{file}:{number}: not JSON ({error.msg})") from None
                 yield tuple(value) if isinstance(value, list) else value

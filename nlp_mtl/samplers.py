@@ -16,6 +16,8 @@ import numpy as np
 from nlp_mtl.errors import ConfigError, suggestion
 from nlp_mtl.registry import samplers
 
+EpochLength = Literal["all", "mean", "largest"] | int
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -27,22 +29,26 @@ class Progress:
     epochs: float
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 class Sampler:
     """Base of all samplers.
 
     Args:
-        epoch: how long an epoch is: ``"all"``, as many rows as all tasks have together, which is the number of tasks
-            times the mean task; ``"largest"``, until the largest task has been seen once at its rate; or a number of
-            rows.
+        epoch: how long an epoch is: ``"all"``, as many rows as all tasks have together; ``"mean"``, until each task
+            has had the mean task's rows at the mean rate, which is the same number; ``"largest"``, until the largest
+            task has been seen once at its rate; or a number of rows.
         caps: at most so many rows of a task in one step's batch; the others get the rest.
     """
 
     paper = ""
 
-    def __init__(self, *, epoch: Literal["all", "largest"] | int = "all", caps: Mapping[str, int] | None = None):
-        if epoch not in ("all", "largest") and not (isinstance(epoch, int) and epoch > 0):
-            raise ConfigError(f"sampler: `epoch` is all, largest or a number of rows above 0, found {epoch!r}")
-        bad = {task: cap for task, cap in (caps or {}).items() if not (isinstance(cap, int) and cap > 0)}
+    def __init__(self, *, epoch: EpochLength = "all", caps: Mapping[str, int] | None = None):
+        if epoch not in ("all", "mean", "largest") and not _is_count(epoch):
+            raise ConfigError(f"sampler: `epoch` is all, mean, largest or a number of rows above 0, found {epoch!r}")
+        bad = {task: cap for task, cap in (caps or {}).items() if not _is_count(cap)}
         if bad:
             raise ConfigError(f"sampler: `caps` are row counts above 0, found {bad}")
         self.epoch, self.caps = epoch, dict(caps or {})

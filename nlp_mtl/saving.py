@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,10 +85,7 @@ class SafeCheckpoints(Trainer):
 
     def _explain_failed_save(self, error: BaseException, work: Path, place: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
-        full = (
-            getattr(error, "errno", None) in _NO_ROOM or "No space left" in str(error) or "File too large" in str(error)
-        )
-        if full or "write" in str(error):
+        if no_room(error):
             last = checkpoint.last_good_checkpoint(place.parent)
             kept = f"{last} is whole" if last else "there is no earlier one"
             raise TrainingError(
@@ -128,9 +124,13 @@ class SafeCheckpoints(Trainer):
             if _internal_call:
                 self._save(str(folder), state_dict=state)
             else:
-                with checkpoint.replacing(folder / ".model") as work:
-                    self._save(str(work), state_dict=state)
-                install(folder / ".model", folder)
+                try:
+                    with checkpoint.replacing(folder / ".model") as work:
+                        self._save(str(work), state_dict=state)
+                except (OSError, SafetensorError, RuntimeError) as error:
+                    self._explain_failed_save(error, folder / ".model", folder / checkpoint.SPEC)
+                    raise
+                checkpoint.install(folder / ".model", folder)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
@@ -179,12 +179,8 @@ class SafeCheckpoints(Trainer):
                 self._task_losses, self._task_steps = own["task_losses"], own["task_steps"]
 
 
-def install(work: Path, folder: Path) -> None:
-    """Move the files of a sealed folder into the run folder, ``complete.json`` last."""
-    files = sorted(file for file in work.rglob("*") if file.is_file())
-    (folder / checkpoint.COMPLETE).unlink(missing_ok=True)
-    for file in sorted(files, key=lambda file: file.name == checkpoint.COMPLETE):
-        target = folder / file.relative_to(work)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(file, target)
-    shutil.rmtree(work, ignore_errors=True)
+def no_room(error: BaseException) -> bool:
+    """Whether a write failed for want of room: by its number, or by what torch and safetensors make of it."""
+    said = str(error)
+    known = ("No space left", "File too large", "quota exceeded", "os error 28", "os error 27", "unexpected pos")
+    return getattr(error, "errno", None) in _NO_ROOM or any(words in said for words in known)

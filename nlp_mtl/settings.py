@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import fnmatch
 import logging
+import os
 from collections.abc import Mapping
-from typing import Literal
+from contextlib import nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers import TrainingArguments
 
-from nlp_mtl.errors import ConfigError, suggestion
+from nlp_mtl.errors import ConfigError, UnsupportedError, suggestion
 
 logger = logging.getLogger("nlp_mtl")
 Precision = Literal["auto", "args"]
@@ -22,12 +24,13 @@ def settings_for(args: TrainingArguments, precision: Precision) -> TrainingArgum
     """A copy of the arguments with what mixed-task training needs; the caller's stay as they are."""
     if precision not in ("auto", "args"):
         raise ConfigError(f"precision: auto or args, found {precision!r}")
+    check_processes()
     args = copy.copy(args)
     args.remove_unused_columns = False  # batches are not rows of one table
     args.label_names = []
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = True  # a task may be absent from a step
-    if args.metric_for_best_model == "loss":  # what the Trainer fills in when nothing is said
+    if args.metric_for_best_model in (None, "loss"):  # what the Trainer fills in when nothing is said
         args.metric_for_best_model, args.greater_is_better = "mean_skill", True
     if precision == "auto" and not args.bf16 and not args.fp16 and args.mixed_precision == "no":
         chosen = best_precision(args.device)
@@ -40,6 +43,30 @@ def settings_for(args: TrainingArguments, precision: Precision) -> TrainingArgum
                 args.device.type,
             )
     return args
+
+
+def check_processes(environment: Mapping[str, str] | None = None) -> None:
+    """Refuse to run as one process where several were asked for.
+
+    ``accelerate launch --cpu --num_processes 2`` sets an address to meet at, but starts one process only.
+
+    Raises:
+        UnsupportedError: with the way out.
+    """
+    found = os.environ if environment is None else environment
+    sizes = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    if "ACCELERATE_USE_CPU" in found and "MASTER_ADDR" in found and not any(name in found for name in sizes):
+        raise UnsupportedError(
+            "several processes were asked for, but accelerate launch started one (it does so on CPUs); "
+            "use: torchrun --nproc_per_node 2 -m nlp_mtl.cli train RUN.yaml"
+        )
+
+
+def autocast(device: torch.device, precision: str | None) -> Any:
+    """The autocast of a precision (``bf16``, ``fp16``), where the device has it natively; else none."""
+    if precision not in ("bf16", "fp16") or best_precision(device) != precision:
+        return nullcontext()
+    return torch.autocast(device.type, dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
 
 
 def best_precision(device: torch.device) -> str:

@@ -65,7 +65,8 @@ def identity(task: Task, *, data_root: str | Path | None = None) -> str:
     else:
         found = [(split, rows._fingerprint) for split, rows in _raw_splits(task, data_root).items()]
     said = task.model_dump(mode="json", include={"dataset", "splits", "prepare", "rows", "inputs"})
-    return hashlib.sha256(json.dumps([found, said], sort_keys=True).encode()).hexdigest()[:24]
+    ways = [registry.own_source(registry.preparations[registry.parse_spec(s, "preparation")[0]]) for s in task.prepare]
+    return hashlib.sha256(json.dumps([found, said, ways], sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _choose_splits(task: Task, found: Mapping[str, Dataset]) -> dict[Split, Dataset]:

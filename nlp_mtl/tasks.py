@@ -82,13 +82,15 @@ def registry_folders(more: Sequence[str | Path] = ()) -> tuple[Path, ...]:
 
 
 @lru_cache(maxsize=8)
-def _registry(folders: tuple[Path, ...]) -> TaskRegistry:
+def _registry(folders: tuple[Path, ...], times: tuple[tuple[str, int], ...]) -> TaskRegistry:
     return TaskRegistry(folders)
 
 
 def task_registry(more: Sequence[str | Path] = ()) -> TaskRegistry:
-    """The registry of :func:`registry_folders`, read once per process."""
-    return _registry(registry_folders(more))
+    """The registry of :func:`registry_folders`, read once per process and again when a file in it changes."""
+    folders = registry_folders(more)
+    files = sorted(file for folder in folders for file in folder.rglob("*.yaml"))
+    return _registry(folders, tuple((str(file), file.stat().st_mtime_ns) for file in files))
 
 
 def load_tasks(
@@ -113,7 +115,7 @@ def load_tasks(
         >>> [task.name for task in load_tasks(["rte", "mrpc"])]
         ['rte', 'mrpc']
     """
-    items = [wanted] if isinstance(wanted, (str, Path, Task, Mapping)) else list(wanted)
+    items = [wanted] if isinstance(wanted, (str, Path, Task, Mapping)) or not _is_many(wanted) else list(wanted)
     found: dict[str, Task] = {}
     mistakes: list[str] = []
     for item in items:
@@ -130,6 +132,10 @@ def load_tasks(
     if mistakes:
         raise ConfigError(mistakes)
     return list(found.values())
+
+
+def _is_many(wanted: Any) -> bool:
+    return isinstance(wanted, Iterable) and not isinstance(wanted, bytes)
 
 
 def _tasks_of(item: Any, registry: Sequence[str | Path]) -> list[Task]:
@@ -150,6 +156,10 @@ def _tasks_of(item: Any, registry: Sequence[str | Path]) -> list[Task]:
     return task_registry(registry).find(str(item))
 
 
+def _head(task: Task) -> dict[str, Any]:
+    return {"name": task.head} if isinstance(task.head, str) else dict(task.head)
+
+
 def _check_heads_shared(tasks: Mapping[str, Task]) -> list[str]:
     mistakes = []
     for task in tasks.values():
@@ -162,6 +172,6 @@ def _check_heads_shared(tasks: Mapping[str, Task]) -> list[str]:
             )
         elif owner.head_of is not None:
             mistakes.append(f"task {task.name!r}: `head_of` names {owner.name!r}, which itself borrows a head")
-        elif owner.head != task.head or (owner.labels or task.labels) != (task.labels or owner.labels):
+        elif _head(owner) != _head(task) or (owner.labels or task.labels) != (task.labels or owner.labels):
             mistakes.append(f"tasks {task.name!r} and {owner.name!r} share a head: `head` and `labels` must agree")
     return mistakes

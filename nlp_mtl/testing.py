@@ -162,12 +162,14 @@ def check_task(task: Task) -> list[str]:
         head = next(iter(make_heads([task.with_(head_of=None)]).values()))
         rows = _example_columns(task, head)
         model = _with_head(head, rows)
-        batch = _batch_of(head, rows, model.tokenizer)
+        made = _rows_of(head, rows, model.tokenizer)
+        batch = batches.collate(made, [[task.name]] * len(made), {task.name: head})
         with torch.no_grad():
             out = model(**batch)
         if head.needs_labels and task.target and not torch.isfinite(out["loss"]):
             return [f"task {task.name!r}: the loss on the example rows is {out['loss'].item()}"]
-        head.predict(out["logits"][task.name], batch["targets"][task.name])
+        predictions = head.predict(out["logits"][task.name], batch["targets"][task.name])
+        _score(head, made, rows, predictions)
     except NlpMtlError as error:
         return getattr(error, "mistakes_in_words", None) or str(error).split("\n")
     return []
@@ -202,8 +204,8 @@ def _flat(values: Sequence[Any]) -> list[Any]:
     return [x for value in values for x in (value if isinstance(value, (list, tuple)) else [value])]
 
 
-def _batch_of(head: Head, rows: dict[str, list[Any]], tokenizer: Any) -> dict[str, Any]:
-    """The mixed batch of some raw rows, without a file or a cache."""
+def _rows_of(head: Head, rows: dict[str, list[Any]], tokenizer: Any) -> list[dict[str, Any]]:
+    """The rows of a mixed batch, from raw rows, without a file or a cache."""
     name, target = head.task.name, head.task.target
     where = Where(name, "examples")
     tokens = head.tokenize(rows, tokenizer, 128, where)
@@ -218,7 +220,19 @@ def _batch_of(head: Head, rows: dict[str, list[Any]], tokenizer: Any) -> dict[st
         row = {key: values[number] for key, values in tokens.items()}
         row["input_ids"], notes = head.corrupt(_array(row["input_ids"]), row, (0, number))
         made.append({**row, **notes, f"labels:{name}": labels[number]})
-    return batches.collate(made, [[name]] * len(made), {name: head})
+    return made
+
+
+def _score(head: Head, made: list[dict[str, Any]], rows: dict[str, list[Any]], predictions: Sequence[Any]) -> None:
+    """Decode and score, as an evaluation does."""
+    name, target = head.task.name, head.task.target
+    table = {key: [row[key] for row in made] for key in made[0]}
+    table |= {column: [rows[column][source] for source in table["source"]] for column in head.needed_columns()}
+    if head.keeps_target and target:
+        table[f"target:{name}"] = [rows[target][source] for source in table["source"]]
+    decoded, labels = head.decode(predictions, table), table[f"labels:{name}"]
+    if not head.needs_labels or all(label is not None for label in labels):
+        head.score(decoded, head.references(labels, table))
 
 
 def _numbered(values: Sequence[Any]) -> bool:

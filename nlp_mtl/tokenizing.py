@@ -36,11 +36,30 @@ def tokenize_pool(members: Sequence[Head], tokenizer: Any, max_length: int, data
     names: dict[str, list[str] | None] = {}
     for head in members:
         found = next((rows for rows in raw.values() if head.task.target in rows.column_names), None)
-        names[head.task.name] = head.label_names(found, head.task.target or "") if found is not None else None
+        look = found is not None and head.labels is None
+        names[head.task.name] = head.label_names(found, head.task.target or "") if look else None
         _check_more_columns(head, raw)
         head.set_labels(names[head.task.name])
     work = folder.with_name(f".{folder.name}-{os.getpid()}")
     work.mkdir(parents=True, exist_ok=True)
+    try:
+        _write_pool(members, tokenizer, max_length, raw, names, work)
+        os.replace(work, folder)
+    except OSError:
+        if not (folder / "facts.json").is_file():  # else another process was first: its files are the same
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _write_pool(
+    members: Sequence[Head],
+    tokenizer: Any,
+    max_length: int,
+    raw: Mapping[Split, Dataset],
+    names: Mapping[str, list[str] | None],
+    work: Path,
+) -> None:
     facts: dict[str, dict[str, dict[str, int]]] = {}
     mistakes: list[str] = []
     train_rows: set[bytes] = set()
@@ -52,16 +71,9 @@ def tokenize_pool(members: Sequence[Head], tokenizer: Any, max_length: int, data
             continue
         facts[split] = _count(members, table, split, train_rows)
     if mistakes:
-        shutil.rmtree(work, ignore_errors=True)
         raise DataError("\n".join(mistakes))
     labels = {head.task.name: names[head.task.name] for head in members}
     (work / "facts.json").write_text(json.dumps({"labels": labels, "splits": facts}), encoding="utf-8")
-    try:
-        os.replace(work, folder)
-    except OSError:  # another process was first: its files are the same
-        shutil.rmtree(work, ignore_errors=True)
-        if not (folder / "facts.json").is_file():
-            raise
 
 
 def _check_more_columns(head: Head, raw: Mapping[Split, Dataset]) -> None:

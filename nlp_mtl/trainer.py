@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainingArguments
+from transformers import IntervalStrategy, TrainerCallback, TrainingArguments
 
 from nlp_mtl import checkpoint, registry
 from nlp_mtl.balancers import StepFacts
 from nlp_mtl.batches import Collator, MixedBatchSampler, MixedLoader, MixedRows, pools_of, to_device
 from nlp_mtl.callbacks import RowsSeen, StopSafely
 from nlp_mtl.data import Data, load_data
-from nlp_mtl.errors import DataError, RunFolderError, TrainingError
+from nlp_mtl.errors import ConfigError, DataError, RunFolderError, TrainingError
 from nlp_mtl.evaluation import Evaluator, TaskScores, flatten
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.plan import MixingPlan
 from nlp_mtl.saving import SafeCheckpoints
 from nlp_mtl.settings import Precision, regroup, settings_for
-from nlp_mtl.taskfile import Split
+from nlp_mtl.taskfile import SPLITS, Split
 
 logger = logging.getLogger("nlp_mtl")
 
@@ -81,6 +81,9 @@ class MultiTaskTrainer(SafeCheckpoints):
         if args.process_index == 0:
             for note in data.notes():
                 logger.warning(note)
+        if args.eval_strategy != "no" and not data.splits.get("validation"):
+            logger.warning("no task has validation rows: nothing is evaluated, and the last model is the one kept")
+            args.eval_strategy, args.load_best_model_at_end = IntervalStrategy.NO, False
         self._train_pools = [pool for pool in data.splits.get("train", []) if len(pool.trainable)]
         self.evaluator = Evaluator(data, batch_rows=args.per_device_eval_batch_size)
         self.tasks = model.tasks
@@ -94,7 +97,7 @@ class MultiTaskTrainer(SafeCheckpoints):
         self._task_losses = torch.zeros(len(self.tasks), dtype=torch.float64)
         self._task_steps = torch.zeros(len(self.tasks), dtype=torch.float64)
         self.scores: dict[str, TaskScores] = {}
-        self._stop = StopSafely()
+        self._stop, self._began = StopSafely(), False
         super().__init__(
             model=model,
             args=args,
@@ -105,6 +108,7 @@ class MultiTaskTrainer(SafeCheckpoints):
             **kwargs,
         )
         self._pools = pools
+        self.strategies["precision"] = self.accelerator.mixed_precision
 
     # ------------------------------------------------------------------------------------------------------ data
 
@@ -113,14 +117,15 @@ class MultiTaskTrainer(SafeCheckpoints):
         if not self._train_pools:
             raise DataError(f"none of the tasks ({', '.join(self.tasks)}) has labelled training rows")
         args = self.args
-        parts = args.world_size * args.gradient_accumulation_steps
         self.plan = MixingPlan(
             self.sampler,
             self._pools,
-            rows_per_step=self._train_batch_size * parts,
+            rows_per_step=self._train_batch_size * args.world_size * args.gradient_accumulation_steps,
             seed=args.data_seed if args.data_seed is not None else args.seed,
-            epochs=self._epochs(parts),
+            epochs=args.num_train_epochs,
         )
+        if args.max_steps > 0:
+            self.plan.epochs = args.max_steps / self.plan.steps
         sampler = MixedBatchSampler(
             self.plan,
             [pool.trainable for pool in self._train_pools],
@@ -138,11 +143,13 @@ class MultiTaskTrainer(SafeCheckpoints):
             prefetch_factor=args.dataloader_prefetch_factor,
         )
 
-    def _epochs(self, parts: int) -> float:
-        if self.args.max_steps <= 0:
-            return float(self.args.num_train_epochs)
-        rows = sum(pool.rows for pool in self._pools)
-        return max(1.0, self.args.max_steps * self._train_batch_size * parts / rows)
+    def rows_shown(self, epoch: int, steps: int) -> dict[str, int]:
+        """Task → rows with its label that the first `steps` steps of an epoch show, over all processes."""
+        found: dict[str, int] = {}
+        for pool, rows in zip(self._train_pools, self.plan.shown(epoch, steps), strict=True):
+            for task in pool.tasks:
+                found[task] = int(pool.labelled(task)[pool.trainable[rows]].sum()) if len(rows) else 0
+        return found
 
     def _prepare_input(self, data: Any) -> Any:
         """Nested batches to the device; the base class would rebuild mappings by their type."""
@@ -150,14 +157,16 @@ class MultiTaskTrainer(SafeCheckpoints):
 
     # -------------------------------------------------------------------------------------------------- training
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *, overwrite: bool = False, **kwargs: Any) -> Any:
         """Train; then the best or last model is in the output folder.
 
         Args:
             resume_from_checkpoint: a checkpoint folder, or True for the newest whole one.
+            overwrite: remove a run of another trainer from the output folder first.
 
         Raises:
-            RunFolderError: the checkpoint is damaged or of another model.
+            RunFolderError: the checkpoint is damaged or of another model; the output folder holds another run.
+            ConfigError: metrics that can't be computed for their task.
             TrainingError: a loss that is not a number, or no room to save.
         """
         if isinstance(resume_from_checkpoint, bool) and resume_from_checkpoint:
@@ -168,7 +177,11 @@ class MultiTaskTrainer(SafeCheckpoints):
                 )
             resume_from_checkpoint = str(found)
         elif resume_from_checkpoint and (wrong := checkpoint.damage(resume_from_checkpoint)):
-            raise RunFolderError(f"{resume_from_checkpoint} is damaged: {wrong}")
+            raise RunFolderError(f"{resume_from_checkpoint}: {wrong}")
+        self.evaluator.check()
+        if not resume_from_checkpoint and not self._began:
+            self._clear_folder(overwrite)
+        self._began = True
         model: MultiTaskModel = self.accelerator.unwrap_model(self.model)
         model.fresh = False
         model.keep_embedding_gradient(self.args.world_size == 1 and self.args.device.type == "cpu")
@@ -190,6 +203,21 @@ class MultiTaskTrainer(SafeCheckpoints):
         elif self.args.save_strategy != "no":
             self.save_model()
         return result
+
+    def _clear_folder(self, overwrite: bool) -> None:
+        """Checkpoints of another run would be taken for this one's when it is resumed."""
+        folder = Path(self.args.output_dir)
+        if self.args.save_strategy == "no" or not checkpoint.holds_run(folder):
+            return
+        if not overwrite:
+            raise RunFolderError(
+                f"{folder} already holds a run: continue it with train(resume_from_checkpoint=True), --resume on the "
+                "command line; replace it with train(overwrite=True), --overwrite; or choose another output_dir"
+            )
+        self._wait()
+        if self.args.should_save:
+            checkpoint.remove_run(folder)
+        self._wait()
 
     @property
     def stopped(self) -> bool:
@@ -268,7 +296,8 @@ class MultiTaskTrainer(SafeCheckpoints):
             ignore_keys: not used.
             metric_key_prefix: what metric names begin with.
         """
-        split: Split = eval_dataset if isinstance(eval_dataset, str) else "validation"  # type: ignore[assignment]
+        usual = eval_dataset is None or eval_dataset is self.eval_dataset
+        split = self._split("evaluate", "validation" if usual else eval_dataset)
         self._memory_tracker.start()
         self.scores = self._scores(split)
         found = flatten(self.scores, metric_key_prefix)
@@ -281,10 +310,17 @@ class MultiTaskTrainer(SafeCheckpoints):
         self, test_dataset: Any = "test", ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> Any:
         """Scores and predictions of a split, unlabelled ones included: task → :class:`TaskScores`."""
-        self.scores = self._scores(test_dataset)
+        self.scores = self._scores(self._split("predict", test_dataset))
         found = flatten(self.scores, metric_key_prefix)
         self.control = self.callback_handler.on_predict(self.args, self.state, self.control, found)
         return self.scores
+
+    def _split(self, what: str, given: Any) -> Split:
+        if not isinstance(given, str) or given not in SPLITS:
+            raise ConfigError(
+                f"{what}: a split, one of {', '.join(SPLITS)}, found {given!r}; rows of your own are a task's, see Task"
+            )
+        return given
 
     def _scores(self, split: Split) -> dict[str, TaskScores]:
         model = self._wrap_model(self.model, training=False)

@@ -48,7 +48,7 @@ def install(target: str, extras: str) -> None:
     parts.append("transformers and other packages (250 MB)")
     if target == "quickstart":
         parts.append("a small pretrained model and six data sets (116 MB)")
-    print(f"Setting up in {VENV.name}/: {', '.join(parts)}.")
+    print(f"Setting up in {VENV.name}/, to be downloaded: {', '.join(parts)}.")
     print(
         "This takes about 3 to 6 minutes, once, and up to 3 GB of disk."
         + (f" PyTorch {reused} is there and is used." if reused else "")
@@ -60,6 +60,9 @@ def install(target: str, extras: str) -> None:
         step("creating .venv")
         options = ["--system-site-packages"] if reused else []
         run([sys.executable, "-m", "venv", *options, str(VENV)])
+    if reused and not imports_torch():  # the outer Python's own packages are not those of .venv
+        print(f"note: PyTorch {reused} can't be used from {VENV.name}/; installing {TORCH}")
+        reused = None
     constraints = write_constraints(reused)
     if not reused:
         install_torch(gpu)
@@ -71,22 +74,33 @@ def install(target: str, extras: str) -> None:
 
 def install_torch(gpu: bool) -> None:
     """A CPU build where there is no GPU: the plain name brings CUDA libraries of several GB on Linux."""
-    version = subprocess.run(
-        [str(VENV / "bin" / "python"), "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True
-    )
+    asked = [str(VENV / "bin" / "python"), "-c", "import torch; print(torch.__version__)"]
+    version = subprocess.run(asked, capture_output=True, text=True)
     if version.returncode == 0 and version.stdout.startswith(TORCH):
         return
     step(f"installing PyTorch {TORCH}")
     if gpu:
         pip("install", f"torch=={TORCH}", must=True)
         return
-    index = os.environ.get("TORCH_INDEX")  # PyTorch's own package index for CPU builds, if pip does not know it
+    index = os.environ.get("TORCH_INDEX")  # a package index with CPU builds, for networks with one of their own
     more = ["--extra-index-url", index] if index else []
     if pip("install", f"torch=={TORCH}+cpu", *more):
         return
-    print(
-        "pip finds no CPU build of PyTorch; taking the ordinary one (TORCH_INDEX=… names PyTorch's CPU package index)"
-    )
+    if sys.platform == "linux" and pip("install", "uv"):  # uv knows PyTorch's own index of CPU builds
+        step("asking PyTorch's index of CPU builds")
+        command = [str(VENV / "bin" / "uv"), "pip", "install", "--quiet", "--python", str(VENV / "bin" / "python")]
+        if (
+            subprocess.run(
+                [*command, "--torch-backend", "cpu", f"torch=={TORCH}"], stderr=subprocess.DEVNULL
+            ).returncode
+            == 0
+        ):
+            return
+    if sys.platform == "linux":
+        print(
+            "no CPU build of PyTorch was found; taking the ordinary one, 2.5 GB with CUDA (or stop: TORCH_INDEX=… names"
+        )
+        print("a package index with CPU builds)")
     pip("install", f"torch=={TORCH}", must=True)
 
 
@@ -103,12 +117,19 @@ def write_constraints(reused: str | None) -> Path:
 
 def installed_torch() -> str | None:
     """The version of a PyTorch that the Python outside .venv has and that is new enough."""
+    if sys.prefix != sys.base_prefix:  # in a virtual environment, whose packages .venv would not see
+        return None
     if (VENV / "pyvenv.cfg").exists() and "include-system-site-packages = false" in (VENV / "pyvenv.cfg").read_text():
         return None
     code = "import importlib.metadata as m; print(m.version('torch'))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
     numbers = re.match(r"(\d+)\.(\d+)", found)
     return found if numbers and (int(numbers[1]), int(numbers[2])) >= (2, 6) else None
+
+
+def imports_torch() -> bool:
+    """Whether .venv's Python has PyTorch."""
+    return subprocess.run([str(VENV / "bin" / "python"), "-c", "import torch"], capture_output=True).returncode == 0
 
 
 def has_gpu() -> bool:
@@ -153,6 +174,8 @@ def run(command: list[str], **more: object) -> None:
 
 def quickstart() -> int:
     """Fetch model and data, train, show the table."""
+    print("Quickstart: a small pretrained model and six data sets (116 MB, once; sha256 checked, kept in a cache),")
+    print("then about 5 minutes of training on 2 cores.", flush=True)
     return subprocess.run([str(VENV / "bin" / "nlp-mtl"), "train", "--overwrite"], cwd=ROOT).returncode
 
 

@@ -20,7 +20,7 @@ find_python() {
 
 if ! python="$(find_python)"; then
     found="$(python3 --version 2>/dev/null || echo 'no python3')"
-    echo "Python 3.11 or newer is needed, found: $found" >&2
+    echo "Python 3.11, 3.12 or 3.13 is needed, found: $found" >&2
     echo "fix (Debian): apt-get install python3.11 python3.11-venv    or name another one: PYTHON=/path/to/python3.11 make $target" >&2
     exit 2
 fi

@@ -42,7 +42,8 @@ class Head:
     A head object belongs to one task and holds no tensors; the module it builds does. Rows are dictionaries of columns
     on the way in, and one prediction per row on the way out. Class attributes: `auto_class`, the vanilla class;
     `needs_labels`, whether it learns from labelled rows only; `label_type` and `label_is_list`, how labels are stored;
-    `keeps_target`, whether the target column is kept for scoring.
+    `keeps_target`, whether the target column is kept for scoring; `for_model`, arguments that change nothing of how
+    rows are read.
 
     Args:
         task: the task.
@@ -55,6 +56,7 @@ class Head:
     label_type: ClassVar[str] = "int32"
     label_is_list: ClassVar[bool] = False
     keeps_target: ClassVar[bool] = False
+    for_model: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, task: Task):
         self.task = task
@@ -68,6 +70,11 @@ class Head:
     def reading(self) -> tuple[Any, ...]:
         """What makes two tasks tokenize the same rows in the same way; such tasks share rows in a batch."""
         return ("text", *self.task.inputs)
+
+    def data_spec(self) -> dict[str, Any]:
+        """The head's name and those of its arguments that change what is made of rows."""
+        said = {"name": self.spec} if isinstance(self.spec, str) else dict(self.spec)
+        return {key: value for key, value in said.items() if key not in self.for_model}
 
     def needed_columns(self) -> list[str]:
         """Input columns that a row must have."""
@@ -230,6 +237,10 @@ class Head:
         """Predictions in the form the metrics take."""
         raise NotImplementedError
 
+    def in_words(self, decoded: Any) -> Any:
+        """One decoded prediction as a user reads it: names for class numbers; by default as it is."""
+        return decoded
+
     def trivial(self, train_labels: Sequence[Any], train_rows: Any, labels: Sequence[Any], rows: Any) -> list[Any]:
         """What a baseline that reads nothing would predict, in the form the metrics take."""
         raise NotImplementedError
@@ -237,6 +248,32 @@ class Head:
     def score(self, decoded: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
         """The task's metrics; the first one decides."""
         return metrics.score(self.metrics, decoded, references, labels=self.labels)
+
+
+def name_of(value: Any) -> Any:
+    """A label value as a name: 1 and, as a CSV column with gaps gives it, 1.0 are "1"; fractions and None stay."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or (isinstance(value, float) and value % 1):
+        return value
+    return str(int(value))
+
+
+def names_in(values: Iterable[Any], task: str) -> list[str]:
+    """The distinct label values as names, numbers by size, and −1 for "no label" left out.
+
+    Raises:
+        DataError: −1 beside other labels, which could also be a label.
+
+    Example:
+        >>> names_in([10, 2, 1, 2], "demo")
+        ['1', '2', '10']
+    """
+    found = {name_of(v) for v in values if isinstance(v, (str, int, float)) and not (isinstance(v, float) and v % 1)}
+    if "-1" in found and len(found) > 1:
+        raise DataError(
+            f"task {task!r}: the target holds -1 beside {', '.join(sorted(found - {'-1'})[:6])}, and no `labels` are "
+            "listed; is -1 a label or its absence? List `labels`, or give names with `prepare: map_labels`"
+        )
+    return sorted(found - {"-1"}, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
 
 
 def class_numbers(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nlp_mtl import registry
-from nlp_mtl.errors import ConfigError, UnknownNameError
+from nlp_mtl.errors import ConfigError, UnknownNameError, suggestion
 from nlp_mtl.heads.base import Head
 from nlp_mtl.taskfile import Task
 
@@ -19,24 +20,24 @@ def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | No
     """
     mistakes, made = [], {}
     known = {"*", *(task.name for task in tasks), *(tag for task in tasks for tag in task.tags)}
-    for key in more or {}:
+    for key, given in (more or {}).items():
         if key not in known:
             mistakes.append(f"heads: {key!r} is no task or tag of this run (or '*')")
-    listed = {task.name: task.labels for task in tasks}
+        mistakes += _mistyped(key, given, tasks)
+    owners = {task.name: task for task in tasks}
     for task in tasks:
-        if task.head_of and task.labels is None and listed.get(task.head_of):
-            task = task.with_(labels=listed[task.head_of])  # the numbers of a shared output layer mean the same
-        name, arguments = registry.parse_spec(task.head, "head")
-        for key, given in (more or {}).items():
-            if key == "*" or key == task.name or key in task.tags:
-                takes = registry.heads.check_arguments(name, given, given=1) if name in registry.heads else []
-                if not (key == "*" and takes):  # what is said for all goes to the heads that take it
-                    arguments.update(given)
-        spec = {"name": name, **arguments}
+        owner = owners.get(task.head_of or "", task)
+        if owner is not task:  # one output layer: the same numbers, read in the same way
+            if task.name in (more or {}):
+                mistakes.append(f"heads: {task.name!r} uses the head of {owner.name!r}; say it there")
+            if task.labels is None and owner.labels:
+                task = task.with_(labels=owner.labels)
+        spec = _spec(owner, more or {})
         try:
             head = registry.heads.build(spec, task)
         except ConfigError as error:
-            mistakes += [f"task {task.name!r}: {mistake}" for mistake in error.mistakes]
+            whose = f"task {task.name!r}: "
+            mistakes += [whose + mistake.removeprefix(whose) for mistake in error.mistakes]
             continue
         head.spec = spec
         mistakes += [f"task {task.name!r}: {m}" for m in _unknown_metrics(head)]
@@ -44,6 +45,34 @@ def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | No
     if mistakes:
         raise ConfigError(mistakes)
     return made
+
+
+def _spec(task: Task, more: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The task's own arguments, and those said of it, of a tag or of all; what a head does not take is for others."""
+    name, arguments = registry.parse_spec(task.head, "head")
+    for key, given in more.items():
+        if key == task.name:
+            arguments.update(given)
+        elif key == "*" or key in task.tags:
+            arguments.update({k: v for k, v in given.items() if name in registry.heads and _takes(name, k)})
+    return {"name": name, **arguments}
+
+
+def _takes(head: str, argument: str) -> bool:
+    return argument in inspect.signature(registry.heads[head]).parameters
+
+
+def _mistyped(key: str, given: Mapping[str, Any], tasks: Sequence[Task]) -> list[str]:
+    """Arguments said of a tag or of all that none of these tasks' heads takes."""
+    group = [task for task in tasks if key == "*" or key in task.tags]
+    names = {name for task in group if (name := registry.parse_spec(task.head, "head")[0]) in registry.heads}
+    known = {p for name in names for p in list(inspect.signature(registry.heads[name]).parameters)[1:]}
+    whose = "these tasks" if key == "*" else repr(key)
+    return [
+        f"heads: no head of {whose} takes {argument!r}{suggestion(argument, known)}"
+        for argument in given
+        if group and argument not in known
+    ]
 
 
 def _unknown_metrics(head: Head) -> list[str]:

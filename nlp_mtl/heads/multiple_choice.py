@@ -13,7 +13,7 @@ from torch.nn import functional
 from nlp_mtl.attention import Layout
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads.base import Columns, PlacedRow, Where, complain
-from nlp_mtl.heads.sequence_classification import PooledHead, Pooling, _most_frequent, _softmax
+from nlp_mtl.heads.sequence_classification import PooledHead, Pooling, _most_frequent, _softmax, in_full
 from nlp_mtl.heads.texts import tokenize_texts
 from nlp_mtl.heads.vanilla import seed_of
 from nlp_mtl.packing import Packed, base_of
@@ -130,8 +130,7 @@ class MultipleChoice(PooledHead):
     def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
         """[rows, most choices], −inf where a row has fewer."""
         states = self.pooled(module, packed, target["sequences"])[:, None]
-        ids = torch.zeros(states.shape[:3], dtype=torch.long, device=states.device)
-        scores = module(input_ids=ids, inputs_embeds=states).logits.flatten()
+        scores = in_full(module, states).logits.flatten()
         return _rows_of(scores, target["counts"])
 
     def loss(self, logits: Tensor, target: Mapping[str, Tensor]) -> Tensor:

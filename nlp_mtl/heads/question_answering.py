@@ -207,6 +207,7 @@ class QuestionAnswering(Head):
         for members in _questions(rows["source"]):
             windows = [(predictions[i], np.asarray(rows["offsets"][i]).reshape(-1, 2)) for i in members]
             start, end, _ = self.best(windows)
+            start, end = _trimmed(contexts[members[0]], start, end)
             answers.append(contexts[members[0]][start:end])
         return answers
 
@@ -219,7 +220,9 @@ class QuestionAnswering(Head):
         """The answer's text, its characters in the context and its score; `prediction` holds all windows."""
         windows = [(scores, np.asarray(offsets).reshape(-1, 2)) for scores, offsets in prediction]
         start, end, score = self.best(windows)
-        return {"answer": row[self.task.inputs[1]][start:end], "start": start, "end": end, "score": round(score, 4)}
+        context = row[self.task.inputs[1]]
+        start, end = _trimmed(context, start, end)
+        return {"answer": context[start:end], "start": start, "end": end, "score": round(score, 4)}
 
     def answer_of(self, parts: Sequence[tuple[Any, Mapping[str, Any]]]) -> dict[str, Any]:
         """The best answer over all windows of a context."""
@@ -230,6 +233,15 @@ class QuestionAnswering(Head):
         contexts = rows[self.task.inputs[1]]
         firsts = [contexts[members[0]].split()[:1] for members in _questions(rows["source"])]
         return ["" if self.no_answer or not first else first[0] for first in firsts]
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """Without white space at the edges, which byte-level tokens carry with them."""
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    return start, end
 
 
 def _questions(source: Sequence[int]) -> Iterator[list[int]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlp_mtl.errors import ConfigError, DataError
-from nlp_mtl.heads.base import Columns, Head, Where, class_numbers, complain
+from nlp_mtl.heads.base import Columns, Head, Where, class_numbers, complain, name_of, names_in
 from nlp_mtl.packing import Packed
 from nlp_mtl.registry import heads
 from nlp_mtl.taskfile import Task
@@ -30,6 +30,8 @@ class PooledHead(Head):
             straight into the classifier.
         pooler: for families with a pooler inside the encoder (BERT, ALBERT): ``shared`` by all tasks, or ``own``.
     """
+
+    for_model = ("pooling", "pooler", "variance", "threshold")
 
     def __init__(self, task: Task, pooling: Pooling = "family", pooler: Literal["shared", "own"] = "shared"):
         super().__init__(task)
@@ -54,12 +56,22 @@ class PooledHead(Head):
 
     def logits_of(self, module: nn.Module, states: Tensor) -> Tensor:
         """Run the vanilla class on sequences of one token [rows, 1, hidden]."""
-        ids = torch.zeros(states.shape[:-1], dtype=torch.long, device=states.device)
-        return module(input_ids=ids, inputs_embeds=states).logits
+        return in_full(module, states).logits
 
     def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
         """[rows, labels]."""
         return self.logits_of(module, self.pooled(module, packed, target["sequences"]))
+
+
+def in_full(module: nn.Module, states: Tensor) -> Any:
+    """Run a vanilla class on vectors in float32 where it has such weights, also under autocast.
+
+    It is little work, and bfloat16 would leave three digits of a regression's output.
+    """
+    ids = torch.zeros(states.shape[:-1], dtype=torch.long, device=states.device)
+    full = all(parameter.dtype == torch.float32 for parameter in module.parameters())
+    with torch.autocast(states.device.type, enabled=not full and torch.is_autocast_enabled(states.device.type)):
+        return module(input_ids=ids, inputs_embeds=states.float() if full else states)
 
 
 def family_pooling(module: nn.Module) -> str:
@@ -84,8 +96,7 @@ class SequenceClassification(PooledHead):
         feature = rows.features[column]
         if getattr(feature, "names", None):
             return list(feature.names)
-        values = {value for value in rows[column] if isinstance(value, (str, int, float)) and value != -1}
-        return sorted({_name_of(value) for value in values if not _is_fraction(value)})
+        return names_in(rows[column], self.task.name)
 
     def encode_labels(
         self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where
@@ -94,8 +105,7 @@ class SequenceClassification(PooledHead):
         if self.labels is None:
             raise DataError(f"{where}: the task has no labels")
         if self.task.labels is None and not names and values and not isinstance(values[0], str):
-            known = (str, int, float)
-            values = [_name_of(v) if isinstance(v, known) and v != -1 and not _is_fraction(v) else v for v in values]
+            values = [value if value == -1 else name_of(value) for value in values]
         return class_numbers(values, names, self.labels, where)
 
     def config_changes(self) -> dict[str, Any]:
@@ -113,6 +123,10 @@ class SequenceClassification(PooledHead):
     def decode(self, predictions: Sequence[Any], rows: Any) -> list[int]:
         """Class numbers."""
         return [int(np.argmax(prediction)) for prediction in predictions]
+
+    def in_words(self, decoded: int) -> str:
+        """The label's name."""
+        return (self.labels or [])[decoded]
 
     def answer(self, prediction: np.ndarray, row: Mapping[str, Any]) -> dict[str, Any]:
         """The label's name, its probability, and those of all labels."""
@@ -185,6 +199,8 @@ class Regression(PooledHead):
             except (TypeError, ValueError):
                 mistakes.append((row, f"target {value!r} is not a number"))
                 number = None
+            if number is not None and np.isinf(number):
+                mistakes.append((row, f"target {value!r} is not a finite number"))
             numbers.append(None if number is None or np.isnan(number) else number)
         complain(where, mistakes)
         if self._unlabelled is None:
@@ -259,16 +275,20 @@ class MultiLabel(PooledHead):
         """Whether the lists are 0 and 1 for all labels, or name the labels that hold."""
         count = len(self.labels or [])
         lists = [value for value in values if isinstance(value, (list, tuple))]
-        self._indicators = all(
-            len(v) == count and all(x in (0, 1) and not isinstance(x, str) for x in v) for v in lists
-        )
+        self._indicators = _zeros_and_ones(lists) and all(len(value) == count for value in lists)
 
     def label_names(self, rows: Any, column: str) -> list[str] | None:
         """Names of a list of ClassLabels, or the sorted distinct values."""
         feature: Any = getattr(rows.features[column], "feature", None)
         if getattr(feature, "names", None):
             return list(feature.names)
-        return sorted({str(value) for values in rows[column] for value in (values or [])})
+        lists = [values for values in rows[column] if values]
+        if lists and len({len(v) for v in lists}) == 1 and len(lists[0]) > 1 and _zeros_and_ones(lists):
+            raise DataError(
+                f"task {self.task.name!r}: the target holds lists of 0 and 1 for {len(lists[0])} labels; name them in "
+                "`labels`"
+            )
+        return names_in((value for values in lists for value in values), self.task.name)
 
     def encode_labels(
         self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where
@@ -290,6 +310,8 @@ class MultiLabel(PooledHead):
             return [None if value is None else [float(x) for x in value] for value in values]
         owners = [row for row, value in enumerate(values) for _ in (value or [])]
         flat = [label for value in values for label in (value or [])]
+        if self.task.labels is None and not names:
+            flat = [name_of(label) for label in flat]
         numbers = iter(class_numbers(flat, names, self.labels, where, rows=owners))
         given = [None if value is None else [next(numbers) for _ in value] for value in values]
         return [None if own is None else [float(n in own) for n in range(len(self.labels))] for own in given]
@@ -319,6 +341,10 @@ class MultiLabel(PooledHead):
         """Lists of 0 and 1, one per label."""
         return [[int(x) for x in label] for label in labels]
 
+    def in_words(self, decoded: Sequence[int]) -> list[str]:
+        """The names given."""
+        return [name for name, on in zip(self.labels or [], decoded, strict=True) if on]
+
     def answer(self, prediction: np.ndarray, row: Mapping[str, Any]) -> dict[str, Any]:
         """The names given, and every label's probability."""
         scores = 1 / (1 + np.exp(-prediction))
@@ -337,13 +363,8 @@ def _last_linear(module: nn.Module) -> nn.Linear | None:
     return found[-1] if found else None
 
 
-def _is_fraction(value: Any) -> bool:
-    return isinstance(value, float) and not value.is_integer()
-
-
-def _name_of(value: Any) -> str:
-    """A label value as a name; 1.0, as a CSV column with gaps gives it, is "1"."""
-    return str(int(value)) if isinstance(value, float) else str(value)
+def _zeros_and_ones(lists: Sequence[Sequence[Any]]) -> bool:
+    return all(x in (0, 1) and not isinstance(x, str) for value in lists for x in value)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -50,6 +50,30 @@ def iob2_labels(labels: Sequence[str], scheme: Scheme) -> list[str]:
     return ["O", *(f"{part}-{kind}" for kind in kinds for part in "BI")]
 
 
+def misfits(labels: Sequence[str], scheme: Scheme) -> str:
+    """What is wrong with a list of tags in this scheme, and the way out; empty if nothing is.
+
+    Example:
+        >>> misfits(["O", "PER"], "iob2")
+        "`scheme: iob2` reads O, B-TYPE and I-TYPE, found 'PER'; io has plain types, none has tags that mark no spans"
+        >>> misfits(["O", "B-PER", "I-PER"], "iob2")
+        ''
+    """
+    if scheme == "none" or scheme == "io":
+        odd = [label for label in labels if scheme == "io" and label.startswith("B-")]
+        return f"`scheme: io` has no B-, found {odd[0]!r}; is it iob1 or iob2?" if odd else ""
+    odd = [label for label in labels if label != "O" and not re.match(r"[BI]-.", label)]
+    if odd:
+        way = "io has plain types, none has tags that mark no spans"
+        if any(re.match(r"[SEULM]-.", label) for label in odd):
+            way = "other schemes (BIOES, BILOU) are brought to it with `prepare: map_labels` or in the data"
+        return f"`scheme: {scheme}` reads O, B-TYPE and I-TYPE, found {odd[0]!r}; {way}"
+    alone = [label for label in labels if label.startswith("I-") and f"B-{label[2:]}" not in labels]
+    if scheme == "iob2" and alone and not any(label.startswith("B-") for label in labels):
+        return f"in IOB2 every span begins with B-, but the labels have none ({alone[0]!r} …); say `scheme: iob1` or io"
+    return ""
+
+
 def spans_of(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     """Spans (type, first, after last) in IOB2 tags; an I- that continues nothing begins a span, as conlleval has it.
 

@@ -41,6 +41,9 @@ def tokenize_texts(
     check_texts(columns, inputs, words, where, owners)
     if words and len(inputs) == 2:
         raise DataError(f"{where}: lists of words are read alone; `inputs` names a pair")
+    spaced = words and glues_words(tokenizer)
+    if spaced:
+        columns = [[[f" {word}" if place else word for place, word in enumerate(value)] for value in columns[0]]]
     encoded = tokenizer(*columns, truncation=True, max_length=max_length, is_split_into_words=words, verbose=False)
     check_tokens(encoded["input_ids"], where, owners)
     encodings = encoded.encodings
@@ -54,13 +57,26 @@ def tokenize_texts(
         out["token_type_ids"] = encoded["token_type_ids"]
     if words:
         out["word_positions"] = [
-            word_starts(encoding.word_ids, len(value)) for encoding, value in zip(encodings, columns[0], strict=True)
+            word_starts(encoding.word_ids, len(value), [end for _, end in encoding.offsets] if spaced else None)
+            for encoding, value in zip(encodings, columns[0], strict=True)
         ]
     return out
 
 
-def word_starts(word_ids: Sequence[int | None], count: int) -> list[int]:
+def glues_words(tokenizer: Any) -> bool:
+    """Whether the tokenizer reads a list of words as if nothing stood between them (byte-level BPE as it comes)."""
+    listed = tokenizer(["a", "a"], is_split_into_words=True, add_special_tokens=False, verbose=False)["input_ids"]
+    return listed != tokenizer("a a", add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def word_starts(word_ids: Sequence[int | None], count: int, ends: Sequence[int] | None = None) -> list[int]:
     """The place of the first piece of each of `count` words, −1 where a word has none.
+
+    Args:
+        word_ids: [pieces], the word of each piece, None for special tokens.
+        count: how many words there are.
+        ends: [pieces], where each piece ends in its word, if a space was put before all words but the first: a piece
+            that is only this space does not begin the word.
 
     Example:
         >>> word_starts([None, 0, 1, 1, None], 3)
@@ -69,7 +85,8 @@ def word_starts(word_ids: Sequence[int | None], count: int) -> list[int]:
     starts = [-1] * count
     for place in range(len(word_ids) - 1, -1, -1):
         word = word_ids[place]
-        if word is not None:
+        only_space = ends is not None and word and ends[place] <= 1
+        if word is not None and not (only_space and starts[word] >= 0):
             starts[word] = place
     return starts
 

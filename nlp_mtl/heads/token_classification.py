@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlp_mtl.errors import ConfigError, DataError
-from nlp_mtl.heads.base import Columns, Head, PlacedRow, Where, class_numbers, complain
-from nlp_mtl.heads.spans import Scheme, iob2_labels, spans_of, to_iob2, words_in
+from nlp_mtl.heads.base import Columns, Head, PlacedRow, Where, class_numbers, complain, name_of, names_in
+from nlp_mtl.heads.spans import Scheme, iob2_labels, misfits, spans_of, to_iob2, words_in
 from nlp_mtl.packing import Packed
 from nlp_mtl.registry import heads
 from nlp_mtl.taskfile import Task
@@ -47,12 +47,16 @@ class TokenClassification(Head):
         self.scheme = scheme
         self.data_labels = task.labels
         self.labels = iob2_labels(task.labels, scheme) if task.labels else None
+        if task.labels and (wrong := misfits(task.labels, scheme)):
+            raise ConfigError(f"task {task.name!r}: {wrong}")
         if scheme == "none" and task.metrics is None:
             self.metrics = ["accuracy"]
 
     def set_labels(self, names: Sequence[str] | None) -> None:
         """Label names found in the data, brought to IOB2."""
         if self.labels is None and names is not None:
+            if wrong := misfits(names, self.scheme):
+                raise DataError(f"task {self.task.name!r}: {wrong}")
             self.data_labels = list(names)
             self.labels = iob2_labels(names, self.scheme)
 
@@ -61,8 +65,8 @@ class TokenClassification(Head):
         feature: Any = getattr(rows.features[column], "feature", None)
         if getattr(feature, "names", None):
             return list(feature.names)
-        found = {str(tag) for tags in rows[column] for tag in (tags or [])}
-        return sorted(found, key=lambda tag: (tag != "O", tag))
+        found = names_in((tag for tags in rows[column] for tag in (tags or [])), self.task.name)
+        return sorted(found, key=lambda tag: tag != "O")
 
     def tokenize(self, rows: Columns, tokenizer: Any, max_length: int, where: Where) -> dict[str, list[Any]]:
         """As texts; plain text is read too (for predictions), its words found by :func:`words_in`."""
@@ -94,6 +98,8 @@ class TokenClassification(Head):
         ]
         complain(where, mistakes)
         flat = [tag for tags in values for tag in (tags or [])]
+        if self.task.labels is None and not names:
+            flat = [tag if tag == -1 else name_of(tag) for tag in flat]
         owners = [row for row, tags in enumerate(values) for _ in (tags or [])]
         numbers = iter(class_numbers(flat, names, self.data_labels, where, rows=owners))
         index = {name: number for number, name in enumerate(self.labels)}

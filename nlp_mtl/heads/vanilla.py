@@ -135,7 +135,12 @@ def _load_pretrained(module: PreTrainedModel, auto_class: str, config: Any, sour
         return
     config = copy.deepcopy(config)
     loaded = getattr(transformers, auto_class).from_pretrained(
-        source, config=config, ignore_mismatched_sizes=True, dtype=torch.float32, output_loading_info=True
+        source,
+        config=config,
+        ignore_mismatched_sizes=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+        trust_remote_code=False,
     )
     whole, info = loaded
     missing = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}

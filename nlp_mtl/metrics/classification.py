@@ -34,6 +34,8 @@ def accuracy(predictions: Sequence[Any], references: Sequence[Any], *, labels: S
         0.5
     """
     predicted, expected = as_arrays(predictions, references)
+    if expected.dtype.kind == "f" and (expected % 1).any():
+        raise DataError("metric 'accuracy' compares classes, found fractions; use pearson, spearman or mse")
     right = predicted == expected
     return float((right if right.ndim == 1 else right.all(axis=1)).mean())
 

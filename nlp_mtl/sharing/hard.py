@@ -40,12 +40,22 @@ class Hard(Sharing):
     def encode(self, inputs: Mapping[str, Tensor], layout: Layout, tasks: Sequence[str]) -> Mapping[str, Packed]:
         """One pass, the same hidden states for every task; see :meth:`Sharing.encode`."""
         trainable = torch.is_grad_enabled() and any(p.requires_grad for p in self.encoder.parameters())
+        if self.way == "stacked" and base_of(self.encoder).main_input_name not in inputs:
+            return dict.fromkeys(tasks, self._nothing())
         with torch.set_grad_enabled(trainable):
             hidden = encode(self.encoder, inputs, layout, self.way)
         if self.way == "stacked":  # every row gives as many states, e.g. one per image patch
             rows = next(iter(inputs.values())).shape[0]
             layout = Layout([hidden.shape[0] // rows] * rows, hidden.device)
         return dict.fromkeys(tasks, Packed(hidden, layout))
+
+    def _nothing(self) -> Packed:
+        """For a process without rows: one state of zeros, through every parameter that the others reduce."""
+        base = base_of(self.encoder)
+        zeros = torch.zeros(1, base.config.hidden_size, device=base.device)
+        for parameter in self.shared_parameters():
+            zeros = zeros + parameter.sum() * 0.0
+        return Packed(zeros, Layout([1], zeros.device))
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """The encoder's trainable parameters."""

@@ -299,7 +299,7 @@ def test_every_sampler_gives_rates(name):
 
 
 @pytest.mark.parametrize("name", registry.samplers.names())
-@pytest.mark.parametrize("epoch", ["all", "largest", 23])
+@pytest.mark.parametrize("epoch", ["all", "mean", "largest", 23])
 def test_every_sampler_fills_every_step_of_every_epoch(name, epoch):
     """No early end, whatever the rates: a plan gives as many rows as it says, and the tasks' rates over the epoch."""
     try:
@@ -649,6 +649,10 @@ def test_an_image_encoder_alone_runs_through_hard_sharing(registered):
     assert torch.allclose(out["logits"]["image"], expected, atol=1e-6)
     out["loss"].backward()
     assert float(encoder.embeddings.cls_token.grad.abs().max()) > 0
+    model.zero_grad()
+    model(**collate([], [], heads), units={"image": 4.0})["loss"].backward()  # a process without rows in this step
+    parts = [p for p in [*encoder.parameters(), *model.module_of("image").parameters()] if p.requires_grad]
+    assert all(p.grad is not None and not p.grad.any() for p in parts), "they take part in the reduction, with nothing"
 
 
 def test_the_two_encoders_weights_are_saved_and_loaded(registered, tmp_path):

@@ -173,6 +173,12 @@ def test_rows_seen_are_logged_per_epoch(world, tmp_path):
     assert [(e["rows_mood"], e["rows_alike"], e["rows_names"], e["rows_rainy"]) for e in seen] == [(40, 16, 40, 40)] * 2
 
 
+def test_a_schedule_over_epochs_ends_with_max_steps(world, tmp_path):
+    run = train(settings(world, tmp_path / "run", sampler={"name": "annealed", "epoch": 20}, training={"max_steps": 9}))
+    plan = run.trainer.plan
+    assert plan.epochs * plan.steps == pytest.approx(9)
+
+
 def test_loss_per_task_in_the_log_is_the_mean_over_steps(world, tmp_path):
     each = train(settings(world, tmp_path / "each", training={"max_steps": 6, "logging_steps": 1}))
     both = train(settings(world, tmp_path / "both", training={"max_steps": 6, "logging_steps": 6}))
@@ -223,6 +229,8 @@ def test_a_classifier_and_its_rows_with_missing_labels(tmp_path, world):
     trainer = mtl.MultiTaskTrainer(model, args, precision="args")
     assert [pool.sizes for pool in trainer._pools] == [(30, 10)]
     trainer.train()
+    (seen,) = [entry for entry in trainer.state.log_history if "rows_mood" in entry]
+    assert (seen["rows_mood"], seen["rows_size"]) == (30, 10)
     nothing = size.with_(name="nothing", target="text2", splits={"train": "train"})
     with pytest.raises(DataError, match="text2"):
         mtl.MultiTaskTrainer(mtl.MultiTaskModel.from_base(base, [nothing], max_length=32), args, precision="args")

@@ -560,6 +560,6 @@ def test_the_last_good_checkpoint_is_taken_and_damaged_ones_are_named(tmp_path, 
         (tmp_path / "checkpoint-20" / "complete.json").unlink()
         assert checkpoint.last_good_checkpoint(tmp_path) == tmp_path / "checkpoint-9"
         assert len(caplog.messages) == 2
-        assert "checkpoint-100 is damaged (weights.bin is not as it was written); it is skipped" in caplog.messages[0]
+        assert "checkpoint-100 is damaged: weights.bin is not as it was written; it is skipped" in caplog.messages[0]
         (tmp_path / "checkpoint-9" / "weights.bin").unlink()
         assert checkpoint.last_good_checkpoint(tmp_path) is None

@@ -161,6 +161,21 @@ def test_what_is_no_run_file(tmp_path):
     ]
 
 
+def test_one_task_needs_no_list(tmp_path):
+    (tmp_path / "cls.yaml").write_text(
+        "name: cls\nhead: sequence_classification\ndataset: {path: csv, data_files: a.csv}\ninputs: [text]\n"
+        "target: label\nlabels: [no, yes]\n"
+    )
+    for said in ("rte", {"name": "rte", "rows": {"train": 3}}):
+        assert load_config({**PLAIN, "tasks": said}).tasks == [said]
+    assert load_config(write(tmp_path, "model: m\ntasks: cls.yaml\n")).tasks == [str(tmp_path / "cls.yaml")]
+
+
+def test_a_heads_mistake_names_its_task_once():
+    (mistake,) = mistakes_of({**PLAIN, "heads": {"rte": {"pooling": "maen"}}})
+    assert mistake == "the run: task 'rte': `pooling` is family, mean, cls or last, found 'maen'"
+
+
 # --------------------------------------------------------------------------------------------------- overrides
 
 
@@ -222,10 +237,9 @@ values = st.one_of(
 @given(value=values)
 def test_any_value_can_be_given_as_an_override(value):
     text = f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else repr(value)
-    got = load_config(
-        PLAIN, [f"learning_rates.heads={text}"] if isinstance(value, float) else [f"training.seed={text}"]
-    )
-    read = got.learning_rates["heads"] if isinstance(value, float) else got.training["seed"]
+    key = "learning_rates.heads" if isinstance(value, float) else "training.accelerator_config.x"
+    got = load_config(PLAIN, [f"{key}={text}"])
+    read = got.learning_rates["heads"] if isinstance(value, float) else got.training["accelerator_config"]["x"]
     assert repr(read) == repr(value)
 
 

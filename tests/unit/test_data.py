@@ -132,7 +132,6 @@ def test_two_at_once_leave_one_whole_entry(data, monkeypatch):
         {"prepare": [{"name": "drop_empty", "columns": ["label"]}]},
         {"rows": {"validation": 1}},
         {"labels": ["b", "a"]},
-        {"head": {"name": "sequence_classification", "pooling": "mean"}},
     ],
 )
 def test_a_change_of_the_task_makes_a_new_entry(data, counted, change):
@@ -405,6 +404,19 @@ def test_a_missing_file_is_said_with_where_it_was_looked_for(tmp_path):
         load(classify({"path": "json", "data_files": str(tmp_path / "nothing.jsonl")}))
 
 
+def test_what_is_missing_for_several_tasks_is_said_at_once(tmp_path):
+    gone = [classify({"path": "json", "data_files": str(tmp_path / f"{n}.jsonl")}, name=n) for n in ("one", "two")]
+    with pytest.raises(NotFoundError) as caught:
+        load(*gone)
+    assert all(f"a file of task '{n}' was not found" in str(caught.value) for n in ("one", "two"))
+    rows = [{"text": None, "label": "a"}, {"text": "x", "label": "b"}]
+    bad = {"path": "json", "data_files": write(tmp_path / "bad.jsonl", rows)}
+    with pytest.raises(DataError) as both:
+        load(gone[0], classify(bad, name="three"), gone[1])
+    for said in ("a file of task 'one'", "task 'three', split 'train': 1 row(s)", "a file of task 'two'"):
+        assert said in str(both.value)
+
+
 def test_borrowed_labels_must_be_the_owners(tmp_path):
     one = {"path": "json", "data_files": write(tmp_path / "a.jsonl", [{"text": "cat", "label": v} for v in "abc"])}
     two = {"path": "json", "data_files": write(tmp_path / "b.jsonl", [{"text": "cat", "label": v} for v in "bc"])}
@@ -442,3 +454,49 @@ def test_number_columns_give_back_what_went_in(rows, chunk):
     column = read_column(table, "x")
     assert [column[i] for i in range(len(rows))] == rows
     assert len(column) == len(rows)
+
+
+# ------------------------------------------------------------------------------------------------- what the cache knows
+
+
+def test_arguments_of_the_model_alone_are_not_a_reason_to_read_again(data, counted):
+    load(classify(data))
+    counted.clear()
+    load_data(make_heads([classify(data)], {"demo": {"pooling": "mean"}}), TOKENIZER, max_length=32)
+    assert not counted
+
+
+def test_arguments_that_change_labels_are_read_again(tmp_path):
+    rows = [{"words": ["Ada", "Lund", "Bo"], "tags": ["I-PER", "I-PER", "B-PER"]}, {"words": ["x"], "tags": ["O"]}]
+    files = {"path": "json", "data_files": {"train": write(tmp_path / "x.jsonl", rows)}}
+    labels = ["O", "I-PER", "B-PER"]
+    task = Task(name="ner", head="token_classification", dataset=files, inputs=["words"], target="tags", labels=labels)
+    tags = {}
+    for scheme in ("iob2", "iob1"):
+        heads = make_heads([task], {"ner": {"scheme": scheme}})
+        pool = load_data(heads, TOKENIZER, max_length=32).pool_of("ner", "train")
+        tags[scheme] = [heads["ner"].labels[number] for number in pool.labels("ner")[0]]
+    assert tags == {"iob2": ["I-PER", "I-PER", "B-PER"], "iob1": ["B-PER", "I-PER", "B-PER"]}
+
+
+def test_a_changed_preparation_of_ones_own_is_run_again(tmp_path, data, monkeypatch):
+    import importlib.util
+
+    from nlp_mtl import registry
+
+    task = classify(data, prepare=["first_rows_of_mine"])
+    for count in (2, 1):
+        file = tmp_path / "mine.py"
+        file.write_text(
+            "from nlp_mtl import registry\n\n"
+            "@registry.preparations.register('first_rows_of_mine')\n"
+            f"def first_rows_of_mine(rows):\n    return rows.select(range({count}))\n" + "#" * count
+        )
+        spec = importlib.util.spec_from_file_location(f"mine{count}", file)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(__import__("sys").modules, f"mine{count}", module)
+        registry.preparations._entries.pop("first_rows_of_mine", None)
+        __import__("linecache").clearcache()
+        spec.loader.exec_module(module)
+        assert len(load(task).pool_of("demo", "train")) == count
+    registry.preparations._entries.pop("first_rows_of_mine")

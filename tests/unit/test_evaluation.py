@@ -392,7 +392,8 @@ def test_a_borrower_without_training_rows_has_its_owners_baseline(tmp_path):
         (0.5, 2.0, False, 0.75),
         (0.0, 2.0, False, 1.0),
         (3.0, 2.0, False, -0.5),
-        (0.5, 0.0, False, 0.0),
+        (0.5, 0.0, False, -0.5),
+        (0.4, 1.0, True, -0.6),
         (0.2, -0.1, True, 0.3 / 1.1),
     ],
 )

@@ -178,7 +178,7 @@ def test_label_names_come_from_the_data_where_the_task_lists_none(tmp_path):
     assert pool.labels("demo") == [1, 0, None, 2, 0]
 
 
-@pytest.mark.parametrize("values", [[2, 0, 1, None], [2.0, 0.0, 1.0, None], [2, 0, 1, -1]])
+@pytest.mark.parametrize("values", [[2, 0, 1, None], [2.0, 0.0, 1.0, None]])
 def test_numbers_as_labels_become_names_without_a_fraction(tmp_path, values):
     task, pool = from_file(tmp_path, [{"text": "cat", "label": v} for v in values], "sequence_classification")
     assert task.labels == ["0", "1", "2"]
@@ -827,3 +827,120 @@ def test_arguments_are_checked(kind, arguments, inputs, said):
     with pytest.raises(ConfigError, match=re.escape(said)) as caught:
         head(kind, inputs=inputs, labels=["x"], **arguments)
     assert "'demo'" in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------- lists of words again
+
+
+def byte_level():
+    """A byte-level BPE as RoBERTa and GPT-2 have it: no space before the first word."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    backend.train_from_iterator(["the cat is in New York", "a dog in the rain"] * 5, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+def test_words_of_a_list_are_not_glued_together_by_byte_level_tokenizers():
+    tokenizer, words = byte_level(), ["I", "live", "in", "New", "York"]
+    tagger = head("token_classification", ["words"], labels=["O", "B-X", "I-X"])
+    listed = tagger.tokenize({"words": [words]}, tokenizer, 64, WHERE)
+    text = tagger.tokenize({"words": [" ".join(words)]}, tokenizer, 64, WHERE)
+    assert tokenizer.decode(listed["input_ids"][0]) == " ".join(words)
+    assert listed["input_ids"] == text["input_ids"]
+    assert listed["word_positions"] == text["word_positions"]
+
+
+def test_an_answer_has_no_white_space_at_its_edges():
+    reader = head("question_answering", ["question", "context"])
+    context = "the café naïve"
+    scores, offsets = np.array([[0.0, 0.0], [5.0, 5.0]]), np.array([[0, 3], [3, 14]])
+    found = reader.answer([(scores, offsets)], {"context": context})
+    assert found["answer"] == "café naïve"
+    assert context[found["start"] : found["end"]] == found["answer"]
+
+
+# --------------------------------------------------------------------------------------------- labels found in the data
+
+
+def found_in(tmp_path, kind, labels):
+    made, pool = from_file(tmp_path, [{"text": "cat", "label": label} for label in labels], kind)
+    return made, pool.labels("demo")
+
+
+def test_numbers_without_names_are_their_own_names(tmp_path):
+    made, labels = found_in(tmp_path, "sequence_classification", [*range(1, 13)])
+    assert [made.labels[number] for number in labels] == [str(n) for n in range(1, 13)]
+    made, labels = found_in(tmp_path, "multi_label", [[10, 2], [1], [2, 3]])
+    assert [[made.labels[n] for n, on in enumerate(row) if on] for row in labels] == [["2", "10"], ["1"], ["2", "3"]]
+    rows = [{"text": ["a", "cat"], "label": [1, 12]}, {"text": ["rain"], "label": [2]}]
+    made, pool = from_file(tmp_path, rows, "token_classification", arguments={"scheme": "none"})
+    assert [[made.labels[n] for n in row] for row in pool.labels("demo")] == [["1", "12"], ["2"]]
+
+
+def test_labels_that_can_mean_two_things_are_refused(tmp_path):
+    with pytest.raises(DataError, match="is -1 a label or its absence"):
+        found_in(tmp_path, "sequence_classification", [-1, 1, 1])
+    with pytest.raises(DataError, match=r"lists of 0 and 1 for 3 labels; name them in `labels`"):
+        found_in(tmp_path, "multi_label", [[0, 1, 1], [1, 0, 0]])
+    with pytest.raises(DataError, match="not a finite number"):
+        labels_of("regression", [float("inf")])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "labels", "said"),
+    [
+        ("iob2", ["O", "PER"], "io has plain types"),
+        ("iob2", ["O", "I-PER", "I-LOC"], "say `scheme: iob1` or io"),
+        ("iob2", ["O", "B-PER", "E-PER", "S-PER"], "BIOES"),
+        ("io", ["O", "B-PER", "I-PER"], "is it iob1 or iob2"),
+    ],
+)
+def test_tags_that_do_not_fit_their_scheme_are_refused_at_once(tmp_path, scheme, labels, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        head("token_classification", ["words"], labels=labels, scheme=scheme)
+    rows = [{"text": ["cat"] * len(labels), "label": labels}]
+    with pytest.raises(DataError, match=re.escape(said)):
+        from_file(tmp_path, rows, "token_classification", arguments={"scheme": scheme})
+
+
+# ---------------------------------------------------------------------------------------------------- `heads:` of a run
+
+
+def family(**more):
+    shared = {"dataset": {"path": "nowhere/at_all"}, "inputs": ["text"], "target": "label", "labels": ["a", "b"]}
+    return [
+        Task(name="owner", head="sequence_classification", tags=["pair"], **shared),
+        Task(name="borrower", head={"name": "sequence_classification"}, head_of="owner", **shared),
+        Task(name="tagger", head="token_classification", **{**shared, "labels": ["O", "B-X"]}),
+    ]
+
+
+def test_what_is_said_of_a_head_holds_for_all_who_use_it():
+    made = make_heads(family(), {"owner": {"pooling": "mean"}})
+    assert made["owner"].pooling == made["borrower"].pooling == "mean"
+    made = make_heads(family(), {"pair": {"pooler": "own"}})
+    assert made["owner"].pooler() == made["borrower"].pooler() == "own"
+    with pytest.raises(ConfigError, match="'borrower' uses the head of 'owner'; say it there"):
+        make_heads(family(), {"borrower": {"pooling": "mean"}})
+
+
+def test_what_is_said_of_all_goes_to_the_heads_that_take_it():
+    made = make_heads(family(), {"*": {"pooling": "mean", "scheme": "none"}})
+    assert made["owner"].pooling == "mean"
+    assert made["tagger"].scheme == "none"
+    with pytest.raises(ConfigError, match=r"no head of these tasks takes 'poolin'; did you mean 'pool"):
+        make_heads(family(), {"*": {"poolin": "mean"}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "argument"), [("question_answering", "stride"), ("multi_label", "threshold"), ("regression", "variance")]
+)
+def test_an_argument_of_another_type_is_a_mistake_in_words(kind, argument):
+    inputs = ["question", "context"] if kind == "question_answering" else ["text"]
+    with pytest.raises(ConfigError, match=r"wrong type|found 'x'"):
+        head(kind, inputs, **{argument: "x"})

@@ -159,6 +159,52 @@ def test_iob2_label_lists_begin_each_type_with_b():
             assert inside <= {label[2:] for label in task.labels if label.startswith("B-")}
 
 
+# As the owners of the benchmarks score them; what stands first decides the best checkpoint.
+OFFICIAL = {
+    "cola": ["matthews_correlation"],
+    "sst2": ["accuracy"],
+    "mrpc": ["f1", "accuracy"],
+    "qqp": ["f1", "accuracy"],
+    "stsb": ["pearson", "spearman"],
+    "mnli": ["accuracy"],
+    "mnli_mm": ["accuracy"],
+    "qnli": ["accuracy"],
+    "rte": ["accuracy"],
+    "wnli": ["accuracy"],
+    "ax": ["matthews_correlation"],
+    "boolq": ["accuracy"],
+    "cb": ["f1_macro", "accuracy"],
+    "copa": ["accuracy"],
+    "squad": ["exact_match", "f1_answer"],
+    "squad_v2": ["exact_match", "f1_answer"],
+    "conll2003": ["span_f1"],
+    "wnut_17": ["span_f1"],
+    "snips_slots": ["span_f1"],
+    "snips_intent": ["accuracy"],
+    "ud_english": ["accuracy"],
+    "tweet_emotion": ["f1_macro"],
+    "tweet_irony": ["f1"],
+    "sst5": ["accuracy"],
+    "trec": ["accuracy"],
+    "trec_fine": ["accuracy"],
+    "banking77": ["accuracy"],
+}
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_tasks_are_scored_by_their_official_metrics(name):
+    said = TASKS.tasks[name].metrics
+    assert set(OFFICIAL[name]) <= set(said), "all of them"
+    assert said[0] in OFFICIAL[name]
+    if len(OFFICIAL[name]) == 1:
+        assert said[0] == OFFICIAL[name][0]
+
+
+def test_every_task_of_a_benchmark_has_its_official_metrics_here():
+    own = {name for name, task in TASKS.tasks.items() if "quickstart" in task.tags or "lm" in task.tags}
+    assert set(OFFICIAL) == set(TASKS.tasks) - own
+
+
 def test_suites():
     tags = TASKS.tags()
     for suite, members in SUITES.items():

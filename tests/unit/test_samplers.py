@@ -314,7 +314,10 @@ def test_rows_that_several_tasks_label_are_drawn_once_at_their_mean_rate():
         ({"name": "fixed", "rates": {"a": 0}}, "`rates` are at least 0 and not all 0"),
         ({"name": "fixed", "rates": {}}, "`rates` are at least 0 and not all 0"),
         ({"name": "fixed"}, "needs the argument 'rates'"),
-        ({"name": "uniform", "epoch": "long"}, "`epoch` is all, largest or a number of rows above 0, found 'long'"),
+        (
+            {"name": "uniform", "epoch": "long"},
+            "`epoch` is all, mean, largest or a number of rows above 0, found 'long'",
+        ),
         ({"name": "uniform", "epoch": 0}, "found 0"),
         ({"name": "uniform", "epoch": 1.5}, "found 1.5"),
         ({"name": "uniform", "caps": {"a": 0}}, "`caps` are row counts above 0, found {'a': 0}"),
@@ -357,6 +360,24 @@ def test_proportional_shows_rows_once_also_where_tasks_label_some_of_them():
 def test_a_task_without_a_rate_is_not_drawn_to_fill_up_a_capped_step():
     pools = [Pool("a", ("a",), 50), Pool("b", ("b",), 50)]
     sampler = registry.samplers.build({"name": "fixed", "rates": {"a": 1, "b": 0}, "caps": {"a": 4}})
-    counts = MixingPlan(sampler, pools, rows_per_step=8, seed=0).counts(0)
+    with pytest.raises(ConfigError, match="which a must fill"):
+        MixingPlan(sampler, pools, rows_per_step=8, seed=0).counts(0)
+    counts = MixingPlan(sampler, pools, rows_per_step=4, seed=0).counts(0)
     assert counts[:, 1].sum() == 0
     assert counts[:, 0].max() == 4
+
+
+def test_caps_that_leave_a_step_short_are_refused():
+    plan = plan_of("round_robin", [40, 40], rows_per_step=32, caps={"t0": 8})
+    with pytest.raises(ConfigError, match=r"`caps` leave 8 of the 32 rows of step 0, which t0 must fill"):
+        plan.counts(0)
+
+
+def test_the_rows_shown_are_those_of_the_steps():
+    plan = plan_of("temperature", [40, 7], rows_per_step=6)
+    for epoch, steps in ((0, plan.steps), (1, 3)):
+        one_by_one = [[], []]
+        for step in range(steps):
+            for pool, row, _ in plan.rows(epoch, step):
+                one_by_one[pool].append(row)
+        assert [rows.tolist() for rows in plan.shown(epoch, steps)] == one_by_one

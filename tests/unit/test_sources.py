@@ -208,6 +208,39 @@ def test_a_file_without_rows_or_of_another_kind_is_refused(tmp_path, path, conte
     assert "task 'spam'" in message_of(DataError, task_of(tmp_path, path, "a.txt"))
 
 
+def write_parquet_of(folder: Path, name: str, rows: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pa.table({"text": pa.array(["x"] * rows, pa.string())}), folder / name)
+
+
+@pytest.mark.parametrize(
+    ("path", "empty", "full"),
+    [
+        ("csv", "", "text,label\nx,1\n"),
+        ("csv", "\ufeff \n", "text,label\nx,1\n"),
+        ("csv", "text,label\n", "text,label\nx,1\n"),
+        ("json", "", '{"text": "x", "label": 1}'),
+        ("json", "[]", '{"text": "x", "label": 1}'),
+        ("parquet", None, None),
+    ],
+)
+@pytest.mark.parametrize("empties", [["train"], ["validation"], ["train", "validation"]])
+def test_every_split_without_rows_is_named_with_its_file(tmp_path, path, empty, full, empties):
+    for split in ("train", "validation"):
+        content = empty if split in empties else full
+        if content is None:
+            write_parquet_of(tmp_path, f"{split}.x", 0 if split in empties else 2)
+        else:
+            (tmp_path / f"{split}.x").write_text(content, encoding="utf-8")
+    message = message_of(DataError, task_of(tmp_path, path, {s: f"{s}.x" for s in ("train", "validation")}))
+    way_out = "put rows into it, or leave the split out of `dataset.data_files`"
+    assert message.splitlines() == [
+        f"task 'spam': the split {split!r} has no rows: {tmp_path / split}.x holds none; {way_out}" for split in empties
+    ]
+
+
 # ----------------------------------------------------------------------------------------------------- mirrors
 
 
@@ -236,6 +269,13 @@ def test_a_mirror_in_the_hubs_layout_comes_first(tmp_path, monkeypatch):
     assert load_rows(task_of(tmp_path, "me/mail", dataset={"name": "two"}))["train"]["text"][:] == ["z"]
     other = task_of(tmp_path, "away/mail", dataset={"name": "two", "mirrors": ["gone/mail", "me/mail"]})
     assert load_rows(other)["train"]["text"][:] == ["z"], "`mirrors` names other folders of the root"
+
+
+def test_a_split_without_rows_in_a_mirror_is_named(tmp_path):
+    mirror(tmp_path, {"plain": {"train": CSV, "test": "text,label\n"}})
+    task = task_of(tmp_path, "me/mail", dataset={"name": "plain"})
+    message = message_of(DataError, task, data_root=tmp_path)
+    assert message.startswith("task 'spam': the split 'test' has no rows; put rows into its files")
 
 
 def test_what_was_tried_is_told_in_order_with_the_ways_out(tmp_path):

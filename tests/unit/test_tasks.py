@@ -389,6 +389,12 @@ def test_all_mistakes_of_what_is_asked_for_come_at_once(tmp_path):
         assert any(words in m for m in mistakes), (words, mistakes)
 
 
+@pytest.mark.parametrize("wanted", [None, 5, b"rte", 2.5, [None], [["rte"]]])
+def test_what_names_no_task(wanted):
+    with pytest.raises(ConfigError, match="a task is a name, a tag, a YAML path, a mapping or a Task, found"):
+        load_tasks(wanted)
+
+
 def test_nothing_asked_for_and_two_forms_of_one_task():
     assert "no task was named" in mistakes_of(load_tasks, [])[0]
     (mistake,) = mistakes_of(load_tasks, ["rte", {"name": "rte", "rows": {"train": 5}}])
@@ -400,6 +406,7 @@ def test_a_shared_head_needs_its_owner_of_the_same_kind_with_the_same_labels():
     borrower = Task(**{**FIELDS, "name": "mail", "head_of": "spam"}, labels=["ham", "spam"])
     assert [task.head_key for task in load_tasks([owner, borrower])] == ["spam", "spam"]
     assert load_tasks([owner, borrower.with_(labels=None)]), "labels left out are the owner's"
+    assert load_tasks([owner, borrower.with_(head={"name": FIELDS["head"]})]), "two ways to say the same head"
     for wrong, rule in [
         ([borrower], "which is not among the tasks; add it"),
         ([owner, borrower.with_(labels=["ham"])], "`head` and `labels` must agree"),
@@ -413,3 +420,13 @@ def test_the_built_in_registry_is_read_once(monkeypatch):
     first = tasks.task_registry()
     monkeypatch.setattr(tasks, "read_task", None)
     assert tasks.task_registry() is first
+
+
+def test_a_task_file_that_changed_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("NLP_MTL_REGISTRY", str(tmp_path))
+    text = "name: mine\nhead: sequence_classification\ndataset: {path: csv, data_files: a.csv}\ninputs: [text]\n"
+    for words in ("one", "two"):
+        (tmp_path / "mine.yaml").write_text(f"{text}target: label\ndescription: {words} {words * 3}\n")
+        (task,) = load_tasks(["mine"])
+        assert task.description == f"{words} {words * 3}"
+        os.utime(tmp_path / "mine.yaml", ns=(1, 1))

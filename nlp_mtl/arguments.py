@@ -1,0 +1,95 @@
+"""What a run file may say under ``training:``: fields of TrainingArguments, their values, and the deciding metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nlp_mtl import metrics, registry
+from nlp_mtl.errors import ConfigError, suggestion
+from nlp_mtl.fields import read_fields
+
+if TYPE_CHECKING:
+    from nlp_mtl.heads.base import Head
+
+_AT_LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "eval_accumulation_steps": 1,
+    "dataloader_num_workers": 0,
+    "learning_rate": 0,
+    "num_train_epochs": 0,
+    "seed": 0,
+    "data_seed": 0,
+}
+
+
+def read_training(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values as TrainingArguments takes them, and what is wrong, by field; see :func:`nlp_mtl.fields.read_fields`."""
+    from transformers import TrainingArguments
+
+    asked = {key: value for key, value in given.items() if not (key == "max_grad_norm" and value is None)}  # no limit
+    read, wrong = read_fields(TrainingArguments, asked, "training")
+    for key, least in _AT_LEAST.items():
+        value = read.get(key)
+        if key not in wrong and isinstance(value, (int, float)) and not value >= least:
+            wrong[key] = f"`training.{key}` is at least {least}, found {value!r}"
+    if "output_dir" in read and not str(read["output_dir"] or "").strip():
+        wrong["output_dir"] = (
+            f"`training.output_dir` is the folder of the run, found {given['output_dir']!r}; name one, or leave the "
+            "key out for runs/ with the run file's name"
+        )
+    return {**given, **read}, wrong
+
+
+def metric_mistake(wanted: Any, greater_is_better: Any, heads: Mapping[str, Head]) -> str | None:
+    """What is wrong with ``metric_for_best_model``: no task gives it, or the wrong direction is said.
+
+    Args:
+        wanted: the name, with or without ``eval_``.
+        greater_is_better: what the run file means by `greater_is_better`.
+        heads: the run's heads.
+    """
+    if not isinstance(wanted, str) or not wanted:
+        return None
+    name = wanted.removeprefix("eval_")
+    known = {"mean": True, "mean_skill": True, "loss": False}
+    for task, head in heads.items():
+        if head.task.splits.get("validation", "validation") is not None:
+            known.update(_given_by(task, head))
+    if name not in known:
+        free = [task for task, head in heads.items() if _gives_more(head)]
+        if any(name.startswith(f"{task}_") for task in free):
+            return None
+        return f"`training.metric_for_best_model`: no task gives {wanted!r}{suggestion(name, known)}"
+    if not known[name] and wanted != "loss" and greater_is_better:
+        return (
+            f"`training.metric_for_best_model`: less of {wanted!r} is better, and greater_is_better is "
+            f"{greater_is_better!r}; add `greater_is_better: false`"
+        )
+    return None
+
+
+def _given_by(task: str, head: Head) -> dict[str, bool]:
+    """What evaluation reports of a task, and whether more of it is better."""
+    given = {f"{task}_skill": True, f"{task}_loss": False}
+    for metric in head.metrics:
+        try:
+            key = metrics.key_of(metric)
+        except ConfigError:
+            continue
+        more = metric not in registry.metrics or getattr(registry.metrics[metric], "greater_is_better", True)
+        given[f"{task}_{key}"] = bool(more)
+        if metric == "span_f1":
+            types = {label[2:] for label in head.labels or [] if label[1:2] == "-"}
+            further = ["span_precision", "span_recall", *(f"span_f1_{type_}" for type_ in sorted(types))]
+            given.update({f"{task}_{name}": True for name in further})
+    return given
+
+
+def _gives_more(head: Head) -> bool:
+    """Whether only evaluation tells all that it gives: its head, a metric or its label list is not known here."""
+    made = [type(head).score, *(registry.metrics[name] for name in head.metrics if name in registry.metrics)]
+    ours = all(one.__module__.startswith("nlp_mtl.") for one in made) and len(made) > len(head.metrics)
+    return not ours or ("span_f1" in head.metrics and head.labels is None)

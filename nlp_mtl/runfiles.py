@@ -1,0 +1,74 @@
+"""Files that a run file names: looked for beside it, then in the working folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nlp_mtl.errors import ConfigError
+
+
+def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The run file's mapping, with paths that lead somewhere from its own folder told from the working folder.
+
+    Task files, folders of `registry`, `data_root` and a folder in `model` are paths; what is not there stays as it is.
+    """
+    found = dict(data)
+    for key in ("data_root", "model"):
+        if key in found:
+            found[key] = _from(folder, found[key])
+    if isinstance(found.get("registry"), list):
+        found["registry"] = [_from(folder, name) for name in found["registry"]]
+    if "tasks" in found:
+        tasks = found["tasks"]
+        found["tasks"] = [_task(folder, item) for item in tasks] if isinstance(tasks, list) else _task(folder, tasks)
+    return found
+
+
+def _task(folder: Path, item: Any) -> Any:
+    if isinstance(item, dict):
+        return {**item, "name": _task(folder, item["name"])} if "name" in item else item
+    return _from(folder, item) if isinstance(item, str) and item.endswith((".yaml", ".yml")) else item
+
+
+def _from(folder: Path, name: Any) -> Any:
+    if not isinstance(name, str) or not name or Path(name).is_absolute() or not (folder / name).exists():
+        return name
+    return str(folder / name)
+
+
+def import_files(names: Sequence[str], folder: Path, where: str) -> list[str]:
+    """Import the user's own files, so that what they register is known; messages for those that are not there.
+
+    Args:
+        names: the Python files.
+        folder: the run file's folder.
+        where: run file and line, for messages.
+
+    Raises:
+        ConfigError: a file that fails.
+    """
+    mistakes = []
+    for name in names:
+        file = next((path for path in (folder / name, Path(name)) if path.is_file()), None)
+        if file is None:
+            mistakes.append(f"{where}: `imports`: no file {name!r} beside the run file or in the working folder")
+            continue
+        module_name = f"nlp_mtl_imports_{file.stem}"
+        if module_name in sys.modules and getattr(sys.modules[module_name], "__file__", None) == str(file.resolve()):
+            continue
+        spec = importlib.util.spec_from_file_location(module_name, file.resolve())
+        if spec is None or spec.loader is None:
+            mistakes.append(f"{where}: `imports`: {name!r} is not a Python file")
+            continue
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever the user's file raises is theirs to see, with its place
+            del sys.modules[module_name]
+            raise ConfigError(f"{where}: `imports`: {file} fails: {type(error).__name__}: {error}") from error
+    return mistakes

@@ -1,0 +1,36 @@
+"""Commands that are shown can be typed as they stand."""
+
+import shlex
+
+from nlp_mtl import cli, screen
+
+
+def test_commands_are_quoted_and_start_a_program_that_is_there(monkeypatch):
+    monkeypatch.setattr(screen.shutil, "which", lambda name: "/bin/" + name)
+    shown = screen.command("predict", "my runs/a", "it's a film")
+    assert shlex.split(shown) == ["nlp-mtl", "predict", "my runs/a", "it's a film"]
+
+
+def test_without_the_program_on_the_path_its_place_is_shown(monkeypatch, tmp_path):
+    monkeypatch.setattr(screen.shutil, "which", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(screen.sys, "argv", [str(tmp_path / ".venv" / "bin" / "nlp-mtl"), "train"])
+    assert screen.command("tasks", "list") == ".venv/bin/nlp-mtl tasks list"
+    monkeypatch.setattr(screen.sys, "argv", [str(tmp_path / "cli.py")])
+    assert screen.command("tasks", "list").endswith("-m nlp_mtl.cli tasks list")
+
+
+def test_several_processes_go_on_as_several(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert screen.command("train", "--resume").startswith("torchrun --nproc_per_node 2 -m nlp_mtl.cli train")
+
+
+def test_how_to_go_on_is_said_only_where_it_is_possible(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(screen.shutil, "which", lambda name: name)
+    cli.print_resume(tmp_path, ["run.yaml"], None)
+    assert "nothing was saved" in capsys.readouterr().err
+    (tmp_path / "checkpoint-3").mkdir()
+    cli.print_resume(tmp_path, ["run.yaml", "tasks=[a, b]", "--overwrite"], tmp_path / "data")
+    last = capsys.readouterr().err.splitlines()[-1]
+    root = str(tmp_path / "data")
+    assert shlex.split(last) == ["nlp-mtl", "train", "run.yaml", "tasks=[a, b]", "--data-root", root, "--resume"]
