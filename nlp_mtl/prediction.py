@@ -12,7 +12,8 @@ import torch
 
 from nlp_mtl.batches import collate, to_device
 from nlp_mtl.errors import ConfigError, DataError, suggestion
-from nlp_mtl.heads.base import Head, RowsError, Where
+from nlp_mtl.heads.base import Head
+from nlp_mtl.heads.labels import RowsError, Where
 from nlp_mtl.model import MultiTaskModel
 
 Input = str | tuple[str, str] | Mapping[str, Any]

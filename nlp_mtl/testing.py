@@ -17,7 +17,7 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 from nlp_mtl import batches, reading
 from nlp_mtl.errors import ConfigError, DataError, NlpMtlError
 from nlp_mtl.heads import Head, make_heads
-from nlp_mtl.heads.base import Where
+from nlp_mtl.heads.labels import Where
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.taskfile import Task
 from nlp_mtl.tasks import load_tasks

@@ -3,9 +3,11 @@
 from nlp_mtl.heads.base import Head, PlacedRow
 from nlp_mtl.heads.make import head_of_spec, make_heads
 from nlp_mtl.heads.masked_lm import MaskedLM
+from nlp_mtl.heads.multi_label import MultiLabel
 from nlp_mtl.heads.multiple_choice import MultipleChoice
 from nlp_mtl.heads.question_answering import QuestionAnswering
-from nlp_mtl.heads.sequence_classification import MultiLabel, Regression, SequenceClassification
+from nlp_mtl.heads.regression import Regression
+from nlp_mtl.heads.sequence_classification import SequenceClassification
 from nlp_mtl.heads.token_classification import TokenClassification
 
 __all__ = [

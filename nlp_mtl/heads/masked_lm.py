@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlp_mtl.errors import ConfigError, UnsupportedError
-from nlp_mtl.heads.base import Columns, Head, PlacedRow, Where
+from nlp_mtl.heads.base import Columns, Head, PlacedRow
+from nlp_mtl.heads.labels import Where
 from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.registry import heads
 from nlp_mtl.taskfile import Task

@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from nlp_mtl.attention import Layout
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.heads.base import Columns, PlacedRow, Where, complain
-from nlp_mtl.heads.sequence_classification import PooledHead, Pooling, _most_frequent, _softmax, in_full
+from nlp_mtl.heads.base import Columns, PlacedRow
+from nlp_mtl.heads.labels import Where, complain
+from nlp_mtl.heads.pooled import PooledHead, Pooling, in_full, most_frequent, softmax
 from nlp_mtl.heads.texts import tokenize_texts
 from nlp_mtl.heads.vanilla import seed_of
 from nlp_mtl.packing import Packed, base_of
@@ -148,7 +149,7 @@ class MultipleChoice(PooledHead):
 
     def answer(self, prediction: np.ndarray, row: Mapping[str, Any]) -> dict[str, Any]:
         """The best choice, its number, and the probability of each."""
-        scores = _softmax(prediction)
+        scores = softmax(prediction)
         best = int(scores.argmax())
         options = self._choices({name: [row[name]] for name in self.needed_columns()})[0]
         return {
@@ -160,7 +161,7 @@ class MultipleChoice(PooledHead):
 
     def trivial(self, train_labels: Sequence[Any], train_rows: Any, labels: Sequence[Any], rows: Any) -> list[int]:
         """The most frequent place of the right choice."""
-        return [_most_frequent(train_labels)] * len(labels)
+        return [most_frequent(train_labels)] * len(labels)
 
 
 class OwnMultipleChoice(nn.Module):

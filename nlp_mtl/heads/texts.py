@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nlp_mtl.errors import DataError
-from nlp_mtl.heads.base import Where, complain
+from nlp_mtl.heads.labels import Where, complain
 
 
 def tokenize_texts(

@@ -17,7 +17,7 @@ from nlp_mtl.data import load_data
 from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.evaluation import Evaluator
 from nlp_mtl.heads import Head
-from nlp_mtl.heads.base import Where
+from nlp_mtl.heads.labels import Where
 from nlp_mtl.metrics import greater_is_better
 from nlp_mtl.model import MultiTaskModel, make_heads
 from nlp_mtl.packing import Packed, choose_way, encode

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from nlp_mtl.data import load_data
 from nlp_mtl.errors import ConfigError, DataError, UnsupportedError
-from nlp_mtl.heads.base import PlacedRow, Where
+from nlp_mtl.heads.base import PlacedRow
+from nlp_mtl.heads.labels import Where
 from nlp_mtl.model import make_heads
 from nlp_mtl.taskfile import Task
 from nlp_mtl.testing import tiny_tokenizer

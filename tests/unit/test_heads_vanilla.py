@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from nlp_mtl import registry
 from nlp_mtl.errors import ConfigError, UnsupportedError
 from nlp_mtl.heads import vanilla
-from nlp_mtl.heads.base import Where
+from nlp_mtl.heads.labels import Where
 from nlp_mtl.model import MultiTaskModel, make_heads
 from nlp_mtl.packing import base_of
 from nlp_mtl.taskfile import Task

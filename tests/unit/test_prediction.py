@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import nlp_mtl as mtl
 from nlp_mtl.batches import collate
 from nlp_mtl.errors import ConfigError, DataError
-from nlp_mtl.heads.base import Where
+from nlp_mtl.heads.labels import Where
 from nlp_mtl.prediction import predict, predict_stream
 from nlp_mtl.taskfile import Task
 from nlp_mtl.testing import WORDS, tiny_model

@@ -1,0 +1,94 @@
+"""What heads share that read one vector per sequence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nlp_mtl.errors import ConfigError
+from nlp_mtl.heads.base import Head
+from nlp_mtl.packing import Packed
+from nlp_mtl.taskfile import Task
+
+Pooling = Literal["family", "mean", "cls", "last"]
+
+
+class PooledHead(Head):
+    """Base of heads that read one vector per sequence.
+
+    Args:
+        task: the task.
+        pooling: ``family``, as the vanilla class does it (first token for encoders, last for decoders, with its own
+            pooler if it has one), which can be exported; ``mean`` of the tokens, ``cls`` (first) or ``last`` token,
+            straight into the classifier.
+        pooler: for families with a pooler inside the encoder (BERT, ALBERT): ``shared`` by all tasks, or ``own``.
+    """
+
+    for_model = ("pooling", "pooler", "variance", "threshold")
+
+    def __init__(self, task: Task, pooling: Pooling = "family", pooler: Literal["shared", "own"] = "shared"):
+        super().__init__(task)
+        if pooling not in ("family", "mean", "cls", "last"):
+            raise ConfigError(f"task {task.name!r}: `pooling` is family, mean, cls or last, found {pooling!r}")
+        if pooler not in ("shared", "own"):
+            raise ConfigError(f"task {task.name!r}: `pooler` is shared or own, found {pooler!r}")
+        self.pooling, self._pooler = pooling, pooler
+        if pooling != "family":
+            self.exportable = False
+            self.why_not = f"`pooling: {pooling}` is not what the vanilla class computes"
+
+    def pooler(self) -> str:
+        """The encoder's pooler for the family's own pooling, else none."""
+        return self._pooler if self.pooling == "family" else "none"
+
+    def pooled(self, module: nn.Module, packed: Packed, sequences: Tensor) -> Tensor:
+        """[…, 1, hidden]: the vectors of the given sequences, as sequences of one token."""
+        way = self.pooling if self.pooling != "family" else family_pooling(module)
+        read = {"cls": packed.firsts, "last": packed.lasts, "mean": packed.means}[way]
+        return read(sequences).unsqueeze(-2)
+
+    def logits_of(self, module: nn.Module, states: Tensor) -> Tensor:
+        """Run the vanilla class on sequences of one token [rows, 1, hidden]."""
+        return in_full(module, states).logits
+
+    def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
+        """[rows, labels]."""
+        return self.logits_of(module, self.pooled(module, packed, target["sequences"]))
+
+
+def in_full(module: nn.Module, states: Tensor) -> Any:
+    """Run a vanilla class on vectors in float32 where it has such weights, also under autocast.
+
+    It is little work, and bfloat16 would leave three digits of a regression's output.
+    """
+    ids = torch.zeros(states.shape[:-1], dtype=torch.long, device=states.device)
+    full = all(parameter.dtype == torch.float32 for parameter in module.parameters())
+    with torch.autocast(states.device.type, enabled=not full and torch.is_autocast_enabled(states.device.type)):
+        return module(input_ids=ids, inputs_embeds=states.float() if full else states)
+
+
+def family_pooling(module: nn.Module) -> str:
+    """What the vanilla class reads of a sequence: mean (ModernBERT can), last (decoders) or cls."""
+    own = getattr(module, "family_pooling", None)
+    if own is not None:
+        return str(own)
+    if getattr(module.config, "classifier_pooling", "cls") == "mean":
+        return "mean"
+    return "last" if hasattr(module, "score") else "cls"
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities [labels] of the logits of one row."""
+    exponent = np.exp(logits - logits.max())
+    return exponent / exponent.sum()
+
+
+def most_frequent(labels: Sequence[Any]) -> Any:
+    """The most frequent label, 0 if there is none."""
+    counted = Counter(label for label in labels if label is not None)
+    return counted.most_common(1)[0][0] if counted else 0
