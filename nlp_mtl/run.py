@@ -135,7 +135,7 @@ def training_arguments(settings: config.RunConfig, name: str) -> TrainingArgumen
     Raises:
         ConfigError: a value that TrainingArguments refuses.
     """
-    given = {"output_dir": f"runs/{name}", **config.TRAINING_DEFAULTS, **settings.training}
+    given = {"output_dir": f"runs/{name}", "disable_tqdm": False, **config.TRAINING_DEFAULTS, **settings.training}
     if given["eval_strategy"] == "no":
         given["load_best_model_at_end"] = settings.training.get("load_best_model_at_end", False)
     elif given["eval_strategy"] != given["save_strategy"] and "load_best_model_at_end" not in settings.training:

@@ -73,6 +73,8 @@ def plain(data: str, base: str, task: str, batch: int, rows: int) -> None:
         TrainingArguments,
     )
 
+    from nlp_mtl.settings import best_precision
+
     imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     disable_progress_bars()
     columns = ("sentence",) if task == "sst2" else ("sentence1", "sentence2")
@@ -94,7 +96,8 @@ def plain(data: str, base: str, task: str, batch: int, rows: int) -> None:
         num_train_epochs=1,
         per_device_train_batch_size=batch,
         learning_rate=5e-5,
-        bf16=torch.cpu._is_avx512_bf16_supported(),
+        bf16=best_precision(torch.device("cpu")) == "bf16",
+        use_cpu=True,
         train_sampling_strategy="group_by_length",
         report_to="none",
         save_strategy="no",

@@ -58,9 +58,9 @@ def main() -> None:
         from peft import LoraConfig, TaskType, get_peft_model
 
         kind = TaskType.TOKEN_CLS if given.task == "conll2003" else TaskType.SEQ_CLS
-        model = get_peft_model(
-            model, LoraConfig(task_type=kind, r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear")
-        )
+        out = ["classifier"] if given.task == "conll2003" else None  # PEFT leaves it out by itself for sequences only
+        wanted = LoraConfig(task_type=kind, r=8, lora_alpha=16, target_modules="all-linear", exclude_modules=out)
+        model = get_peft_model(model, wanted)
     model.accepts_loss_kwargs = False
     args = TrainingArguments(
         output_dir="plain_out",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -316,3 +318,28 @@ def test_the_base_classs_methods_that_are_overridden_are_those_that_were_read(na
     known = json.loads((Path(__file__).parent / "trainer_methods.json").read_text())
     found = hashlib.sha256(inspect.getsource(getattr(Trainer, name)).encode()).hexdigest()[:16]
     assert known[name] == found
+
+
+def test_the_command_shows_progress_scores_and_what_comes_next(world, tmp_path):
+    """As its own process: a bar while training, a table with baselines, and commands that run as they stand."""
+    import shlex
+
+    base, files = world[0], world[1]
+    said = config(base, files, tmp_path / "run", training={"max_steps": 4, "eval_strategy": "steps", "eval_steps": 2})
+    del said["training"]["disable_tqdm"]
+    (tmp_path / "run.yaml").write_text(json.dumps(said))
+    command = [sys.executable, "-m", "nlp_mtl.cli", "train", str(tmp_path / "run.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "training: 100%" in done.stderr
+    assert "mean score" in done.stdout
+    for task in ("mood", "alike", "names", "rainy"):
+        assert any(line.startswith(task) for line in done.stdout.splitlines()), done.stdout
+    assert "trivial baseline" in done.stdout
+    following = [line.strip() for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert len(following) == 3
+    predict = shlex.split(following[0])
+    assert predict[-3:-1] == ["predict", str(tmp_path / "run")]
+    again = subprocess.run(predict, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert set(json.loads(again.stdout)) == {"mood", "alike", "names", "rainy"}
