@@ -34,7 +34,7 @@ def run(folder: Path, said: dict, *, processes: int = 1, name: str) -> tuple[dic
     return json.loads(file.with_suffix(".log.json").read_text()), torch.load(file.with_suffix(".pt"), weights_only=True)
 
 
-@pytest.mark.parametrize("way", ["full", "lora", "fsdp"])
+@pytest.mark.parametrize("way", ["full", "lora", "fsdp", "recomputed"])
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path, way):
     tasks = write_tasks(tmp_path / "data")
     base = write_base(tmp_path / "base")
@@ -42,7 +42,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, way):
     changes = {"sampler": {"name": "fixed", "rates": {"mood": 5, "alike": 1, "names": 3, "rainy": 3}}}
     if way == "lora":
         changes["lora"] = {"r": 4, "target_modules": "all-linear"}
-    more = FSDP if way == "fsdp" else {}
+    more = {"fsdp": FSDP, "recomputed": {"activation_checkpointing": True}}.get(way, {})
     shape = {"per_device_train_batch_size": 7, "gradient_accumulation_steps": 2, "max_steps": 6}
     one = {"config": config(base, tasks, tmp_path / "one", **changes, training=shape)}
     halves = {**shape, "per_device_train_batch_size": 7, "gradient_accumulation_steps": 1, **more}
@@ -79,6 +79,22 @@ def test_rows_are_fewer_than_processes(tmp_path):
         assert b["loss"] == pytest.approx(a["loss"], abs=1e-6, rel=1e-5)
     for name, value in state_one.items():
         torch.testing.assert_close(state_two[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_ctrl_c_to_one_process_ends_all_of_them(tmp_path):
+    tasks = write_tasks(tmp_path / "data")
+    base = write_base(tmp_path / "base")
+    saving = {"max_steps": 50, "save_strategy": "steps", "save_steps": 40}
+    callbacks = ["tests.integration.tiny:InterruptSecond"]
+    log, _ = run(
+        tmp_path,
+        {"config": config(base, tasks, tmp_path / "run", callbacks=callbacks, training=saving)},
+        processes=2,
+        name="interrupted",
+    )
+    assert log["world"] == 2
+    assert log["stopped"]
+    assert [folder.name for folder in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-3"]
 
 
 def test_fewer_processes_than_asked_for_is_an_error(tmp_path):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import sys
 from pathlib import Path
 from typing import Any
+
+from transformers import TrainerCallback
 
 WORDS = "the a an is it was on in at to of and not no yes good bad cat dog house city rain sun red blue old new".split()
 
@@ -87,6 +91,14 @@ def state_of(model: Any) -> dict[str, Any]:
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
+class InterruptSecond(TrainerCallback):
+    """Ctrl-C to the second process in its third step."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.process_index == 1 and state.global_step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def main() -> None:
     """Train as the JSON file of the first argument says; write losses and weights beside it."""
     import torch
@@ -105,7 +117,9 @@ def main() -> None:
         }
         torch.save({name: value for name, value in state.items() if name in keep}, file.with_suffix(".pt"))
         log = [entry for entry in trainer.state.log_history if "loss" in entry]
-        file.with_suffix(".log.json").write_text(json.dumps({"log": log, "world": trainer.args.world_size}))
+        file.with_suffix(".log.json").write_text(
+            json.dumps({"log": log, "world": trainer.args.world_size, "stopped": run.stopped})
+        )
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
