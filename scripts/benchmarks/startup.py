@@ -20,19 +20,19 @@ HERE = Path(__file__).resolve().parent
 CODE = """
 import time
 from transformers import AutoTokenizer
-from nlp_mtl import data
+from nlp_mtl import data, tokenizing
 from nlp_mtl.bases import find_base
 from nlp_mtl.heads import make_heads
 from nlp_mtl.tasks import load_tasks
 
-calls, plain = 0, data._tokenize_split
+calls, plain = 0, tokenizing._tokenize_split
 
 def counted(*given):
     global calls
     calls += 1
     return plain(*given)
 
-data._tokenize_split = counted
+tokenizing._tokenize_split = counted
 heads = make_heads(load_tasks("quickstart"))
 tokenizer = AutoTokenizer.from_pretrained(find_base("sentence-transformers/all-MiniLM-L6-v2").folder)
 began = time.perf_counter()

@@ -67,23 +67,29 @@ def main() -> None:
         for name, command in commands.items():
             found[name].append(once(command))
             print(f"round {turn + 1}: {name}: {found[name][-1]['tokens_per_s']} tokens/s", flush=True)
-    medians = {name: statistics.median(line["tokens_per_s"] for line in lines) for name, lines in found.items()}
+        result = summary(
+            {name: [line["tokens_per_s"] for line in lines] for name, lines in found.items()}, peaks, given
+        )
+        (HERE / "recorded" / "train_speed.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+def summary(speeds: dict[str, list[float]], peaks: list[float], given: argparse.Namespace) -> dict:
+    """Medians, ratios and the share of the matrix peak; written after every round, so that a long run can be cut."""
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
     ours, peak = medians["nlp_mtl, full"], statistics.median(peaks)
-    result = {
+    weights = linear_weights(str(Path(given.model).resolve()))
+    return {
         "command": "python scripts/benchmarks/train_speed.py --data-root DIR --model DIR --peers DIR --tasknet PYTHON",
         "rows": given.rows,
-        "rounds": given.rounds,
-        "tokens_per_s": {name: [line["tokens_per_s"] for line in lines] for name, lines in found.items()},
+        "rounds": len(peaks),
+        "tokens_per_s": speeds,
         "median": medians,
-        "ours_over": {
-            name: round(ours / median, 2) for name, median in medians.items() if not name.startswith("nlp_mtl")
-        },
+        "ours_over": {n: round(ours / median, 2) for n, median in medians.items() if not n.startswith("nlp_mtl")},
         "bf16_peak_gflops": round(peak),
-        "share_of_peak": round(ours * 6 * linear_weights(base) / peak / 1e9, 3),
+        "share_of_peak": round(ours * 6 * weights / peak / 1e9, 3),
         "not_run": [] if given.tasknet else ["tasknet (no --tasknet PYTHON)"],
     }
-    (HERE / "recorded" / "train_speed.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
 
 
 def once(command: list[str]) -> dict:
