@@ -10,7 +10,7 @@ FIRST = {
     "cola": "matthews_correlation",
     "mrpc": "f1",
     "rte": "accuracy",
-    "stsb": "pearson",
+    "stsb": "spearman",
     "sst2": "accuracy",
     "conll2003": "span_f1",
 }
@@ -71,9 +71,8 @@ def scores(recorded: Path) -> str:
         rows, ours_mean, plain_mean = [], [], []
         for task, metric in FIRST.items():
             ours = [100 * n["scores"][task][metric] for n in lines if n["who"] == "nlp_mtl" and n["tuning"] == tuning]
-            plain = [
-                100 * n[metric] for n in lines if n["who"] == "plain" and n["tuning"] == tuning and n["task"] == task
-            ]
+            alone = [n for n in lines if n["who"] == "plain" and n["tuning"] == tuning and n["task"] == task]
+            plain, mark = [100 * n[metric] for n in alone], " *" if any("source" in n for n in alone) else ""
             if not ours or not plain:
                 continue
             ours_mean.append(statistics.mean(ours))
@@ -83,24 +82,23 @@ def scores(recorded: Path) -> str:
                     task,
                     metric,
                     spread(ours),
-                    spread(plain),
+                    spread(plain) + mark,
                     f"{ours_mean[-1] - plain_mean[-1]:+.1f}",
                     f"{len(ours)} / {len(plain)}",
                 ]
             )
         if not rows:
             continue
-        a, b = statistics.mean(ours_mean), statistics.mean(plain_mean)
-        rows.append(["**mean**", "", f"**{a:.1f}**", f"**{b:.1f}**", f"**{a - b:+.1f}**", ""])
+        if len(rows) == len(FIRST):
+            a, b = statistics.mean(ours_mean), statistics.mean(plain_mean)
+            rows.append(["**mean**", "", f"**{a:.1f}**", f"**{b:.1f}**", f"**{a - b:+.1f}**", ""])
         name = {"full": "Full fine-tuning", "lora": "LoRA, r 8 on all linear layers"}[tuning]
         out.append(
             f"### {name}\n\n" + table(["task", "metric", "one model", "six models", "difference", "seeds"], rows)
         )
-        took = [n["seconds"] for n in lines if n["who"] == "nlp_mtl" and n["tuning"] == tuning]
-        alone = [n["seconds"] for n in lines if n["who"] == "plain" and n["tuning"] == tuning]
-        if took and len(alone) % 6 == 0:
-            one, six = statistics.mean(took) / 60, 6 * statistics.mean(alone) / 60
-            out.append(f"Training time: {one:.0f} minutes for the one, {six:.0f} for the six.")
+    if any("source" in line for line in lines):
+        sources = sorted({line["source"] for line in lines if "source" in line})
+        out.append(f"\\* {'; '.join(sources)}")
     return "\n\n".join(out)
 
 
