@@ -1,7 +1,7 @@
 # Both commands do all their set-up themselves: .venv, pinned versions, model and data.
 .PHONY: quickstart test verify install clean
 
-quickstart:        ## train six real tasks on a small encoder, about 5 minutes, no Hub
+quickstart:        ## train six real tasks on a small encoder, about 4 minutes of training, no Hub
 	@sh scripts/setup.sh quickstart
 
 test:              ## linters, types, layers and all tests

@@ -116,9 +116,9 @@ def gpt(recorded: Path) -> str:
     for task, metrics in found["validation"].items():
         first = next(iter(metrics))
         rows.append([task, first, f"{metrics[first]:.3f}", f"{found['trivial'][task][first]:.3f}"])
-    seconds = f"{found['training_seconds'] / 60:.0f} minutes"
+    took = f" ({found['training_seconds'] / 60:.0f} minutes)" if "training_seconds" in found else ""
     head = "## A decoder: SmolLM2-135M with LoRA on two tasks\n\n"
-    return head + f"`{found['command']}` ({seconds})\n\n" + table(["task", "metric", "score", "trivial baseline"], rows)
+    return head + f"`{found['command']}`{took}\n\n" + table(["task", "metric", "score", "trivial baseline"], rows)
 
 
 def speed(recorded: Path) -> str:
