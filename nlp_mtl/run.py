@@ -115,8 +115,9 @@ def train(
             checkpoint.remove_run(folder)
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint.write_text(folder / "run.yaml", yamlfile.dumps(_recordable(settings, folder)))
+    trainer.accelerator.wait_for_everyone()
     began = time.perf_counter()
-    trainer.train(resume_from_checkpoint=resume, overwrite=overwrite)
+    trainer.train(resume_from_checkpoint=resume)
     seconds = time.perf_counter() - began
     if trainer.stopped:
         return Run(folder, model.eval(), {}, stopped=True, trainer=trainer)

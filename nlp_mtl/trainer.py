@@ -207,14 +207,15 @@ class MultiTaskTrainer(SafeCheckpoints):
     def _clear_folder(self, overwrite: bool) -> None:
         """Checkpoints of another run would be taken for this one's when it is resumed."""
         folder = Path(self.args.output_dir)
-        if self.args.save_strategy == "no" or not checkpoint.holds_run(folder):
+        holds = self.args.save_strategy != "no" and checkpoint.holds_run(folder)
+        self._wait()  # all processes have looked before one of them clears up
+        if not holds:
             return
         if not overwrite:
             raise RunFolderError(
                 f"{folder} already holds a run: continue it with train(resume_from_checkpoint=True), --resume on the "
                 "command line; replace it with train(overwrite=True), --overwrite; or choose another output_dir"
             )
-        self._wait()
         if self.args.should_save:
             checkpoint.remove_run(folder)
         self._wait()

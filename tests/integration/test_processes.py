@@ -95,6 +95,10 @@ def test_ctrl_c_to_one_process_ends_all_of_them(tmp_path):
     assert log["world"] == 2
     assert log["stopped"]
     assert [folder.name for folder in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-3"]
+    anew = config(base, tasks, tmp_path / "run", training={"max_steps": 2, "save_strategy": "steps", "save_steps": 2})
+    log, _ = run(tmp_path, {"config": anew, "overwrite": True}, processes=2, name="anew")
+    assert not log["stopped"]
+    assert [folder.name for folder in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-2"]
 
 
 def test_fewer_processes_than_asked_for_is_an_error(tmp_path):

@@ -107,7 +107,7 @@ def main() -> None:
 
     file = Path(sys.argv[1])
     said = json.loads(file.read_text(encoding="utf-8"))
-    run = train(said["config"], resume=said.get("resume", False))
+    run = train(said["config"], resume=said.get("resume", False), overwrite=said.get("overwrite", False))
     trainer = run.trainer
     assert trainer is not None
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else trainer.model.state_dict()
