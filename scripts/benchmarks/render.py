@@ -131,7 +131,7 @@ def speed(recorded: Path) -> str:
         for name, values in found["tokens_per_s"].items()
     ]
     more = (
-        f"Full fine-tuning reaches {100 * found['share_of_peak']:.0f} % of the bf16 matrix peak of the same run "
+        f"Full fine-tuning reaches {100 * found['share_of_peak']:.0f} % of the bf16 matrix peak of this machine "
         f"({found['bf16_peak_gflops']} GFLOP/s)."
     )
     missing = f" Not run: {', '.join(found['not_run'])}." if found["not_run"] else ""
