@@ -66,7 +66,7 @@ def _write_pool(
     train_rows: set[bytes] = set()
     for split, rows in raw.items():
         try:
-            table = _tokenize_split(members, rows, names, tokenizer, max_length, split, work / f"{split}.arrow")
+            table = _tokenize_split(members, rows, tokenizer, max_length, split, work / f"{split}.arrow")
         except DataError as error:
             mistakes.append(str(error))
             continue
@@ -91,7 +91,6 @@ def _check_more_columns(head: Head, raw: Mapping[Split, Dataset]) -> None:
 def _tokenize_split(
     members: Sequence[Head],
     rows: Dataset,
-    names: Mapping[str, Sequence[str] | None],
     tokenizer: Any,
     max_length: int,
     split: Split,

@@ -175,7 +175,7 @@ def run(command: list[str], **more: object) -> None:
 def quickstart() -> int:
     """Fetch model and data, train, show the table."""
     print("Quickstart: a small pretrained model and six data sets (116 MB, once; sha256 checked, kept in a cache),")
-    print("then about 5 minutes of training on 2 cores.", flush=True)
+    print("then about 4 minutes of training on 2 cores.", flush=True)
     return subprocess.run([str(VENV / "bin" / "nlp-mtl"), "train", "--overwrite"], cwd=ROOT).returncode
 
 
