@@ -72,6 +72,10 @@ class Task(_Strict):
         head_of: the task whose head this task uses (same kind of head, same labels).
         tags: suites this task belongs to.
         language, version, description: for people and for the cards.
+        license: of the data, as the Hub names it (``cc-by-4.0``), or ``unknown``.
+        citation: authors, year and title of the paper behind the data.
+        verified: how it is known that the file fits the data: ``ran`` (real rows went through it), ``documentation``
+            (columns, labels and splits were read there), ``no``.
         examples: a few rows, written by hand, in the shape of the data; used by ``nlp-mtl tasks check``.
         file: the YAML file this task was read from.
 
@@ -96,6 +100,9 @@ class Task(_Strict):
     head_of: str | None = None
     tags: list[str] = Field(default_factory=list)
     language: str = "en"
+    license: str = ""
+    citation: str = ""
+    verified: Literal["ran", "documentation", "no"] = "no"
     version: int = Field(default=1, ge=1)
     description: str = ""
     examples: list[dict[str, Any]] = Field(default_factory=list)
