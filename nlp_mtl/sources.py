@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING, Any
 from nlp_mtl import packages, reading, registry
 from nlp_mtl.errors import ConfigError, DataError, NotFoundError, suggestion
 from nlp_mtl.files import local_files, resolve_files
+from nlp_mtl.folders import listed
 from nlp_mtl.reading import opened, quiet_datasets, short
-from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, DatasetSpec, Split, Task
+from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, DatasetSpec, InMemory, Split, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-_ENCODED = ("csv", "json", "text", "conll")
-_OPTIONS = {"text": {"encoding"}, "conll": {"encoding", "columns", "separator"}}
 
 
 def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split, Dataset]:
@@ -40,7 +38,7 @@ def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split,
     found = _raw_splits(task, data_root)
     chosen = _choose_splits(task, found)
     for spec in task.prepare:
-        chosen = {split: _prepared(task, spec, split, rows) for split, rows in chosen.items()}
+        chosen = {split: prepared(task, spec, split, rows) for split, rows in chosen.items()}
     _check_columns(task, chosen)
     chosen = _hold_out(task, chosen)
     for split, cap in task.rows.items():
@@ -57,14 +55,18 @@ def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split,
 def identity(task: Task, *, data_root: str | Path | None = None) -> str:
     """A short text that changes when the rows of a task may have changed: files by size and time, others by version."""
     spec = task.dataset
-    if spec.path in LOCAL_FORMATS:
-        files = [file for group in resolve_files(task, spec, data_root).values() for file in group]
-        found: list[Any] = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    found: list[Any]
+    if spec.memory is not None:
+        found = [spec.memory.fingerprint]
+    elif spec.path in LOCAL_FORMATS:
+        places = [place for group in resolve_files(task, spec, data_root).values() for place in group]
+        files = [file for place in places for file in listed(place)]
+        found = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         if spec.package:
             found = [packages.package_table().packages[spec.package].sha256]
     else:
         found = [(split, rows._fingerprint) for split, rows in _raw_splits(task, data_root).items()]
-    said = task.model_dump(mode="json", include={"dataset", "splits", "prepare", "rows", "inputs"})
+    said = task.model_dump(mode="json", include={"dataset", "splits", "split_seed", "prepare", "rows", "inputs"})
     ways = [registry.own_source(registry.preparations[registry.parse_spec(s, "preparation")[0]]) for s in task.prepare]
     return hashlib.sha256(json.dumps([found, said, ways], sort_keys=True).encode()).hexdigest()[:24]
 
@@ -86,7 +88,13 @@ def _choose_splits(task: Task, found: Mapping[str, Dataset]) -> dict[Split, Data
     return chosen
 
 
-def _prepared(task: Task, spec: registry.Spec, split: Split, rows: Dataset) -> Dataset:
+def prepared(task: Task, spec: registry.Spec, split: str, rows: Dataset) -> Dataset:
+    """Rows after one preparation.
+
+    Raises:
+        ConfigError: an unknown preparation, or arguments that it does not take.
+        DataError: rows that it can't prepare.
+    """
     name, arguments = registry.parse_spec(spec, "preparation")
     mistakes = registry.preparations.check_arguments(name, arguments, given=1)
     if mistakes:
@@ -129,8 +137,10 @@ def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
     rows = splits["train"]
     parts: dict[Split, list[int]] = {split: [] for split in ("train", *shares)}
     seen: set[bytes] = set()
+    salt = task.split_seed.to_bytes(8, "big")  # that of seed 0 is no salt
     for index, values in enumerate(zip(*(rows[column] for column in task.inputs), strict=True)):
-        digest = hashlib.blake2b(json.dumps(values, ensure_ascii=False).encode(), digest_size=8).digest()
+        text = json.dumps(values, ensure_ascii=False, default=str)
+        digest = hashlib.blake2b(text.encode(), digest_size=8, salt=salt).digest()
         if digest in seen:
             continue
         seen.add(digest)
@@ -150,9 +160,29 @@ def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
 
 def _raw_splits(task: Task, data_root: str | Path | None) -> Mapping[str, Dataset]:
     spec = task.dataset
+    if spec.memory is not None:
+        return _in_memory(task, spec.memory)
     if spec.path in LOCAL_FORMATS:
         return local_files(task, spec, data_root)
     return _hub_dataset(task, spec, data_root)
+
+
+def _in_memory(task: Task, known: InMemory) -> Mapping[str, Dataset]:
+    if task.rows_in_memory is not None:
+        return task.rows_in_memory
+    counts = ", ".join(f"{split} {count}" for split, count in known.rows.items())
+    raise NotFoundError(
+        f"the data of task {task.name!r}",
+        [
+            f"memory: this task was made in Python by Task.from_data from rows in memory ({counts}; columns "
+            f"{', '.join(known.columns)}; fingerprint {known.fingerprint}), which no file of the run holds"
+        ],
+        [
+            f"make the task again from the same rows: Task.from_data({task.name!r}, data, …), and train with that",
+            "write the rows to a file (data.to_parquet(…)); `nlp-mtl tasks new FILE` writes a task file for it",
+            "predictions need no rows: nlp-mtl predict RUN TEXT",
+        ],
+    )
 
 
 def _hub_dataset(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> Mapping[str, Dataset]:

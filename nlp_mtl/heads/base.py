@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nlp_mtl import metrics
-from nlp_mtl.errors import UnsupportedError
+from nlp_mtl.errors import ConfigError, UnsupportedError
 from nlp_mtl.heads import vanilla
 from nlp_mtl.heads.labels import Where
 from nlp_mtl.packing import Packed
@@ -43,7 +43,8 @@ class Head:
     A head object belongs to one task and holds no tensors; the module it builds does. Rows are dictionaries of columns
     on the way in, and one prediction per row on the way out. Class attributes: `auto_class`, the vanilla class;
     `needs_labels`, whether it learns from labelled rows only; `label_type` and `label_is_list`, how labels are stored;
-    `keeps_target`, whether the target column is kept for scoring; `for_model`, arguments that change nothing of how
+    `keeps_target`, whether the target column is kept for scoring; `reads_template`, whether it reads one text that a
+    template may make; `for_model`, arguments that change nothing of how
     rows are read.
 
     Args:
@@ -57,9 +58,14 @@ class Head:
     label_type: ClassVar[str] = "int32"
     label_is_list: ClassVar[bool] = False
     keeps_target: ClassVar[bool] = False
+    reads_template: ClassVar[bool] = False
     for_model: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, task: Task):
+        if task.template is not None and not self.reads_template:
+            raise ConfigError(
+                f"task {task.name!r}: `template` makes one text, and {task.head_name} reads something else"
+            )
         self.task = task
         self.spec: Any = task.head
         self.labels: list[str] | None = task.labels
@@ -70,7 +76,7 @@ class Head:
 
     def reading(self) -> tuple[Any, ...]:
         """What makes two tasks tokenize the same rows in the same way; such tasks share rows in a batch."""
-        return ("text", *self.task.inputs)
+        return ("text", *self.task.inputs, *([self.task.template] if self.task.template else []))
 
     def data_spec(self) -> dict[str, Any]:
         """The head's name and those of its arguments that change what is made of rows."""
@@ -98,8 +104,10 @@ class Head:
         Raises:
             DataError: rows that can't be read; names them.
         """
-        from nlp_mtl.heads.texts import tokenize_texts
+        from nlp_mtl.heads.texts import joined, tokenize_texts
 
+        if self.task.template is not None:
+            return tokenize_texts(joined(rows, self.task.template, where), ["template"], tokenizer, max_length, where)
         return tokenize_texts(rows, self.task.inputs, tokenizer, max_length, where)
 
     def set_labels(self, names: Sequence[str] | None) -> None:
