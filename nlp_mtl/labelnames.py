@@ -23,13 +23,18 @@ def name_of(value: Any) -> Any:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Names sorted, numbers by size and first.
+    """Names sorted, whole numbers by size and first.
 
     Example:
-        >>> in_order({"b", "10", "a", "2"})
-        ['2', '10', 'a', 'b']
+        >>> in_order({"b", "10", "a", "2", "-1"})
+        ['-1', '2', '10', 'a', 'b']
     """
-    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+
+    def place(name: str) -> tuple[bool, int, str]:
+        number = int(name) if name.removeprefix("-").isdecimal() else None
+        return number is None, number or 0, name
+
+    return sorted(names, key=place)
 
 
 def names_in(values: Iterable[Any], task: str) -> list[str]:

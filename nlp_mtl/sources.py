@@ -57,6 +57,7 @@ def identity(task: Task, *, data_root: str | Path | None = None) -> str:
     spec = task.dataset
     found: list[Any]
     if spec.memory is not None:
+        _in_memory(task, spec.memory)  # refuses a task without its rows, also where they were tokenized before
         found = [spec.memory.fingerprint]
     elif spec.path in LOCAL_FORMATS:
         places = [place for group in resolve_files(task, spec, data_root).values() for place in group]
@@ -178,7 +179,8 @@ def _in_memory(task: Task, known: InMemory) -> Mapping[str, Dataset]:
             f"{', '.join(known.columns)}; fingerprint {known.fingerprint}), which no file of the run holds"
         ],
         [
-            f"make the task again from the same rows: Task.from_data({task.name!r}, data, …), and train with that",
+            f"make the task again from the same rows, task = Task.from_data({task.name!r}, data, …); then train with "
+            "[task], or evaluate(RUN, tasks=[task])",
             "write the rows to a file (data.to_parquet(…)); `nlp-mtl tasks new FILE` writes a task file for it",
             "predictions need no rows: nlp-mtl predict RUN TEXT",
         ],

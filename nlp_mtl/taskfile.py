@@ -220,7 +220,8 @@ class Task(Strict):
             data: a `datasets.Dataset` or `DatasetDict`, a `pandas.DataFrame`, rows as a list of mappings, or any of
                 these by split; or a path, several, or paths by split: CSV or TSV, JSONL, parquet, CoNLL files, a folder
                 of such files, or a folder with one sub-folder of text files per label. Rows given as an object stay in
-                memory and travel with the task; of them, a run folder records columns, number and fingerprint only.
+                memory and travel with the task; of them, a run folder records columns, number and fingerprint only
+                (tokenized rows are cached as those of any task).
             text: the text column, two for a pair, or the column of words; left out where only one can be meant.
             label: the column to predict; left out where only one can be meant.
             template: columns joined into one text, instead of `text`; see :class:`nlp_mtl.template.Template`.

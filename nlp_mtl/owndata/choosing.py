@@ -65,6 +65,7 @@ def choose_columns(
             found.mistakes.append("text: a template says which columns are read; give `text` or `template`, not both")
         try:
             given = Template(template).columns
+            found.notes.append(f"text: the template joins {', '.join(given)}")
         except ConfigError as error:
             found.mistakes += error.mistakes
             given = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from nlp_mtl.errors import ConfigError
@@ -70,13 +71,24 @@ def split_words(*columns: str) -> dict[str, Any]:
 def is_parallel(target: Target) -> bool:
     """Whether every row has as many tags as words (texts are cut at spaces), and some row several."""
     most = 0
-    for words, tags in target.pairs():
-        left = words.split() if isinstance(words, str) else words
-        right = tags.split() if isinstance(tags, str) else tags
+    for left, right in _cut(target):
         if not isinstance(left, (list, tuple)) or len(left) != len(right):
             return False
         most = max(most, len(right))
     return most > 1
+
+
+def _come_again(target: Target) -> bool:
+    """Whether the words of the label's texts are few and come again and again, as tags do."""
+    words = [word for value in target.filled for word in value.split()]
+    return target.look.kind == "tags" or 10 * len(set(words)) <= len(words)
+
+
+def _cut(target: Target) -> Iterator[tuple[Any, Any]]:
+    """Words and tags of every row, texts cut at spaces."""
+    for pair in target.pairs():
+        left, right = (value.split() if isinstance(value, str) else value for value in pair)
+        yield left, right
 
 
 def label_separator(target: Target) -> str | None:
@@ -99,9 +111,11 @@ def _guess_texts(target: Target, one_text: bool, named: bool) -> Guess:
             "which "
             "keep lists (DataFrame.to_json(orient='records', lines=True)), or tags with spaces between them"
         )
-    if one_text and is_parallel(target):
+    if one_text and _come_again(target) and is_parallel(target):
         why = f"since {column} holds as many tags, parted by spaces, as {target.inputs[0]!r} has words, in every row"
         return "token_classification", why, [split_words(target.inputs[0], target.name)]
+    if target.look.kind == "tags" and one_text:
+        raise ConfigError(_not_parallel(target))
     if separator := label_separator(target):
         prepare = [{"name": "split_labels", "column": target.name, "separator": separator}]
         return "multi_label", f"since {column} holds several labels parted by {separator!r}", prepare
@@ -118,7 +132,7 @@ def _guess_texts(target: Target, one_text: bool, named: bool) -> Guess:
 def _not_parallel(target: Target) -> str:
     wrong = [
         f"{len(words)} words and {len(tags)} tags in row {row}"
-        for row, (words, tags) in enumerate(target.pairs())
+        for row, (words, tags) in enumerate(_cut(target))
         if len(words) != len(tags)
     ]
     return (

@@ -37,8 +37,9 @@ def choose_splits(splits: Mapping[str, Dataset], inputs: Sequence[str], target: 
         sides = ["validation"] if "test" in splits or share == _SHARES[-1][1] else ["validation", "test"]
         found.shares = dict.fromkeys(sides, share)
         why = "since the data has only training rows" if len(splits) == 1 else "since the data has no validation rows"
+        each = " each" if len(sides) > 1 else ""
         found.notes.append(
-            f"splits: {share:.0%} of the rows each for {' and '.join(sides)}, {why}; held out by a hash of the text, "
+            f"splits: {share:.0%} of the rows{each} for {' and '.join(sides)}, {why}; held out by a hash of the text, "
             "so "
             "that equal texts stay together and the same rows are held out every time (`split_seed` draws others)"
         )

@@ -167,7 +167,8 @@ def _metrics(counts: Counter[str], usual: Sequence[str]) -> tuple[list[str], lis
             f"macro-F1 first, since the most frequent label has {most / max(least, 1):.0f} times the rows of the rarest"
         )
     else:
-        chosen, why = list(usual), f"since the labels are of like frequency ({least} to {most} rows)"
+        rows = f"{least} to {most} rows" if most > least else f"{most} rows each"
+        chosen, why = list(usual), f"since the labels are of like frequency ({rows})"
     notes = [f"metrics: {', '.join(chosen)}; {why}"]
     if rare := [name for name, count in sorted(counts.items()) if count < FEW]:
         verb = "have" if len(rare) > 1 else "has"

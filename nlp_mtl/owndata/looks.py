@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,12 +12,13 @@ from nlp_mtl.template import is_nothing
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Kind = Literal["text", "classes", "whole", "number", "words", "numbers", "ids", "nothing", "other"]
+Kind = Literal["text", "tags", "classes", "whole", "number", "words", "numbers", "ids", "nothing", "other"]
 
 MOST_WHOLE_CLASSES = 20  # whole numbers with more values than this could as well be counts, years or prices
 MOST_CLASSES = 500
 _CLASS_WORDS = 6  # a label is a few words, a text many
 _LOOKED_AT = 20_000
+_TAG = re.compile(r"[BIESLUM]-.+")
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,10 @@ class Look:
 
     Attributes:
         name: of the column.
-        kind: ``text`` (several words a row), ``classes`` (few distinct texts, booleans, or a ClassLabel), ``whole`` or
-            ``number`` (whole numbers, fractions), ``words`` or ``numbers`` (lists of texts, of whole numbers), ``ids``
-            (all different, one word each), ``nothing`` (all empty), ``other``.
+        kind: ``text`` (several words a row), ``tags`` (texts of tags with spaces between), ``classes`` (few distinct
+            texts, booleans, or a ClassLabel), ``whole`` or ``number`` (whole numbers, fractions), ``words`` or
+            ``numbers`` (lists of texts, of whole numbers), ``ids`` (all different, one word each), ``nothing`` (all
+            empty), ``other``.
         rows: looked at.
         empty: of them None, NaN or blank.
         distinct: values (of lists: items).
@@ -56,7 +59,7 @@ class Look:
     @property
     def is_label(self) -> bool:
         """Whether it could be predicted."""
-        return self.kind in ("classes", "whole", "number", "numbers") or (self.kind == "words" and self.repeats)
+        return self.kind in ("tags", "classes", "whole", "number", "numbers") or (self.kind == "words" and self.repeats)
 
     def said(self) -> str:
         """In words, for messages.
@@ -68,6 +71,7 @@ class Look:
         filled = self.rows - self.empty
         what = {
             "text": f"text, {self.size:.0f} words a row, {self.distinct} different in {filled} rows",
+            "tags": f"{self.size:.0f} tags a row, with spaces between them",
             "classes": f"{self.distinct} different values in {filled} rows",
             "whole": f"whole numbers, {self.distinct} different in {filled} rows",
             "number": f"numbers with fractions, {self.distinct} different in {filled} rows",
@@ -154,6 +158,13 @@ def _kind_of_lists(filled: Sequence[Sequence[Any]]) -> tuple[Kind, int, float]:
 def _kind_of_texts(filled: Sequence[str]) -> tuple[Kind, int, float]:
     distinct = len(set(filled))
     size = sum(len(value.split()) for value in filled) / len(filled)
+    if size >= 2 and _are_tags({word for value in filled for word in value.split()}):
+        return "tags", distinct, size
     if 2 * distinct <= len(filled) and distinct <= MOST_CLASSES and size <= _CLASS_WORDS:
         return "classes", distinct, size
     return ("text" if size >= 2 else "ids"), distinct, size
+
+
+def _are_tags(words: Collection[str]) -> bool:
+    """Whether all words are O, B-TYPE and the like, or at least without small letters, as parts of speech are."""
+    return len(words) <= MOST_CLASSES and all(_TAG.fullmatch(word) or word == word.upper() for word in words)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from nlp_mtl.owndata.kinds import Kind, kind_of
 from nlp_mtl.owndata.looks import Look, Target, is_blank, look
 from nlp_mtl.owndata.memory import is_paths, recorded, select, splits_of
 from nlp_mtl.owndata.naming import Labels
+from nlp_mtl.reading import quiet_datasets
 from nlp_mtl.registry import parse_spec
 from nlp_mtl.sources import load_rows, prepared
 from nlp_mtl.taskfile import MEMORY, NAME, Task, validated
@@ -40,6 +41,7 @@ class _Data:
     notes: list[str] = field(default_factory=list)
 
 
+@quiet_datasets()
 def task_from_data(
     name: str,
     data: Any,
@@ -222,8 +224,8 @@ def _task(
     prepare = [*_as_list(more.get("prepare", [])), *kind.prepare]
     if blank:
         prepare.append({"name": "drop_empty", "columns": blank})
-        count = sum(looks[column].empty for column in blank)
-        notes.append(f"rows: about {count} without {' or '.join(blank)} are left out (`prepare: drop_empty`)")
+        count = sum(any(map(is_blank, cells)) for cells in _cells(own.splits, blank))
+        notes.append(f"rows: {count} without {' or '.join(blank)} left out (`prepare: drop_empty`)")
     splits = choose_splits(own.splits, chosen.inputs, chosen.target)
     notes += splits.notes if "splits" not in more else ["splits: as said"]
     said: dict[str, Any] = {
@@ -243,6 +245,12 @@ def _task(
     counted = load_rows(task)  # the whole way once: what is wrong with columns, preparations and splits is said now
     sizes = ", ".join(f"{split} {len(part)}" for split, part in counted.items())
     return task.knowing(rows, [*notes, f"rows: {sizes}"])
+
+
+def _cells(splits: Mapping[str, Dataset], columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """The cells of some columns, row by row."""
+    for rows in splits.values():
+        yield from zip(*(rows[column][:] for column in columns if column in rows.column_names), strict=True)
 
 
 def _as_list(prepare: Any) -> list[Any]:

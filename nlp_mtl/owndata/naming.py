@@ -106,6 +106,13 @@ def _listed(target: Target, found: set[Any], names: list[str]) -> Names:
                 f"labels: the data names {len(target.look.names)} ({few(target.look.names)}), found {len(names)} names"
             )
         return Names(names, f"labels: as named, in the order of the numbers: {said}", of_values=_numbered(names))
+    if all(str(name).isdecimal() for name in found) and not found & set(names):
+        numbers = in_order(map(str, found))
+        raise ConfigError(
+            f"labels: {target.name!r} holds the numbers {few(numbers)}, and {len(names)} labels are named "
+            f"({few(names)}); "
+            "name all, from that of 0 on, or name values: labels={0: …} (--labels 0=NAME …)"
+        )
     if unknown := in_order(str(name) for name in found - set(names)):
         raise ConfigError([f"labels: {target.name!r} holds {n!r} too{suggestion(n, names)}" for n in unknown[:8]])
     unseen = [name for name in names if name not in found]
