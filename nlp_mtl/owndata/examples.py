@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl.labelnames import name_of
-from nlp_mtl.owndata.looks import is_blank
+from nlp_mtl.owndata.looks import class_names, is_blank
 from nlp_mtl.taskfile import Task
 
 if TYPE_CHECKING:
@@ -71,8 +71,6 @@ def _named(task: Task, rows: Dataset, value: Any) -> Any:
     if not names or isinstance(value, str) or value is None:
         return value
     said = str(name_of(value))
-    feature: Any = rows.features[str(task.target)]
-    given = getattr(getattr(feature, "feature", feature), "names", None)
-    if given is None and said in names:
+    if class_names(rows.features[str(task.target)]) is None and said in names:
         return said
     return names[int(value)] if 0 <= int(value) < len(names) else value

@@ -115,11 +115,16 @@ class Target:
 def look(rows: Dataset, name: str) -> Look:
     """What a column of rows looks like, from its first 20 000."""
     values = rows[name][:_LOOKED_AT]
-    feature: Any = rows.features[name]
-    names = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
+    names = class_names(rows.features[name])
     filled = [value for value in values if not is_blank(value)]
     kind, distinct, size = _kind(filled, bool(names))
     return Look(name, kind, len(values), len(values) - len(filled), distinct, size, tuple(names) if names else None)
+
+
+def class_names(feature: Any) -> list[str] | None:
+    """The names of a ClassLabel, or of a list of them."""
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+    return list(names) if names else None
 
 
 def is_blank(value: Any) -> bool:

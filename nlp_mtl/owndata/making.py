@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from nlp_mtl import registry
 from nlp_mtl.errors import ConfigError, DataError, suggestion
 from nlp_mtl.files import local_files
 from nlp_mtl.owndata.choosing import Columns, choose_columns
@@ -116,8 +117,6 @@ def _wrong_arguments(name: Any, head: Any, labels: Any, more: Mapping[str, Any])
     if head is not None and not isinstance(head, str) and not isinstance(dict(head).get("name"), str):
         mistakes.append(f"head: write a kind of head, or {{name: …, arguments}}, found {head!r}")
     elif head is not None:
-        from nlp_mtl import registry
-
         kind = head if isinstance(head, str) else str(head["name"])
         if kind not in registry.heads:
             mistakes.append(f"head: unknown head {kind!r}{suggestion(kind, registry.heads.names())}")

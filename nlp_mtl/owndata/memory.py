@@ -9,6 +9,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl.errors import ConfigError
+from nlp_mtl.owndata.looks import class_names
 from nlp_mtl.owndata.places import split_of
 from nlp_mtl.taskfile import SPLITS, InMemory
 
@@ -23,7 +24,7 @@ _TAKEN = (
 def is_paths(data: Any) -> bool:
     """Whether own data is given as a path, several, or paths by split."""
     if isinstance(data, Mapping):
-        return bool(data) and all(is_paths(value) for value in data.values())
+        return bool(data) and all(split_of(str(key)) and is_paths(value) for key, value in data.items())
     if isinstance(data, (list, tuple)):
         return bool(data) and all(isinstance(item, (str, PathLike)) for item in data)
     return isinstance(data, (str, PathLike))
@@ -95,7 +96,7 @@ def _dataset(data: Any, where: str, notes: list[str]) -> Dataset:
     else:
         raise ConfigError(f"{where}: takes {_TAKEN}; found {type(data).__name__}")
     if not len(made):
-        raise ConfigError(f"{where}: has no rows")
+        raise ConfigError(f"{where}: has no rows; give some")
     return made
 
 
@@ -141,7 +142,8 @@ def fingerprint(splits: Mapping[str, Dataset]) -> str:
     """
     digest = hashlib.sha256()
     for split, rows in splits.items():
-        digest.update(json.dumps([split, str(rows.features)]).encode())
+        names = {column: class_names(feature) for column, feature in rows.features.items()}
+        digest.update(json.dumps([split, names]).encode())
         for batch in rows.iter(batch_size=1000):
             digest.update(json.dumps(batch, default=str, ensure_ascii=False).encode())
     return digest.hexdigest()[:24]
