@@ -36,7 +36,7 @@ tasks_app.command(
     "new",
     cls=SeveralWords,
     epilog="nlp-mtl tasks new reviews.csv --text review --label verdict\n\n"
-    "nlp-mtl tasks new train=pairs.tsv test=held_out.tsv --text question answer --label fits --name fits",
+    "nlp-mtl tasks new train=a.tsv test=b.tsv --text question answer --label fits",
 )(tasks_new)
 
 DataRoot = Annotated[

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,6 @@ _OPTIONS = {
     "conll": {"encoding", "columns", "separator"},
     "folders": {"encoding", "pattern", "labels"},
 }
-_SHIFTED = "__index_level_0__"  # what pandas makes of fields that the first line has no name for
 
 
 def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> Mapping[str, Dataset]:
@@ -56,21 +57,32 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
         return {split: _read_lines(group, encoding) for split, group in files.items()}
     _check_rows(task, files, spec.path)
     named = {split: [str(file) for file in group] for split, group in files.items()}
-    with quiet_datasets():
+    # pandas would take a field that has no name for the rows' index, and read every column from the field beside it
+    options = {"index_col": False, **spec.options} if spec.path == "csv" else spec.options
+    with quiet_datasets(), _no_field_lost():
         try:
-            found = opened(task, lambda: load_dataset(spec.path, data_files=named, **spec.options))
+            return opened(task, lambda: load_dataset(spec.path, data_files=named, **options))
         except DataError as error:
+            if "index_col=False" in str(error):
+                which = ", ".join(str(file) for group in files.values() for file in group)
+                raise DataError(
+                    f"task {task.name!r}: {which}: rows have more fields than there are names of columns; name all "
+                    "in the first line (or in `options: {names: […]}`), or quote fields that hold the separator"
+                ) from error
             empty = {split: group for split, group in files.items() if _reads_nothing(spec, group)}
             if not empty:
                 raise
             raise DataError("\n".join(_no_rows(task, split, group) for split, group in empty.items())) from error
-    if spec.path == "csv" and (shifted := [s for s, rows in found.items() if _SHIFTED in rows.column_names]):
-        which = ", ".join(str(file) for split in shifted for file in files[split])
-        raise DataError(
-            f"task {task.name!r}: {which}: the rows have more fields than there are names of columns, so that every "
-            "column would be read from the field beside it; correct the names, or quote fields that hold the separator"
-        )
-    return found
+
+
+@contextmanager
+def _no_field_lost() -> Iterator[None]:
+    """What pandas only warns of, fields that it leaves out, is an error."""
+    from pandas.errors import ParserWarning
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=ParserWarning)
+        yield
 
 
 def _read_folders(task: Task, folders: list[Path], options: Mapping[str, Any]) -> Dataset:

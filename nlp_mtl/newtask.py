@@ -28,21 +28,23 @@ def repeated(words: Sequence[str]) -> list[str]:
         ['a.csv', '--text', 'title', '--text', 'body', '--label', 'y']
     """
     out: list[str] = []
-    option, first = "", False
+    option, empty = "", ""  # the one whose words come, and one that got none
     for place, word in enumerate(words):
+        starts = word in _SEVERAL or (word.startswith("-") and not word[1:2].isdigit())
+        if starts and option and out[-1:] == [option]:
+            empty = out.pop()
         if word == "--":
             return [*out, *words[place:]]
-        if word in _SEVERAL:
-            option, first = word, True
-        elif word.startswith("-") and not word[1:2].isdigit():
-            option = ""
+        if starts:
+            option = word if word in _SEVERAL else ""
             out.append(word)
-        elif option and (first or not Path(word).exists()):
+        elif option and out[-1] == option:
+            out.append(word)
+        elif option and not Path(word).exists():
             out += [option, word]
-            first = False
         else:
             out.append(word)
-    return [*out, option] if first and option else out
+    return [*out, empty] if empty else out  # last, where the parser says that it needs a word
 
 
 class SeveralWords(TyperCommand):

@@ -22,12 +22,13 @@ class Splits:
     notes: list[str] = field(default_factory=list)
 
 
-def choose_splits(splits: Mapping[str, Dataset], inputs: Sequence[str], target: str | None) -> Splits:
+def choose_splits(splits: Mapping[str, Dataset], inputs: Sequence[str], target: str | None, *, most: int = 2) -> Splits:
     """Shares of the training rows where there are no rows to validate on, or only training rows.
 
     Args:
         splits: the rows by split.
         inputs, target: the columns read, and the one predicted.
+        most: hold out at most so many sides; fewer than 2 where the rows are so few that a side would be empty.
     """
     found = Splits()
     texts = {split: _texts(rows, inputs) for split, rows in splits.items()}
@@ -35,16 +36,20 @@ def choose_splits(splits: Mapping[str, Dataset], inputs: Sequence[str], target: 
     if "validation" not in splits:
         share = next(share for least, share in _SHARES if different >= least)
         sides = ["validation"] if "test" in splits or share == _SHARES[-1][1] else ["validation", "test"]
+        sides = sides[:most]
         found.shares = dict.fromkeys(sides, share)
         why = "since the data has only training rows" if len(splits) == 1 else "since the data has no validation rows"
         each = " each" if len(sides) > 1 else ""
-        found.notes.append(
-            f"splits: {share:.0%} of the rows{each} for {' and '.join(sides)}, {why}; held out by a hash of the text, "
-            "so "
-            "that equal texts stay together and the same rows are held out every time (`split_seed` draws others)"
-        )
-        if len(splits) == 1 and len(sides) == 1:
-            found.notes.append(f"splits: no test rows, since {different} different texts are too few for a third side")
+        if sides:
+            found.notes.append(
+                f"splits: {share:.0%} of the rows{each} for {' and '.join(sides)}, {why}; held out by a hash of the "
+                "text, "
+                "so that equal texts stay together and the same rows are held out every time (`split_seed` draws "
+                "others)"
+            )
+        if missing := [side for side in ("validation", "test") if side not in splits and side not in sides]:
+            few = f"since {different} different texts are too few"
+            found.notes.append(f"splits: no {' and no '.join(missing)} rows, {few}")
     else:
         counts = ", ".join(f"{split} {len(rows)}" for split, rows in splits.items())
         found.notes.append(f"splits: the data's own ({counts} rows)")

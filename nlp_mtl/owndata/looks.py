@@ -165,7 +165,8 @@ def _kind_of_texts(filled: Sequence[str]) -> tuple[Kind, int, float]:
     size = sum(len(value.split()) for value in filled) / len(filled)
     if size >= 2 and _are_tags({word for value in filled for word in value.split()}):
         return "tags", distinct, size
-    if 2 * distinct <= len(filled) and distinct <= MOST_CLASSES and size <= _CLASS_WORDS:
+    times = 2 if size < 3 else 5  # that each must come again on average: a text may stand there twice
+    if times * distinct <= len(filled) and distinct <= MOST_CLASSES and size <= _CLASS_WORDS:
         return "classes", distinct, size
     return ("text" if size >= 2 else "ids"), distinct, size
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import registry
 from nlp_mtl.errors import ConfigError, DataError, suggestion
-from nlp_mtl.files import local_files
+from nlp_mtl.files import local_files, resolve_files
+from nlp_mtl.labelnames import in_order
 from nlp_mtl.owndata.choosing import Columns, choose_columns
 from nlp_mtl.owndata.formats import files_of
 from nlp_mtl.owndata.holding_out import choose_splits
 from nlp_mtl.owndata.kinds import Kind, kind_of
 from nlp_mtl.owndata.looks import Look, Target, is_blank, look
 from nlp_mtl.owndata.memory import is_paths, recorded, select, splits_of
-from nlp_mtl.owndata.naming import Labels
+from nlp_mtl.owndata.naming import Labels, few
 from nlp_mtl.reading import quiet_datasets
 from nlp_mtl.registry import parse_spec
 from nlp_mtl.sources import load_rows, prepared
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 _NO_LABEL = ("masked_lm",)
 _SIMPLE = ("sequence_classification", "regression", "multi_label", "token_classification", "masked_lm")
 _MADE_HERE = ("name", "head", "dataset", "inputs", "template", "target", "labels", "examples", "file")
-_WORDS_AS_WORDS = {"keep_default_na": False, "na_values": [""]}
+_OF_WORDS = ("text", "tags", "classes", "ids", "nothing")
+_NA_OPTIONS = {"keep_default_na", "na_values", "na_filter"}
 
 
 @dataclass
@@ -78,8 +81,8 @@ def task_from_data(
         raise ConfigError([*mistakes, *error.mistakes]) from None
     looks = {column: look(own.splits["train"], column) for column in own.splits["train"].column_names}
     kind_said = None if head is None else parse_spec(head, "head")[0] if not mistakes else None
-    chosen = choose_columns(
-        looks,
+    choose = partial(
+        choose_columns,
         text=text,
         label=label,
         template=template,
@@ -87,11 +90,13 @@ def task_from_data(
         needs_label=kind_said not in _NO_LABEL,
         several=kind_said not in (None, *_SIMPLE),
     )
+    chosen = choose(looks)
+    if "prepare" not in more and not mistakes:
+        own, looks, chosen = _words_as_words(own, looks, chosen, choose)
     if mistakes or chosen.mistakes:
         raise ConfigError([*mistakes, *chosen.mistakes])
-    if "prepare" not in more:
-        own, looks = _words_as_words(own, looks, chosen)
     kind = _kind(own, looks, chosen, head, labels)
+    _empty_as_none(own, looks, chosen, kind)
     task = _task(name, own, looks, chosen, kind, template, more)
     if head is not None:
         from nlp_mtl.heads import make_heads
@@ -148,6 +153,9 @@ def _read_files(spec: Mapping[str, Any]) -> dict[str, Dataset]:
     except DataError as error:
         hint = "\n(options of the reader: options={…} in Python, --option KEY=VALUE on the command line)"
         said = str(error).replace("task 'new': ", "data: ")
+        files = [str(file) for group in resolve_files(task, task.dataset, None).values() for file in group]
+        if not any(file in said for file in files):
+            said = said.replace("data: ", f"data: {', '.join(files[:3])}: ", 1)
         raise DataError(f"{said}{hint if 'options' in said else ''}") from error
 
 
@@ -159,29 +167,47 @@ def _prepared(splits: dict[str, Dataset], spec: Mapping[str, Any], prepare: Any)
     return splits
 
 
-def _words_as_words(own: _Data, looks: dict[str, Look], chosen: Columns) -> tuple[_Data, dict[str, Look]]:
+def _words_as_words(
+    own: _Data, looks: dict[str, Look], chosen: Columns, choose: Callable[[dict[str, Look]], Columns]
+) -> tuple[_Data, dict[str, Look], Columns]:
     """CSV readers take words such as NA, None and null for empty cells; in texts and labels they are words."""
-    used = [column for column in (*chosen.inputs, chosen.target) if column is not None]
-    told = {"keep_default_na", "na_values", "na_filter"} & set(own.spec.get("options", {}))
-    texts = [column for column in used if looks[column].empty and looks[column].kind in ("text", "classes", "ids")]
-    if own.spec.get("path") != "csv" or told or not texts:
-        return own, looks
-    spec = {**own.spec, "options": {**own.spec.get("options", {}), **_WORDS_AS_WORDS}}
+    given = own.spec.get("options", {})
+    might = [name for name, one in looks.items() if one.empty and one.kind in _OF_WORDS]
+    if own.spec.get("path") != "csv" or _NA_OPTIONS & set(given) or not might:
+        return own, looks, chosen
+    spec = {**own.spec, "options": {**given, "keep_default_na": False, "na_values": [""]}}
     splits = _read_files(spec)
+    again = {name: look(splits["train"], name) for name in looks}
+    second = choose(again)
+    used = [name for name in (*second.inputs, second.target) if name in looks]
+    numbers = [name for name in used if looks[name].kind not in _OF_WORDS]
     found = {
         str(new)
         for split, rows in splits.items()
-        for column in texts
-        if column in rows.column_names and column in own.splits[split].column_names
-        for old, new in zip(own.splits[split][column][:], rows[column][:], strict=True)
+        for name in used
+        if name in might and name in rows.column_names
+        for old, new in zip(own.splits[split][name][:], rows[name][:], strict=True)
         if old is None and not is_blank(new)
     }
-    again = {column: look(splits["train"], column) for column in looks}
-    same = all(again[column].kind == looks[column].kind for column in used if column not in texts)
-    if not found or not same:
-        return own, looks
-    said = f"data: {', '.join(sorted(found))} in {', '.join(texts)} are read as words, not as empty cells"
-    return _Data(splits, splits, spec, own.hints, [*own.notes, said]), again
+    if second.mistakes or not found or any(again[name].kind != looks[name].kind for name in numbers):
+        return own, looks, chosen
+    said = (
+        f"data: {few(in_order(found))} in {' or '.join(n for n in used if n in might)} are read as words, not as empty"
+    )
+    return _Data(splits, splits, spec, own.hints, [*own.notes, said]), again, second
+
+
+def _empty_as_none(own: _Data, looks: Mapping[str, Look], chosen: Columns, kind: Kind) -> None:
+    """In a CSV column of several labels in one text, an empty cell says that none holds, and not that none is known."""
+    given = own.spec.get("options", {})
+    ours = given.get("na_values") == [""]
+    several = any(step["name"] == "split_labels" for step in kind.prepare)
+    if own.spec.get("path") != "csv" or not several or (_NA_OPTIONS & set(given) and not ours):
+        return
+    if looks[str(chosen.target)].empty and not any(looks[name].empty for name in chosen.inputs):
+        kept = {key: value for key, value in given.items() if key != "na_values"}
+        own.spec = {**own.spec, "options": {**kept, "keep_default_na": False}}
+        kind.notes.append(f"labels: an empty cell in {chosen.target!r} means that none of them holds")
 
 
 def _kind(own: _Data, looks: Mapping[str, Look], chosen: Columns, head: Any, labels: Labels) -> Kind:
@@ -225,23 +251,28 @@ def _task(
         prepare.append({"name": "drop_empty", "columns": blank})
         count = sum(any(map(is_blank, cells)) for cells in _cells(own.splits, blank))
         notes.append(f"rows: {count} without {' or '.join(blank)} left out (`prepare: drop_empty`)")
-    splits = choose_splits(own.splits, chosen.inputs, chosen.target)
+    for most in (2, 1, 0):
+        splits = choose_splits(own.splits, chosen.inputs, chosen.target, most=most)
+        said: dict[str, Any] = {
+            "name": name,
+            "head": kind.head,
+            "dataset": dataset,
+            **({"template": template} if template is not None else {"inputs": chosen.inputs}),
+            **({"target": chosen.target} if chosen.target is not None else {}),
+            **({"labels": kind.labels} if kind.labels is not None else {}),
+            **({"metrics": kind.metrics} if kind.metrics is not None else {}),
+            **({"splits": splits.shares} if splits.shares else {}),
+            **more,
+            **({"prepare": prepare} if prepare else {}),
+        }
+        task = validated(said, f"task {name!r}").knowing(rows, notes)
+        try:  # the whole way once: what is wrong with columns, preparations and splits is said now
+            counted = load_rows(task)
+            break
+        except DataError:
+            if not most or "splits" in more or not splits.shares:
+                raise
     notes += splits.notes if "splits" not in more else ["splits: as said"]
-    said: dict[str, Any] = {
-        "name": name,
-        "head": kind.head,
-        "dataset": dataset,
-        **({"template": template} if template is not None else {"inputs": chosen.inputs}),
-        **({"target": chosen.target} if chosen.target is not None else {}),
-        **({"labels": kind.labels} if kind.labels is not None else {}),
-        **({"metrics": kind.metrics} if kind.metrics is not None else {}),
-        **({"splits": splits.shares} if splits.shares else {}),
-        **more,
-        **({"prepare": prepare} if prepare else {}),
-    }
-    task = validated(said, f"task {name!r}")
-    task = task.knowing(rows, notes)
-    counted = load_rows(task)  # the whole way once: what is wrong with columns, preparations and splits is said now
     sizes = ", ".join(f"{split} {len(part)}" for split, part in counted.items())
     return task.knowing(rows, [*notes, f"rows: {sizes}"])
 
