@@ -47,7 +47,9 @@ class RunConfig(BaseModel):
     tasks: Annotated[list[str | dict[str, Any] | InstanceOf[Task]], BeforeValidator(_as_list)] = Field(
         min_length=1, description="task names, tags, task files, or `{name: …, changes}`"
     )
-    registry: list[str] = Field(default_factory=list, description="more folders with task files")
+    registry: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+        default_factory=list, description="more folders with task files"
+    )
     data_root: str | None = Field(default=None, description="folder that mirrors data sets under their Hub ids")
     max_length: int | None = Field(
         default=None, description="tokens per sequence; default the encoder's limit, at most 512"

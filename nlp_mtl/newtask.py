@@ -21,7 +21,7 @@ _SPLITS = ("train", "validation", "test")
 def repeated(words: Sequence[str]) -> list[str]:
     """Words of a command line with ``--text A B`` written as ``--text A --text B``, as the parser takes it.
 
-    A word that names a file or folder is one, also behind such an option; ``-1=bad`` is a value and no option.
+    A second word behind ``--text`` that names a file is one; ``-1=bad`` is a value and no option.
 
     Example:
         >>> repeated(["a.csv", "--text", "title", "body", "--label", "y"])
@@ -40,7 +40,7 @@ def repeated(words: Sequence[str]) -> list[str]:
             out.append(word)
         elif option and out[-1] == option:
             out.append(word)
-        elif option and not Path(word).exists():
+        elif option and not (option == "--text" and Path(word).is_file()):
             out += [option, word]
         else:
             out.append(word)

@@ -257,13 +257,14 @@ def _find_files_again(heads: Mapping[str, Any], recorded: Mapping[str, Any]) -> 
     if not local or "tasks" not in recorded:
         return
     try:
-        files = {task.name: task.file for task in load_tasks(recorded["tasks"], registry=recorded.get("registry", ()))}
+        again = {task.name: task for task in load_tasks(recorded["tasks"], registry=recorded.get("registry", ()))}
     except ConfigError as error:
         logger.warning("the task files that run.yaml names can't be read again: %s", error)
         return
     for head in local:
-        if files.get(head.task.name):
-            head.task = head.task.model_copy(update={"file": files[head.task.name]})
+        if (known := again.get(head.task.name)) is not None and known.file:
+            spec = head.task.dataset.model_copy(update={"data_files": known.dataset.data_files})
+            head.task = head.task.model_copy(update={"file": known.file, "dataset": spec})
 
 
 def _recorded(folder: str | Path) -> dict[str, Any]:

@@ -27,8 +27,9 @@ def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     for key in ("data_root", "model"):
         if key in found:
             found[key] = _from(folder, found[key])
-    if isinstance(found.get("registry"), list):
-        found["registry"] = [_from(folder, name) for name in found["registry"]]
+    if "registry" in found:
+        names = found["registry"]
+        found["registry"] = [_from(folder, n) for n in names] if isinstance(names, list) else _from(folder, names)
     if "tasks" in found:
         tasks = found["tasks"]
         found["tasks"] = [_task(folder, item) for item in tasks] if isinstance(tasks, list) else _task(folder, tasks)

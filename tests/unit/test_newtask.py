@@ -235,6 +235,7 @@ def test_names_are_taken_from_files_and_folders():
 def test_words_behind_an_option_belong_to_it_unless_they_are_files():
     Path("b.csv").write_text("")
     assert repeated(["--text", "a", "b.csv"]) == ["--text", "a", "b.csv"]
+    assert repeated(["--tag", "a", "b.csv"]) == ["--tag", "a", "--tag", "b.csv"]
     assert repeated(["--text", "b.csv", "--name", "x"]) == ["--text", "b.csv", "--name", "x"]
     assert repeated(["--labels", "-1=a", "0=b", "f"]) == ["--labels", "-1=a", "--labels", "0=b", "--labels", "f"]
     assert repeated(["--text", "--name", "x"]) == ["--name", "x", "--text"], "which the parser refuses"
