@@ -56,6 +56,9 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
     if spec.path == "text":
         return {split: _read_lines(group, encoding) for split, group in files.items()}
     _check_rows(task, files, spec.path)
+    if spec.path == "json" and "field" not in spec.options:
+        for file in {file for group in files.values() for file in group}:
+            _check_objects(task, file)
     named = {split: [str(file) for file in group] for split, group in files.items()}
     # pandas would take a field that has no name for the rows' index, and read every column from the field beside it
     options = {"index_col": False, **spec.options} if spec.path == "csv" else spec.options
@@ -181,6 +184,21 @@ def _check_encoding(task: Task, file: Path, encoding: str) -> None:
                     "save it as UTF-8 or set `options: {encoding: …}`, e.g. latin-1"
                 ) from None
             line += 1
+
+
+def _check_objects(task: Task, file: Path) -> None:
+    """Refuse lines of JSONL that are null: where the first one is, pyarrow's reader ends the whole process."""
+    first = True
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            start = line.removeprefix(codecs.BOM_UTF8).lstrip()
+            if first and start[:1] == b"[":  # an array, which is read in another way
+                return
+            first = first and not start
+            if start.startswith(b"null"):
+                raise DataError(
+                    f"task {task.name!r}: {file}:{number}: a row is an object of columns, found null; remove the line"
+                )
 
 
 def _text_of(file: Path, encoding: str) -> str:

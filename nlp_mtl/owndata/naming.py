@@ -47,6 +47,8 @@ def label_names(target: Target, values: Sequence[Any], labels: Labels, *, lists:
     Raises:
         ConfigError: values that are no labels, or not among those named.
     """
+    if odd := [value for value in values if not (value is None or isinstance(value, (str, int, float)))]:
+        raise ConfigError(f"label: {target.name!r} holds {str(odd[0])[:40]!r}, which is no label; name another column")
     found = {name_of(value) for value in values if not is_blank(value)}
     if labels is not None and not isinstance(labels, Mapping):
         return _listed(target, found, list(map(str, labels)))

@@ -434,6 +434,11 @@ PREPARED = {
         [{"line": "NUM:date When was it ?"}],
         [{"text": "When was it ?", "coarse_label": "NUM", "fine_label": "NUM:date"}],
     ),
+    "split_labels": (
+        {"column": "y", "separator": "|"},
+        [{"y": "a|b"}, {"y": " "}, {"y": None}],
+        [{"y": ["a", "b"]}, {"y": []}, {"y": None}],
+    ),
     "split_words": (
         {"columns": ["a", "b"]},
         [{"a": "x y", "b": "O O"}, {"a": "x", "b": "O O"}],

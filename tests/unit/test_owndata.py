@@ -271,6 +271,7 @@ def test_whole_numbers_are_the_labels_of_that_name_and_not_of_that_place(low):
         ([str(["a", "b"])] * ROWS, {}, ["lists written as text", "to_json"]),
         ([[i % 2, 1] for i in range(ROWS)], {}, ["lists of 0 and 1 for 2 labels", "--labels"]),
         ([[]] * ROWS, {"head": "multi_label", "label": "y"}, ["empty"]),
+        ([[{"a": i}] for i in range(ROWS)], {"head": "multi_label", "label": "y"}, ["is no label"]),
         ([None] * ROWS, {"label": "y"}, ["'y' is empty throughout"]),
         ([float(i) + 0.5 for i in range(ROWS)], {"head": "sequence_classification"}, ["no fractions", "--head"]),
         (MOODS, {"head": "regression"}, ["regression predicts numbers", "'sad'"]),

@@ -208,6 +208,16 @@ def test_a_file_without_rows_or_of_another_kind_is_refused(tmp_path, path, conte
     assert "task 'spam'" in message_of(DataError, task_of(tmp_path, path, "a.txt"))
 
 
+@pytest.mark.parametrize(
+    "content", ["null", "null\n{}", "\ufeffnull", '\n\n null {"text": "a"}', '{"text": "a"}\nnull\n']
+)
+def test_a_row_that_is_null_is_refused_before_the_reader_ends_the_process(tmp_path, content):
+    (tmp_path / "a.jsonl").write_text(content, encoding="utf-8")
+    message = message_of(DataError, task_of(tmp_path, "json", "a.jsonl"))
+    assert "a row is an object of columns, found null" in message
+    assert f"a.jsonl:{content.count(chr(10), 0, content.index('null')) + 1}:" in message
+
+
 def write_parquet_of(folder: Path, name: str, rows: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet
