@@ -218,7 +218,9 @@ class MultiTaskModel(nn.Module):
         """What ``nlp_mtl.json`` records of this model."""
         tasks = []
         for head in self.heads.values():
-            said = head.task.model_dump(mode="json", exclude_unset=True)
+            said = head.task.model_dump(
+                mode="json", exclude_unset=True, exclude={"examples"}
+            )  # may be rows of the data
             labels = getattr(head, "data_labels", None) or head.labels
             tasks.append({**said, **({"labels": labels} if labels else {}), "head": head.spec})
         return {

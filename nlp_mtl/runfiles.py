@@ -58,7 +58,7 @@ def write_task_file(task: Task, run: Path) -> str:
     """
     folder = run / _TASK_FILES
     folder.mkdir(parents=True, exist_ok=True)
-    said = task.model_dump(mode="json", exclude_unset=True)
+    said = task.model_dump(mode="json", exclude_unset=True, exclude={"examples"})
     spec = task.dataset
     if spec.path in LOCAL_FORMATS and not spec.package:
         found = resolve_files(task, spec, None)

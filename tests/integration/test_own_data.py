@@ -96,6 +96,11 @@ def test_three_csv_files_become_predictions_on_the_command_line(tables, run, tmp
     assert set(answers["topic"]["scores"]) == {"food", "travel", "weather"}
     assert all(entity["type"] == "LOC" for entity in answers["names"]["entities"])
     assert "topic" in run("evaluate", "runs/own", "--split", "test")
+    run("tasks", "new", "mood.csv", "--examples", "2", "--overwrite")
+    run("train", "tasks=mood.yaml", f"model={tables}", "training.output_dir=runs/two", *settings)
+    assert "the soup in" not in Path("runs/two/nlp_mtl.json").read_text(encoding="utf-8"), (
+        "examples stay in the task file"
+    )
 
 
 def test_a_sweep_of_rows_in_memory_becomes_predictions_in_python(tables, tmp_path, monkeypatch):

@@ -366,6 +366,13 @@ def test_splits_may_be_renamed_or_left_out(tmp_path):
     assert "none of the data's splits (train, dev, test) is used" in message
 
 
+def test_seed_0_holds_out_what_no_seed_did():
+    import hashlib
+
+    plain = hashlib.blake2b(b"x", digest_size=8).digest()
+    assert plain == hashlib.blake2b(b"x", digest_size=8, salt=(0).to_bytes(8, "big")).digest()
+
+
 def test_shares_need_training_rows(tmp_path):
     task = three_splits(tmp_path, ("dev", "test"), splits={"validation": 0.5})
     assert "shares of the training rows, and there are none" in message_of(DataError, task)
