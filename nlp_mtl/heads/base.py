@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nlp_mtl import metrics
+from nlp_mtl.attention import Layout
 from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.heads import vanilla
 from nlp_mtl.heads.labels import Where
@@ -202,6 +203,15 @@ class Head:
             labels: the training rows' labels, None where there is none.
             fresh: whether the module was never trained, so that it may be started from the labels.
         """
+
+    def reads(self, module: nn.Module, layout: Layout, target: Mapping[str, Tensor]) -> Tensor:
+        """Indices of the tokens whose last hidden state :meth:`forward` looks at; by default all of the rows' tokens.
+
+        The encoder may leave out what no head reads.
+        """
+        if "sequences" not in target:
+            return torch.arange(layout.tokens, device=layout.device)
+        return layout.tokens_of(target["sequences"])
 
     def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
         """Logits for the task's rows."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nlp_mtl.attention import Layout
 from nlp_mtl.errors import ConfigError, UnsupportedError
 from nlp_mtl.heads.base import Columns, Head, PlacedRow
 from nlp_mtl.heads.labels import Where
@@ -108,6 +109,10 @@ class MaskedLM(Head):
             f"task {self.task.name!r}: the family {base_of(encoder).config.model_type!r} has no {self.auto_class} "
             "(a decoder does not see later words); choose an encoder of the BERT family"
         )
+
+    def reads(self, module: nn.Module, layout: Layout, target: Mapping[str, Tensor]) -> Tensor:
+        """The chosen tokens."""
+        return target["positions"]
 
     def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
         """[chosen tokens, vocabulary]."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nlp_mtl.attention import Layout
 from nlp_mtl.errors import ConfigError, DataError
 from nlp_mtl.heads.base import Columns, Head, PlacedRow
 from nlp_mtl.heads.labels import Where, class_numbers, complain, name_of, names_in
@@ -140,6 +141,10 @@ class TokenClassification(Head):
     def units(self, target: Mapping[str, Tensor]) -> int:
         """Tagged words."""
         return int((target["labels"] >= 0).sum()) if "labels" in target else 0
+
+    def reads(self, module: nn.Module, layout: Layout, target: Mapping[str, Tensor]) -> Tensor:
+        """The first piece of each word."""
+        return target["positions"]
 
     def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
         """[words, labels]."""

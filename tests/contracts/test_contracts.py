@@ -107,6 +107,25 @@ def test_every_head_learns(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", registry.heads.names())
+def test_every_head_reads_only_the_tokens_it_says(name, tmp_path):
+    """Whatever is said not to be read may hold anything: the encoder leaves it out."""
+    task = tasks_of(name)[0]
+    model, data = a_model_of(task, tmp_path)
+    pool = data.pool_of(task.name, "train")
+    batch = Collator([pool], data.heads)([(0, row, -1) for row in range(len(pool))])
+    target, head, module = batch["targets"][task.name], model.heads[task.name], model.eval().module_of(task.name)
+    layout = Layout(batch["lengths"].tolist())
+    hidden = torch.randn(layout.tokens, model.config.hidden_size)
+    read = torch.zeros(layout.tokens, dtype=torch.bool)
+    read[head.reads(module, layout, target).flatten()] = True
+    assert read.any()
+    holes = hidden.masked_fill(~read[:, None], torch.nan)
+    with torch.no_grad():
+        expected = head.forward(module, Packed(hidden, layout), target)
+        assert torch.equal(head.forward(module, Packed(holes, layout), target), expected)
+
+
+@pytest.mark.parametrize("name", registry.heads.names())
 def test_every_head_keeps_the_contract(name, tmp_path):
     task = tasks_of(name)[0]
     model, data = a_model_of(task, tmp_path)
