@@ -139,7 +139,7 @@ def _forward(self: Any, hidden_states: Tensor, *args: Any, packed_reading: Readi
     heads = (-1, states.shape[-1] // own.attention_head_size, own.attention_head_size)
     key, value = own.key(states).view(heads), own.value(states).view(heads)
     asking = torch.cat([reading.alone, reading.together])
-    query = own.query(states.index_select(0, asking)).view(heads)
+    query = own.query(_filled_up(states.index_select(0, asking))).view(heads)[: len(asking)]
     how = {"scale": own.scaling, "dropout": own.dropout.p if self.training else 0.0}
     ones, parts = len(reading.alone), []
     if ones:
@@ -155,6 +155,11 @@ def _forward(self: Any, hidden_states: Tensor, *args: Any, packed_reading: Readi
             query[ones:], key.index_select(0, rest), value.index_select(0, rest), reading.layout, **how
         )
         parts.append(seen.index_select(0, reading.within))
-    mixed = torch.cat(parts).flatten(1)[None]
-    attended = self.attention.output(mixed, states.index_select(0, reading.tokens)[None])
-    return self.feed_forward_chunk(attended)
+    mixed, residual = torch.cat(parts).flatten(1), states.index_select(0, reading.tokens)
+    attended = self.attention.output(_filled_up(mixed)[None], _filled_up(residual)[None])
+    return self.feed_forward_chunk(attended)[:, : len(mixed)]
+
+
+def _filled_up(rows: Tensor) -> Tensor:
+    """With zeros to one of few counts: the CPU's matrix library prepares itself anew for every shape it meets."""
+    return nn.functional.pad(rows, (0, 0, 0, -len(rows) % 32)) if rows.device.type == "cpu" else rows
