@@ -23,17 +23,43 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def _rewrite(rows: Dataset, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Dataset:
-    """Every row changed by a function; rows for which it gives None are left out."""
+def _rewrite(
+    rows: Dataset, change: Callable[[dict[str, Any]], dict[str, Any] | None], types: dict[str, Any] | None = None
+) -> Dataset:
+    """Every row changed by a function; rows for which it gives None are left out.
 
-    def batch(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        names = list(columns)
-        changed = [change(dict(zip(names, values, strict=True))) for values in zip(*columns.values(), strict=True)]
-        kept = [row for row in changed if row is not None]
+    `types` gives the columns whose kind changes; then the others keep theirs, and none is guessed from the first rows.
+
+    Raises:
+        DataError: what `change` says is wrong with rows, of up to 1000 rows at once.
+    """
+    from datasets import Features
+
+    def batch(columns: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+        names, kept, mistakes = list(columns), [], []
+        for number, values in zip(numbers, zip(*columns.values(), strict=True), strict=True):
+            try:
+                row = change(dict(zip(names, values, strict=True)))
+            except DataError as error:
+                mistakes.append(f"row {number}: {error}")
+                continue
+            if row is not None:
+                kept.append(row)
+        if mistakes:
+            more = [f"… and {len(mistakes) - 8} more"] if len(mistakes) > 8 else []
+            ways = "way out: correct the data, or leave such rows out with another `prepare:` before"
+            raise DataError("\n  ".join([f"{len(mistakes)} row(s) can't be prepared:", *mistakes[:8], *more, ways]))
         keys = list(kept[0]) if kept else names
         return {key: [row[key] for row in kept] for key in keys}
 
-    return rows.map(batch, batched=True, remove_columns=rows.column_names, desc="preparing rows")
+    return rows.map(
+        batch,
+        batched=True,
+        with_indices=True,
+        remove_columns=rows.column_names,
+        features=None if types is None else Features({**rows.features, **types}),
+        desc="preparing rows",
+    )
 
 
 @registry.preparations.register("drop_empty")
@@ -151,6 +177,60 @@ def cause_or_effect(rows: Dataset, premise: str = "premise", question: str = "qu
         if row[question] not in words:
             raise DataError(f"column {question!r} holds cause or effect, found {row[question]!r}")
         return {**row, premise: f"{row[premise]} {words[row[question]]}"}
+
+    return _rewrite(rows, change)
+
+
+@registry.preparations.register("choice_texts")
+def choice_texts(rows: Dataset, column: str = "choices", answer: str = "answerKey") -> Dataset:
+    """ARC, CommonsenseQA, OpenBookQA: labelled choices become a list of texts, and the answer the number of its choice.
+
+    `column` holds ``{text: [texts], label: [labels]}``, or a list of ``{text, label}``. Rows may differ in how many
+    choices they have and in how these are labelled (A, B, … or 1, 2, …). An answer that is None or empty, as in test
+    rows without labels, becomes None.
+
+    Raises:
+        DataError: an answer that is not among the row's labels, or not one label for each text.
+    """
+    from datasets import List, Value
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        given = row[column]
+        if isinstance(given, list) and all(isinstance(choice, dict) for choice in given):
+            given = {key: [choice[key] for choice in given] for key in ("text", "label")}
+        if not isinstance(given, dict) or not all(isinstance(given[key], list) for key in ("text", "label")):
+            raise DataError(f"column {column!r} holds lists `text` and `label`, found {str(given)[:60]!r}")
+        texts, labels = given["text"], [str(label) for label in given["label"]]
+        if len(texts) != len(labels):
+            raise DataError(f"column {column!r} holds a label for each text, found {len(labels)} for {len(texts)}")
+        changed = {**row, column: texts}
+        if answer in row:
+            wanted = "" if row[answer] is None else str(row[answer]).strip()
+            if wanted and wanted not in labels:
+                raise DataError(f"column {answer!r} holds one of the row's labels {labels}, found {wanted!r}")
+            changed[answer] = labels.index(wanted) if wanted else None
+        return changed
+
+    types = {column: List(Value("string"))}
+    return _rewrite(rows, change, {**types, answer: Value("int64")} if answer in rows.column_names else types)
+
+
+@registry.preparations.register("fill_blank")
+def fill_blank(rows: Dataset, column: str, choices: list[str], blank: str = "_") -> Dataset:
+    """WinoGrande: the text before the blank stays in `column`; each choice is followed by the text after the blank.
+
+    Raises:
+        DataError: a text without a blank.
+    """
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(row[column], str):  # the head names such rows
+            return row
+        before, found, after = row[column].partition(blank)
+        if not found:
+            raise DataError(f"column {column!r} holds texts with a blank {blank!r}, found {row[column][:60]!r}")
+        filled = {choice: row[choice] and f"{row[choice]}{after}" for choice in choices}
+        return {**row, column: before.rstrip(), **filled}
 
     return _rewrite(rows, change)
 

@@ -92,15 +92,14 @@ def test_every_head_learns(name, tmp_path):
     batch = Collator([pool], data.heads, training=True)([(0, row, 0) for row in range(len(pool))])
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     losses = []
-    for _ in range(4):
+    for _ in range(12):
         loss = model(**batch)["loss"]
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert all(math.isfinite(loss) for loss in losses)
-    assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < losses[0] - 1e-3
+    assert losses[-1] < losses[0] - 1e-2, "Adam's first steps may go up; twelve go down whichever task comes first"
     reached = [p.grad is not None and bool(p.grad.any()) for p in model.module_of(task.name).parameters()]
     assert any(reached)
     assert any(bool(p.grad.any()) for p in model.sharing.parameters() if p.grad is not None)
@@ -472,6 +471,16 @@ PREPARED = {
         {},
         [{"premise": "It rained.", "question": "effect"}],
         [{"premise": "It rained. What happened as a result?", "question": "effect"}],
+    ),
+    "choice_texts": (
+        {"column": "c", "answer": "a"},
+        [{"c": {"text": ["x", "y"], "label": ["1", "2"]}, "a": "2"}, {"c": {"text": ["z"], "label": ["A"]}, "a": ""}],
+        [{"c": ["x", "y"], "a": 1}, {"c": ["z"], "a": None}],
+    ),
+    "fill_blank": (
+        {"column": "s", "choices": ["a", "b"]},
+        [{"s": "It was _ here.", "a": "dry", "b": "wet"}],
+        [{"s": "It was", "a": "dry here.", "b": "wet here."}],
     ),
 }
 

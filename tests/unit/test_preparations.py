@@ -104,6 +104,58 @@ CASES = {
             },
         ),
     ],
+    "choice_texts": [
+        (
+            {},
+            {
+                "question": ["q1", "q2", "q3", "q4"],
+                "choices": [
+                    {"text": ["a", "b", "c", "d"], "label": ["A", "B", "C", "D"]},
+                    {"text": ["e", "f", "g"], "label": ["1", "2", "3"]},
+                    {"text": ["h", "i", "j", "k", "l"], "label": ["A", "B", "C", "D", "E"]},
+                    {"text": ["m", "n"], "label": ["B", "A"]},
+                ],
+                "answerKey": ["B", "1", "", "A"],
+            },
+            {
+                "question": ["q1", "q2", "q3", "q4"],
+                "choices": [["a", "b", "c", "d"], ["e", "f", "g"], ["h", "i", "j", "k", "l"], ["m", "n"]],
+                "answerKey": [1, 0, None, 1],
+            },
+        ),
+        (
+            {"column": "options", "answer": "right"},
+            {"options": [[{"label": "A", "text": "a"}, {"label": "B", "text": "b"}]] * 2, "right": ["B", None]},
+            {"options": [["a", "b"]] * 2, "right": [1, None]},
+        ),
+        (
+            {},
+            {"choices": [{"text": ["a", "b"], "label": ["A", "B"]}], "id": ["a split without answers"]},
+            {"choices": [["a", "b"]], "id": ["a split without answers"]},
+        ),
+    ],
+    "fill_blank": [
+        (
+            {"column": "sentence", "choices": ["option1", "option2"]},
+            {
+                "sentence": ["The cat saw the dog but _ ran.", "_ ran.", None],
+                "option1": ["the cat", "A", "a"],
+                "option2": ["the dog", "B", "b"],
+                "answer": ["1", "", "2"],
+            },
+            {
+                "sentence": ["The cat saw the dog but", "", None],
+                "option1": ["the cat ran.", "A ran.", "a"],
+                "option2": ["the dog ran.", "B ran.", "b"],
+                "answer": ["1", "", "2"],
+            },
+        ),
+        (
+            {"column": "x", "choices": ["y"], "blank": "[BLANK]"},
+            {"x": ["snake_case is [BLANK] ."], "y": ["fine"]},
+            {"x": ["snake_case is"], "y": ["fine ."]},
+        ),
+    ],
 }
 EACH = [(name, *case) for name, cases in CASES.items() for case in cases]
 
@@ -160,7 +212,31 @@ def test_map_labels_counts_class_labels_by_number():
             "cause_or_effect",
             {},
             {"premise": ["x"], "question": ["why"]},
-            "column 'question' holds cause or effect, found 'why'",
+            "row 0: column 'question' holds cause or effect, found 'why'",
+        ),
+        (
+            "choice_texts",
+            {},
+            {"choices": [{"text": ["a", "b"], "label": ["1", "2"]}], "answerKey": ["B"]},
+            r"row 0: column 'answerKey' holds one of the row's labels \['1', '2'\], found 'B'",
+        ),
+        (
+            "choice_texts",
+            {},
+            {"choices": [{"text": ["a", "b"], "label": ["A"]}], "answerKey": ["A"]},
+            "row 0: column 'choices' holds a label for each text, found 1 for 2",
+        ),
+        (
+            "choice_texts",
+            {},
+            {"choices": [["a", "b"]], "answerKey": ["A"]},
+            "row 0: column 'choices' holds lists `text` and `label`, found",
+        ),
+        (
+            "fill_blank",
+            {"column": "x", "choices": ["y"]},
+            {"x": ["all _ is well", "no blank here"], "y": ["a", "b"]},
+            "row 1: column 'x' holds texts with a blank '_', found 'no blank here'",
         ),
         ("last_rows", {"count": 0}, {"x": [1]}, "`count` is at least 1, found 0"),
     ],
@@ -168,3 +244,25 @@ def test_map_labels_counts_class_labels_by_number():
 def test_rows_that_do_not_fit_are_refused(name, arguments, given, words):
     with pytest.raises(DataError, match=words):
         registry.preparations[name](Dataset.from_dict(given), **arguments)
+
+
+def test_all_rows_that_cannot_be_prepared_are_named_at_once():
+    rows = Dataset.from_dict({"x": ["a _"] * 5 + ["b", "c _", "d"] + ["e"] * 20, "y": ["f"] * 28})
+    with pytest.raises(DataError) as caught:
+        registry.preparations["fill_blank"](rows, column="x", choices=["y"])
+    said = str(caught.value)
+    assert "22 row(s) can't be prepared" in said
+    assert "row 5: " in said
+    assert "row 7: " in said
+    assert "row 6: " not in said
+    assert "… and 14 more" in said
+    assert "way out" in said
+
+
+def test_answers_are_numbers_even_where_the_first_thousand_rows_have_none():
+    choices = [{"text": ["a", "b"], "label": ["A", "B"]}] * 1200
+    rows = Dataset.from_dict({"choices": choices, "answerKey": [""] * 1100 + ["B"] * 100})
+    made = registry.preparations["choice_texts"](rows)
+    assert made["answerKey"][:] == [None] * 1100 + [1] * 100
+    only = registry.preparations["choice_texts"](rows.select(range(10)))
+    assert only.features == made.features, "a test split without answers has the same columns as the others"

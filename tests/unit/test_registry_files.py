@@ -19,6 +19,10 @@ ALL = list(TASKS.tasks.values())
 
 SUITES = {
     "glue": {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "mnli_mm", "qnli", "rte", "wnli", "ax"},
+    "advglue": {"adv_sst2", "adv_qqp", "adv_mnli", "adv_mnli_mismatched", "adv_qnli", "adv_rte"},
+    "anli": {"anli_r1", "anli_r2", "anli_r3"},
+    "xnli": {f"xnli_{language}" for language in ("en", "de", "fr", "es", "zh")},
+    "paws_x": {f"paws_x_{language}" for language in ("en", "de", "fr", "es", "zh")},
     "ner": {"conll2003", "wnut_17"},
     "sentiment": {"sst5", "tweet_emotion", "tweet_irony"},
     "quickstart": {"quick_stsb", "quick_movies", "quick_tweets", "quick_trec", "quick_sms", "quick_ner"},
@@ -34,6 +38,7 @@ MIRRORED = {
     "wnli": (635, 71),
     "cb": (250, 56),
     "copa": (400, 100),
+    "mmlu": (285, 1529, 14042),
     "conll2003": (14041, 3250, 3453),
     "wnut_17": (3394, 1009, 1287),
     "ud_english": (12544, 2001, 2077),
@@ -172,6 +177,14 @@ OFFICIAL = {
     "rte": ["accuracy"],
     "wnli": ["accuracy"],
     "ax": ["matthews_correlation"],
+    "adv_qqp": ["f1", "accuracy"],
+    **{f"adv_{name}": ["accuracy"] for name in ("sst2", "mnli", "mnli_mismatched", "qnli", "rte")},
+    **{name: ["accuracy"] for name in ("snli", "scitail", "anli_r1", "anli_r2", "anli_r3", "paws")},
+    **{
+        f"{name}_{language}": ["accuracy"] for name in ("xnli", "paws_x") for language in ("en", "de", "fr", "es", "zh")
+    },
+    **{name: ["accuracy"] for name in ("arc_easy", "arc_challenge", "hellaswag", "mmlu", "commonsense_qa")},
+    **{name: ["accuracy"] for name in ("openbookqa", "winogrande", "piqa", "social_iqa")},
     "boolq": ["accuracy"],
     "cb": ["f1_macro", "accuracy"],
     "copa": ["accuracy"],
@@ -219,7 +232,13 @@ def test_quickstart_needs_no_hub():
 
 
 def test_no_suite_holds_tasks_that_share_rows_across_splits():
-    related = ["sst2 sst5 quick_movies", "wnut_17 quick_ner", "stsb quick_stsb", "trec quick_trec"]
+    related = [
+        "sst2 sst5 quick_movies",
+        "adv_sst2 sst5 quick_movies",
+        "wnut_17 quick_ner",
+        "stsb quick_stsb",
+        "trec quick_trec",
+    ]
     for suite, members in TASKS.tags().items():
         for names in related:
             assert len(set(names.split()) & set(members)) < 2, suite
