@@ -386,6 +386,7 @@ def test_every_balancers_state_round_trips(name):
 # kind of prediction → perfect predictions, worse ones, references
 SCORED = {
     "classes": ([0, 1, 1, 0, 1, 0], [0, 1, 0, 0, 1, 1], [0, 1, 1, 0, 1, 0]),
+    "three classes": ([0, 1, 2, 1, 2, 0], [0, 2, 2, 1, 1, 0], [0, 1, 2, 1, 2, 0]),
     "numbers": ([0.5, 2.0, -1.0, 4.0], [0.5, 1.0, 3.0, 2.0], [0.5, 2.0, -1.0, 4.0]),
     "several": ([[1, 0], [0, 1], [1, 1]], [[1, 0], [1, 0], [0, 1]], [[1, 0], [0, 1], [1, 1]]),
     "tags": ([["B-X", "I-X", "O"], ["B-Y"]], [["B-X", "O", "O"], ["O"]], [["B-X", "I-X", "O"], ["B-Y"]]),
