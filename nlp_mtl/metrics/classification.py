@@ -206,8 +206,8 @@ def f1_favor_against(
 
     References:
         Official for stance in tweets: Mohammad, Kiritchenko, Sobhani, Zhu and Cherry, "SemEval-2016 Task 6: Detecting
-        Stance in Tweets", 2016, and in TweetEval (Barbieri et al., 2020, arXiv:2010.12421), which scores the rows of all
-        targets together.
+        Stance in Tweets", 2016, and in TweetEval (Barbieri et al., 2020, arXiv:2010.12421), which scores the rows of
+        all targets together.
 
     Relations:
         `f1_macro` takes the mean over all classes, "none" included.

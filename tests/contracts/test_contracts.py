@@ -455,6 +455,21 @@ PREPARED = {
         [{"premise": "It rained.", "question": "effect"}],
         [{"premise": "It rained. What happened as a result?", "question": "effect"}],
     ),
+    "unnest": (
+        {"column": "t"},
+        [{"id": 1, "t": {"de": "ja", "en": "yes"}}],
+        [{"id": 1, "de": "ja", "en": "yes"}],
+    ),
+    "label_at_least": (
+        {"column": "r", "names": ["low", "high"], "at": 2},
+        [{"r": 1.9}, {"r": 2.0}, {"r": None}],
+        [{"r": 1.9, "label": "low"}, {"r": 2.0, "label": "high"}, {"r": None, "label": None}],
+    ),
+    "labels_at_least": (
+        {"columns": ["b", "a"]},
+        [{"a": 0.5, "b": 0.6}, {"a": 0.4, "b": 0.0}],
+        [{"a": 0.5, "b": 0.6, "labels": ["b", "a"]}, {"a": 0.4, "b": 0.0, "labels": []}],
+    ),
 }
 
 
@@ -479,7 +494,12 @@ def test_what_the_built_in_tasks_name_is_registered():
         for metric in task.metrics or []:
             assert metric in registry.metrics, task.name
         name, arguments = registry.parse_spec(task.head, "head")
-        assert registry.heads.check_arguments(name, arguments, given=1) == [], task.name
+        if not registry.not_built(name):
+            assert registry.heads.check_arguments(name, arguments, given=1) == [], task.name
+
+
+def test_a_head_is_planned_or_built_and_not_both():
+    assert not set(registry.PLANNED_HEADS) & set(registry.heads.names()), "it is built now: it is planned no more"
 
 
 @pytest.mark.parametrize("known", registry.ALL, ids=lambda known: known.kind)
