@@ -189,7 +189,7 @@ def recall_macro(
     return float(recall_score(expected, predicted, average="macro", zero_division=0.0))
 
 
-@metric("f1_favor_against", paper="SemEval-2016 Task 6: Mohammad et al., 2016")
+@metric("f1_favor_against", paper="SemEval-2016 Task 6, as in TweetEval: Barbieri et al., 2020, arXiv:2010.12421")
 def f1_favor_against(
     predictions: Sequence[Any], references: Sequence[Any], *, labels: Sequence[str] | None = None
 ) -> dict[str, float]:
