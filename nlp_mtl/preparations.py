@@ -239,3 +239,58 @@ def _string() -> Any:
     from datasets import Value
 
     return Value("string")
+
+
+@registry.preparations.register("unnest")
+def unnest(rows: Dataset, column: str) -> Dataset:
+    """Make the fields of a column of mappings columns of their own (`translation: {de: …, en: …}` → `de`, `en`).
+
+    Raises:
+        DataError: the column holds no mappings, or a field has the name of another column.
+    """
+    from datasets import concatenate_datasets
+
+    flat = rows.select_columns([column]).flatten()
+    if flat.column_names == [column]:
+        raise DataError(f"column {column!r} holds {rows.features[column]}, not mappings; leave this preparation out")
+    flat = flat.rename_columns({name: name.removeprefix(f"{column}.") for name in flat.column_names})
+    others = [name for name in rows.column_names if name != column]
+    if taken := sorted(set(others) & set(flat.column_names)):
+        raise DataError(f"a field of {column!r} has the name of a column: {', '.join(taken)}; rename the column first")
+    return concatenate_datasets([rows.select_columns(others), flat], axis=1) if others else flat
+
+
+@registry.preparations.register("label_at_least")
+def label_at_least(rows: Dataset, column: str, names: list[str], label: str = "label", at: float = 0.5) -> Dataset:
+    """A label from a number: the first of two `names` below `at`, the second from there on; none where it is missing.
+
+    Raises:
+        DataError: `names` are not two.
+    """
+    if len(names) != 2:
+        raise DataError(f"`names` are two, for numbers below `at` and from there on, found {names}")
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        number = row[column]
+        return {**row, label: None if number is None else names[float(number) >= at]}
+
+    return _rewrite(rows, change)
+
+
+@registry.preparations.register("labels_at_least")
+def labels_at_least(rows: Dataset, columns: list[str], label: str = "labels", at: float = 0.5) -> Dataset:
+    """Lists of labels from one column per label: the names of the `columns` whose number (or true) is `at` or more.
+
+    A row in which one of them is missing has no label.
+    """
+    from datasets import Features, List, Value
+
+    def batch(found: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        lists = []
+        for numbers in zip(*(found[column] for column in columns), strict=True):
+            names = [name for name, x in zip(columns, numbers, strict=True) if x is not None and float(x) >= at]
+            lists.append(None if None in numbers else names)
+        return {label: lists}
+
+    features = Features({**rows.features, label: List(Value("string"))})  # a batch may have empty lists only
+    return rows.map(batch, batched=True, features=features, desc="preparing rows")

@@ -68,6 +68,34 @@ class TaskRegistry:
         known = [*self.tasks, *suites]
         raise ConfigError(f"unknown task or tag {name!r}{suggestion(name, known)} (nlp-mtl tasks list shows all)")
 
+    def select(self, *, tag: str | None = None, head: str | None = None, language: str | None = None) -> list[Task]:
+        """The tasks with this tag, this kind of head and this language; what is None is not asked for.
+
+        Raises:
+            ConfigError: values that no task has, all at once, each with near ones.
+
+        Example:
+            >>> [task.name for task in task_registry().select(tag="glue", head="regression")]
+            ['stsb']
+        """
+        wanted = {"tag": tag, "head": head, "language": language}
+        have = {
+            task.name: {"tag": task.tags, "head": [task.head_name], "language": [task.language]}
+            for task in self.tasks.values()
+        }
+        mistakes = []
+        for key, value in wanted.items():
+            known = sorted({one for said in have.values() for one in said[key]})
+            if value is not None and value not in known:
+                mistakes.append(f"no task has the {key} {value!r}{suggestion(value, known)}")
+        if mistakes:
+            raise ConfigError(mistakes)
+        return [
+            task
+            for task in self.tasks.values()
+            if all(value is None or value in have[task.name][key] for key, value in wanted.items())
+        ]
+
 
 def builtin_folder() -> Path:
     """The registry that comes with the package: inside the wheel, or at the top of a checkout."""

@@ -16,9 +16,10 @@ def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | No
     """One head per task, with arguments from its file and from `more` (by task, tag or ``"*"``).
 
     Raises:
-        ConfigError: unknown heads or arguments, of all tasks at once.
+        ConfigError: heads that are unknown or not built yet, unknown arguments, of all tasks at once.
     """
     mistakes, made = [], {}
+    built = [task.name for task in tasks if not registry.not_built(task.head_name)]
     known = {"*", *(task.name for task in tasks), *(tag for task in tasks for tag in task.tags)}
     for key, given in (more or {}).items():
         if key not in known:
@@ -34,6 +35,7 @@ def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | No
                 task = task.with_(labels=owner.labels)
         spec = _spec(owner, more or {})
         try:
+            check_built(task, built)
             head = registry.heads.build(spec, task)
         except ConfigError as error:
             whose = f"task {task.name!r}: "
@@ -45,6 +47,25 @@ def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | No
     if mistakes:
         raise ConfigError(mistakes)
     return made
+
+
+def check_built(task: Task, others: Sequence[str] = ()) -> None:
+    """Refuse a task whose kind of head is planned (:data:`nlp_mtl.registry.PLANNED_HEADS`) and not there yet.
+
+    Args:
+        task: the task.
+        others: tasks asked for together with it whose heads are there, for the message.
+
+    Raises:
+        ConfigError: names task and head, and what works.
+    """
+    needs = registry.not_built(task.head_name)
+    if needs:
+        rest = f"leave it out and go on with {', '.join(others)}" if others else "choose other tasks"
+        raise ConfigError(
+            f"task {task.name!r}: its head {task.head_name!r} is not built yet: {needs}; {rest}. Heads that are built: "
+            f"{', '.join(registry.heads)}"
+        )
 
 
 def _spec(task: Task, more: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -84,8 +105,13 @@ def _unknown_metrics(head: Head) -> list[str]:
 
 
 def head_of_spec(item: Mapping[str, Any]) -> Head:
-    """The head of a task as ``nlp_mtl.json`` records it."""
+    """The head of a task as ``nlp_mtl.json`` records it.
+
+    Raises:
+        ConfigError: a head that is unknown or not built yet.
+    """
     task = Task(**item)
+    check_built(task)
     head = registry.heads.build(task.head, task)
     head.spec = item["head"]
     return head

@@ -19,7 +19,15 @@ Example:
 
 from nlp_mtl.metrics.answers import exact_match, f1_answer, normalize_answer
 from nlp_mtl.metrics.base import metric
-from nlp_mtl.metrics.classification import accuracy, f1, f1_macro, f1_micro, matthews_correlation
+from nlp_mtl.metrics.classification import (
+    accuracy,
+    f1,
+    f1_favor_against,
+    f1_macro,
+    f1_micro,
+    matthews_correlation,
+    recall_macro,
+)
 from nlp_mtl.metrics.regression import mae, mse, pearson, spearman
 from nlp_mtl.metrics.scoring import greater_is_better, key_of, resolve, score
 from nlp_mtl.metrics.spans import span_f1
@@ -29,6 +37,7 @@ __all__ = [
     "exact_match",
     "f1",
     "f1_answer",
+    "f1_favor_against",
     "f1_macro",
     "f1_micro",
     "greater_is_better",
@@ -39,6 +48,7 @@ __all__ = [
     "mse",
     "normalize_answer",
     "pearson",
+    "recall_macro",
     "resolve",
     "score",
     "span_f1",

@@ -404,6 +404,7 @@ def test_every_balancers_state_round_trips(name):
 # kind of prediction → perfect predictions, worse ones, references
 SCORED = {
     "classes": ([0, 1, 1, 0, 1, 0], [0, 1, 0, 0, 1, 1], [0, 1, 1, 0, 1, 0]),
+    "three classes": ([0, 1, 2, 1, 2, 0], [0, 2, 2, 1, 1, 0], [0, 1, 2, 1, 2, 0]),
     "numbers": ([0.5, 2.0, -1.0, 4.0], [0.5, 1.0, 3.0, 2.0], [0.5, 2.0, -1.0, 4.0]),
     "several": ([[1, 0], [0, 1], [1, 1]], [[1, 0], [1, 0], [0, 1]], [[1, 0], [0, 1], [1, 1]]),
     "tags": ([["B-X", "I-X", "O"], ["B-Y"]], [["B-X", "O", "O"], ["O"]], [["B-X", "I-X", "O"], ["B-Y"]]),
@@ -482,6 +483,21 @@ PREPARED = {
         [{"s": "It was _ here.", "a": "dry", "b": "wet"}],
         [{"s": "It was", "a": "dry here.", "b": "wet here."}],
     ),
+    "unnest": (
+        {"column": "t"},
+        [{"id": 1, "t": {"de": "ja", "en": "yes"}}],
+        [{"id": 1, "de": "ja", "en": "yes"}],
+    ),
+    "label_at_least": (
+        {"column": "r", "names": ["low", "high"], "at": 2},
+        [{"r": 1.9}, {"r": 2.0}, {"r": None}],
+        [{"r": 1.9, "label": "low"}, {"r": 2.0, "label": "high"}, {"r": None, "label": None}],
+    ),
+    "labels_at_least": (
+        {"columns": ["b", "a"]},
+        [{"a": 0.5, "b": 0.6}, {"a": 0.4, "b": 0.0}],
+        [{"a": 0.5, "b": 0.6, "labels": ["b", "a"]}, {"a": 0.4, "b": 0.0, "labels": []}],
+    ),
 }
 
 
@@ -506,7 +522,12 @@ def test_what_the_built_in_tasks_name_is_registered():
         for metric in task.metrics or []:
             assert metric in registry.metrics, task.name
         name, arguments = registry.parse_spec(task.head, "head")
-        assert registry.heads.check_arguments(name, arguments, given=1) == [], task.name
+        if not registry.not_built(name):
+            assert registry.heads.check_arguments(name, arguments, given=1) == [], task.name
+
+
+def test_a_head_is_planned_or_built_and_not_both():
+    assert not set(registry.PLANNED_HEADS) & set(registry.heads.names()), "it is built now: it is planned no more"
 
 
 @pytest.mark.parametrize("known", registry.ALL, ids=lambda known: known.kind)

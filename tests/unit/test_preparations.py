@@ -156,6 +156,30 @@ CASES = {
             {"x": ["snake_case is"], "y": ["fine ."]},
         ),
     ],
+    "unnest": [
+        (
+            {"column": "t"},
+            {"id": [1, 2], "t": [{"de": "ja", "en": "yes"}, {"de": "nein", "en": "no"}]},
+            {"id": [1, 2], "de": ["ja", "nein"], "en": ["yes", "no"]},
+        ),
+        ({"column": "t"}, {"t": [{"a": 1, "b": None}]}, {"a": [1], "b": [None]}),
+    ],
+    "label_at_least": [
+        (
+            {"column": "r", "names": ["low", "high"]},
+            {"r": [0.0, 0.49, 0.5, 1.0, None]},
+            {"r": [0.0, 0.49, 0.5, 1.0, None], "label": ["low", "low", "high", "high", None]},
+        ),
+        ({"column": "r", "names": ["a", "b"], "label": "y", "at": 3}, {"r": [2, 3]}, {"r": [2, 3], "y": ["a", "b"]}),
+    ],
+    "labels_at_least": [
+        (
+            {"columns": ["b", "a"], "label": "y"},
+            {"a": [0.5, 0.1, 0.9, None], "b": [0.7, 0.2, 0.4, 0.9]},
+            {"a": [0.5, 0.1, 0.9, None], "b": [0.7, 0.2, 0.4, 0.9], "y": [["b", "a"], [], ["a"], None]},
+        ),
+        ({"columns": ["a"]}, {"a": [True, False]}, {"a": [True, False], "labels": [["a"], []]}),
+    ],
 }
 EACH = [(name, *case) for name, cases in CASES.items() for case in cases]
 
@@ -192,6 +216,21 @@ def test_preparing_row_by_row_gives_the_same(name, arguments, given, wanted):
 def test_a_long_file_whose_first_part_is_dropped():
     rows = Dataset.from_dict({"line": [*(["noise"] * 1500), "ham\thello", *(["noise"] * 1500)]})
     assert registry.preparations["sms_lines"](rows)[:] == {"text": ["hello"], "label": ["ham"]}
+
+
+def test_many_rows_without_any_label_come_before_the_first_with_one():
+    rows = Dataset.from_dict({"a": [*([0.0] * 1500), 1.0]})
+    made = registry.preparations["labels_at_least"](rows, columns=["a"])
+    assert made["labels"][:] == [*([[]] * 1500), ["a"]]
+
+
+def test_unnest_reads_the_translations_of_the_hub_and_a_selection_of_rows():
+    from datasets import Features, Translation
+
+    pairs = [{"translation": {"de": f"Haus {n}", "en": f"house {n}"}} for n in range(5)]
+    rows = Dataset.from_list(pairs, features=Features({"translation": Translation(languages=["de", "en"])}))
+    made = registry.preparations["unnest"](rows.select([3, 1]), column="translation")
+    assert made[:] == {"de": ["Haus 3", "Haus 1"], "en": ["house 3", "house 1"]}
 
 
 def test_map_labels_counts_class_labels_by_number():
@@ -239,6 +278,9 @@ def test_map_labels_counts_class_labels_by_number():
             "row 1: column 'x' holds texts with a blank '_', found 'no blank here'",
         ),
         ("last_rows", {"count": 0}, {"x": [1]}, "`count` is at least 1, found 0"),
+        ("unnest", {"column": "x"}, {"x": [1], "y": [2]}, "column 'x' holds .*int64.*, not mappings"),
+        ("unnest", {"column": "x"}, {"x": [{"y": 1}], "y": [2]}, "a field of 'x' has the name of a column: y"),
+        ("label_at_least", {"column": "x", "names": ["a"]}, {"x": [1]}, r"`names` are two.* found \['a'\]"),
     ],
 )
 def test_rows_that_do_not_fit_are_refused(name, arguments, given, words):

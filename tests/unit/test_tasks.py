@@ -283,6 +283,32 @@ def test_names_and_tags(tmp_path):
     assert mistake.startswith("unknown task or tag 'pairs'; did you mean 'pair'")
 
 
+def test_tasks_are_selected_by_tag_head_and_language(tmp_path):
+    parts = {
+        "one": "tags: [news, short]\nlanguage: de\nhead: sequence_classification\n",
+        "two": "tags: [news]\nhead: sequence_classification\n",
+        "three": "tags: [news]\nlanguage: de\nhead: {name: regression, low: 0}\n",
+    }
+    for name, part in parts.items():
+        write(tmp_path, f"{name}.yaml", f"name: {name}\n{part}dataset: {{path: x}}\ninputs: [text]\n")
+    known = TaskRegistry([tmp_path])
+
+    def names(**wanted):
+        return {task.name for task in known.select(**wanted)}
+
+    assert names() == names(tag="news") == {"one", "two", "three"}
+    assert names(language="de") == {"one", "three"}
+    assert names(head="regression") == names(tag="news", head="regression", language="de") == {"three"}
+    assert names(tag="short", head="regression") == set(), "each is known, and no task is both"
+    assert mistakes_of(known.select, tag="nwes", head="regresion", language="fr") == [
+        "no task has the tag 'nwes'; did you mean 'news'?",
+        "no task has the head 'regresion'; did you mean 'regression'?",
+        "no task has the language 'fr'; known: de, en",
+    ]
+    with pytest.raises(ConfigError, match="no task has the tag 'one'"):
+        known.select(tag="one")  # a task's name is no tag
+
+
 def test_fragments_and_the_package_table_are_no_tasks(tmp_path):
     write(tmp_path, "_half.yaml", "version: 2\n")
     write(tmp_path, "packages.yaml", "packages: {}\n")
