@@ -18,6 +18,7 @@ REPO = "me/mail"
 
 READ = """
 import json
+from nlp_mtl import reading
 from nlp_mtl.errors import NlpMtlError
 from nlp_mtl.sources import load_rows
 from nlp_mtl.taskfile import Task
@@ -30,7 +31,9 @@ def rows(name):
     except NlpMtlError as error:
         return str(error)
 
-print(json.dumps({name: rows(name) for name in ("de", "en", "fr")}))
+found = {name: rows(name) for name in ("de", "en", "fr")}
+with reading.offline():
+    print(json.dumps({**found, "again": rows("en")}))
 """
 
 
@@ -103,20 +106,16 @@ def hub(files):
     server.server_close()
 
 
-def read(home, address, *, offline=False):
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "NLP_MTL_", "http_proxy", "HTTP_PROXY"))}
-    said = {"HF_HOME": str(home), "HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    said |= {"NO_PROXY": "127.0.0.1", **({"HF_HUB_OFFLINE": "1"} if offline else {})}
-    done = subprocess.run([sys.executable, "-c", READ], env={**kept, **said}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def test_one_configuration_is_fetched_alone_and_kept(hub, tmp_path):
     address, asked = hub
-    found = read(tmp_path / "home", address)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "NLP_MTL_", "http_proxy", "HTTP_PROXY"))}
+    said = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": address, "NO_PROXY": "127.0.0.1"}
+    said |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run([sys.executable, "-c", READ], env={**kept, **said}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
     assert found["de"] == {"train": ["gut", "schlecht"], "test": ["gut", "schlecht"]}
     assert found["en"]["train"] == ["good", "bad", "ugly"], "and nothing of the other configuration"
     assert "me/mail has no folder 'fr' at refs/convert/parquet" in found["fr"]
+    assert found["again"] == found["en"], "the second time from the cache, without asking the Hub"
     assert not [path for path in asked if path.endswith(".duckdb")]
-    assert read(tmp_path / "home", address, offline=True)["en"] == found["en"], "the second time from the cache"
