@@ -1,4 +1,4 @@
-"""A configuration of the Hub's Parquet branch: fetched from a server that talks as the Hub does, then from the cache."""
+"""A configuration of the Parquet branch: fetched from a server that talks as the Hub does, then from the cache."""
 
 from __future__ import annotations
 
