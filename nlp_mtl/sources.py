@@ -23,8 +23,7 @@ from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, DatasetSpec, Split, Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_ENCODED = ("csv", "json", "text", "conll")
-_OPTIONS = {"text": {"encoding"}, "conll": {"encoding", "columns", "separator"}}
+PARQUET_BRANCH = "refs/convert/parquet"  # the Hub's own conversion of a data set
 
 
 def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split, Dataset]:
@@ -163,35 +162,36 @@ def _hub_dataset(task: Task, spec: DatasetSpec, data_root: str | Path | None) ->
     if root is None:
         tried.append("local mirror: no --data-root given, NLP_MTL_DATA_ROOT not set")
     else:
-        for folder in (Path(root).expanduser() / name for name in (spec.path, *spec.mirrors)):
+        for place in (spec.path, *spec.mirrors):
+            folder, wanted = Path(root).expanduser() / place, spec.name
             if not folder.is_dir():
                 tried.append(f"local mirror: {folder} is not there")
                 continue
             configs = sorted(part.name for part in folder.iterdir() if part.is_dir())
-            if spec.name is not None and configs and spec.name not in configs:
-                tried.append(f"local mirror: {folder} has no {spec.name!r}, it has {', '.join(configs)}")
+            if wanted is not None and place in spec.mirrors and configs == ["default"]:
+                wanted = "default"  # a repository of its own, for what is one configuration of several at `path`
+            if wanted is not None and configs and wanted not in configs:
+                tried.append(f"local mirror: {folder} has no {wanted!r}, it has {', '.join(configs)}")
                 continue
             try:
-                plain = (
-                    spec.name in configs and not (folder / "README.md").is_file()
-                )  # nothing says what the folders are
-                where, config = (folder / str(spec.name), None) if plain else (folder, spec.name)
+                plain = wanted in configs and not (folder / "README.md").is_file()  # nothing says what the folders are
+                where, config = (folder / str(wanted), None) if plain else (folder, wanted)
                 with quiet_datasets():
                     return opened(task, partial(load_dataset, str(where), config))
             except FileNotFoundError as error:  # a folder without data files
                 tried.append(f"local mirror: {short(error)}")
     with quiet_datasets(offline=True):
         try:
-            return load_dataset(spec.path, spec.name, revision=spec.revision)
-        except (OSError, ValueError) as error:
+            return _from_hub(spec, offline=True)
+        except (OSError, ValueError, RuntimeError) as error:
             tried.append(f"datasets cache: {short(error)}")
     reachable, why = (False, "not asked") if reading.staying_offline() else reading.hub_reachable()
     if not reachable:
         tried.append(f"Hub: {why}")
     else:
         try:
-            return load_dataset(spec.path, spec.name, revision=spec.revision)
-        except (OSError, ValueError) as error:
+            return _from_hub(spec, offline=False)
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the repository holds a loading script
             tried.append(f"Hub: {short(error)}")
     what = f"the data set {spec.path!r}" + (f" ({spec.name})" if spec.name else "") + f" of task {task.name!r}"
     raise NotFoundError(
@@ -203,3 +203,28 @@ def _hub_dataset(task: Task, spec: DatasetSpec, data_root: str | Path | None) ->
             "a task file of your own with local files: dataset: {path: csv, data_files: {train: my.csv}}",
         ],
     )
+
+
+def _from_hub(spec: DatasetSpec, *, offline: bool) -> Mapping[str, Dataset]:
+    """What the Hub, or offline the cache, has under this id.
+
+    The Parquet branch has no card that names configurations: each is a folder (``en/train/0000.parquet``), which
+    `datasets` would read all as one. So the wanted folder is fetched and read like a mirror.
+    """
+    from datasets import load_dataset
+
+    if spec.revision != PARQUET_BRANCH or spec.name is None:
+        return load_dataset(spec.path, spec.name, revision=spec.revision)
+    from huggingface_hub import snapshot_download
+
+    branch = snapshot_download(
+        spec.path,
+        repo_type="dataset",
+        revision=spec.revision,
+        allow_patterns=f"{spec.name}/*.parquet",
+        local_files_only=offline,
+    )
+    folder = Path(branch) / spec.name
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{spec.path} has no folder {spec.name!r} at {spec.revision}")
+    return load_dataset(str(folder))

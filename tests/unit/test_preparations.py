@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 
 import pytest
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, Features, List, Value
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nlp_mtl import registry
 from nlp_mtl.errors import DataError
@@ -180,6 +182,60 @@ CASES = {
         ),
         ({"columns": ["a"]}, {"a": [True, False]}, {"a": [True, False], "labels": [["a"], []]}),
     ],
+    "keep_rows": [
+        (
+            {"column": "lang", "values": ["en", "de"]},
+            {"lang": ["en", "fr", "de", None], "x": [1, 2, 3, 4]},
+            {"lang": ["en", "de"], "x": [1, 3]},
+        ),
+        ({"column": "n", "values": [0]}, {"n": [1, 0]}, {"n": [0]}),
+    ],
+    "drop_words": [
+        (
+            {"words": "w", "tags": "t", "tag": "_"},
+            {
+                "w": [["du", "de", "le", "pain"], ["a"], []],
+                "t": [["_", "ADP", "DET", "NOUN"], ["X"], []],
+                "n": [1, 2, 3],
+            },
+            {"w": [["de", "le", "pain"], ["a"], []], "t": [["ADP", "DET", "NOUN"], ["X"], []], "n": [1, 2, 3]},
+        ),
+        (  # what does not fit is left for the check that names the row
+            {"words": "w", "tags": "t", "tag": "_"},
+            {"w": [["a", "b"], ["c"]], "t": [["_"], None]},
+            {"w": [["a", "b"], ["c"]], "t": [["_"], None]},
+        ),
+    ],
+    "bracketed_slots": [
+        (
+            {"column": "marked"},
+            {
+                "marked": [
+                    "wake me at [time : nine am] [date : this week]",
+                    "hello",
+                    "play [song : up]beat's [genre : jazz]",
+                ]
+            },
+            {
+                "marked": [
+                    "wake me at [time : nine am] [date : this week]",
+                    "hello",
+                    "play [song : up]beat's [genre : jazz]",
+                ],
+                "tokens": [["wake", "me", "at", "nine", "am", "this", "week"], ["hello"], ["play", "upbeat's", "jazz"]],
+                "slots": [["O", "O", "O", "B-time", "I-time", "B-date", "I-date"], ["O"], ["O", "B-song", "B-genre"]],
+            },
+        ),
+        (
+            {"column": "m", "words": "w", "tags": "t"},
+            {"m": ["[a : x][b : y] z", "[a:5:30]  p.m.", "left [over", "[no : w [in : w]]"]},
+            {
+                "m": ["[a : x][b : y] z", "[a:5:30]  p.m."],
+                "w": [["xy", "z"], ["5:30", "p.m."]],
+                "t": [["B-a", "O"], ["B-a", "O"]],
+            },
+        ),
+    ],
 }
 EACH = [(name, *case) for name, cases in CASES.items() for case in cases]
 
@@ -236,6 +292,28 @@ def test_unnest_reads_the_translations_of_the_hub_and_a_selection_of_rows():
 def test_map_labels_counts_class_labels_by_number():
     rows = Dataset.from_dict({"y": [0, 1]}).cast_column("y", ClassLabel(names=["a", "b"]))
     assert registry.preparations["map_labels"](rows, column="y", names={"0": "A", "1": "B"})[:] == {"y": ["A", "B"]}
+
+
+def test_drop_words_reads_tags_as_numbers_too():
+    tags = Features({"w": List(Value("string")), "t": List(ClassLabel(names=["NOUN", "_"]))})
+    rows = Dataset.from_dict({"w": [["du", "pain"]], "t": [[1, 0]]}, features=tags)
+    made = registry.preparations["drop_words"](rows, words="w", tags="t", tag="_")
+    assert made[:] == {"w": [["pain"]], "t": [[0]]}
+    assert made.features == tags, "the names of the numbers are kept"
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["", "date", "time"]), st.lists(st.sampled_from(["a", "b.", "c:d"]), min_size=1))
+    )
+)
+def test_bracketed_slots_are_read_back_as_they_were_written(parts):
+    words = [word for _, part in parts for word in part]
+    tags = [f"{'BI'[n > 0]}-{slot}" if slot else "O" for slot, part in parts for n in range(len(part))]
+    text = " ".join(f"[{slot} : {' '.join(part)}]" if slot else " ".join(part) for slot, part in parts)
+    made = registry.preparations["bracketed_slots"](Dataset.from_dict({"m": [text]}), column="m")
+    assert (made[0]["tokens"], made[0]["slots"]) == (words, tags)
 
 
 @pytest.mark.parametrize(
