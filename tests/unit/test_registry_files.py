@@ -141,12 +141,6 @@ def test_it_says_where_it_comes_from_and_how_that_is_known(task):
 
 
 @each(ALL)
-def test_no_config_is_named_on_the_branch_of_converted_files(task):
-    """That branch holds a folder per config and no card: datasets then knows one config, with the rows of all."""
-    assert not (task.dataset.name and task.dataset.revision == "refs/convert/parquet")
-
-
-@each(ALL)
 def test_lines_fit_a_screen_and_name_no_host(task):
     text = task.file.read_text(encoding="utf-8")
     assert max(map(len, text.splitlines())) <= 120
