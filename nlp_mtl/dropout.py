@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 

@@ -79,7 +79,7 @@ def test_rows_with_weights_counts_a_row_so_often_in_every_step(step):
 def test_rows_refuses_weights_that_fit_no_task_or_are_negative():
     with pytest.raises(ConfigError, match="balancer 'rows': 't9' is not a task"):
         weights_of("rows", [(1, 1), (1, 1)], weights={"t9": 2.0})
-    with pytest.raises(ConfigError, match="`weights` are at least 0, found {'t0': -1.0}"):
+    with pytest.raises(ConfigError, match=r"`weights` are at least 0, found \{'t0': -1.0\}"):
         weights_of("rows", [(1, 1), (1, 1)], weights={"t0": -1.0})
 
 
