@@ -18,7 +18,7 @@ from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.evaluation import Evaluator
 from nlp_mtl.heads import Head
 from nlp_mtl.heads.labels import Where
-from nlp_mtl.metrics import greater_is_better
+from nlp_mtl.metrics import greater_is_better, needs
 from nlp_mtl.model import MultiTaskModel, make_heads
 from nlp_mtl.packing import Packed, choose_way, encode
 from nlp_mtl.plan import MixingPlan, Pool
@@ -144,6 +144,22 @@ def test_every_head_keeps_the_contract(name, tmp_path):
         references = head.references(pool.labels(task.name), pool.table)
         perfect = [r[0] if name == "question_answering" else r for r in references]
         assert head.score(perfect, references)[found.first] == pytest.approx(1.0 if found.better else 0.0)
+
+
+@pytest.mark.parametrize("name", [name for name in registry.heads.names() if registry.heads[name].gives_scores])
+def test_every_head_that_gives_scores_gives_one_per_label(name, tmp_path):
+    task = tasks_of(name)[0]
+    model, data = a_model_of(task, tmp_path)
+    head, pool = data.heads[task.name], data.pool_of(task.name, "train")
+    batch = Collator([pool], data.heads)([(0, row, -1) for row in range(len(pool))])
+    with torch.no_grad():
+        predictions = head.predict(model.eval()(**batch)["logits"][task.name], batch["targets"][task.name])
+    trivial = head.trivial_scores(pool.labels(task.name), len(pool))
+    for scores in (head.scores(predictions), trivial):
+        assert scores.shape == (len(pool), len(head.labels))
+        assert ((scores >= 0) & (scores <= 1)).all()
+    assert (trivial == trivial[0]).all(), "a baseline that reads nothing says the same of all rows"
+    assert float(head.scores(predictions).std()) > 0
 
 
 @pytest.mark.parametrize("name", registry.heads.names())
@@ -392,9 +408,24 @@ SCORED = {
     "answers": (["a cat", "", "old city"], ["a dog", "rain", "city"], [["cat"], [], ["city", "old city"]]),
 }
 
+# What metrics of classes may need besides: columns, and scores that go with the perfect and the worse predictions.
+ROWS = {
+    "groups": ["a", "b", "b", "a", "b", "a"],
+    "candidates": ["cat", "rain", "sun", "dog", "city", "house"],
+    "answers": [["cat"], ["rain", "the sea"], ["rain", "the sea"], ["cat"], ["rain", "the sea"], ["cat"]],
+}
+POSITIVE = ([0.3, 0.9, 0.8, 0.2, 0.7, 0.1], [0.3, 0.7, 0.4, 0.2, 0.9, 0.6])
 
-def deciding(name, predictions, references):
-    value = registry.metrics[name](predictions, references, labels=None)
+
+def deciding(name, predictions, references, scores, order=None):
+    given = {**ROWS, "scores": [[1 - score, score] for score in scores]}
+    order = range(len(references)) if order is None else order
+    value = registry.metrics[name](
+        [predictions[i] for i in order],
+        [references[i] for i in order],
+        labels=None,
+        **{need: [given[need][i] for i in order] for need in needs(name)},
+    )
     return float(next(iter(value.values())) if isinstance(value, dict) else value)
 
 
@@ -402,18 +433,19 @@ def deciding(name, predictions, references):
 def test_every_metric_prefers_what_is_right_and_sees_no_order(name):
     optimum, kinds = 1.0 if greater_is_better(name) else 0.0, []
     for kind, (perfect, worse, references) in SCORED.items():
+        if needs(name) and kind != "classes":
+            continue
         try:
-            best = deciding(name, perfect, references)
+            best = deciding(name, perfect, references, POSITIVE[0])
         except ValueError:
             continue
         if best != pytest.approx(optimum, abs=1e-9):
             continue  # predictions of a kind that it is not made for
         kinds.append(kind)
-        low = deciding(name, worse, references)
+        low = deciding(name, worse, references, POSITIVE[1])
         assert (low < best) if greater_is_better(name) else (low > best), kind
         order = np.random.default_rng(0).permutation(len(references)).tolist()
-        moved = deciding(name, [worse[i] for i in order], [references[i] for i in order])
-        assert moved == pytest.approx(low, abs=1e-12), kind
+        assert deciding(name, worse, references, POSITIVE[1], order) == pytest.approx(low, abs=1e-12), kind
     assert kinds, f"the metric {name!r} is perfect for none of the kinds of predictions that heads make"
 
 
