@@ -486,6 +486,49 @@ PREPARED = {
         [{"premise": "It rained.", "question": "effect"}],
         [{"premise": "It rained. What happened as a result?", "question": "effect"}],
     ),
+    "mark_word": (
+        {"sentences": {"s": ["i", "j"]}},
+        [{"word": "be", "s": "It was so.", "i": 3, "j": 6}],
+        [{"word": "be", "s": "It *was* so.", "i": 3, "j": 6}],
+    ),
+    "mark_spans": (
+        {"text": "t", "spans": {"a": "_"}},
+        [{"t": "Ann sang.", "a_text": "ann", "a_index": 0}],
+        [{"t": "_Ann_ sang.", "a_text": "ann", "a_index": 0}],
+    ),
+    "question_answers": (
+        {},
+        [{"question": "Who?", "answer": "Ann", "idx": {"paragraph": 0, "question": 1, "answer": 2}}],
+        [
+            {
+                "question": "Who? Ann",
+                "answer": "Ann",
+                "idx": {"paragraph": 0, "question": 1, "answer": 2},
+                "question_id": "0-1",
+            }
+        ],
+    ),
+    "gap_candidates": (
+        {"gap": "_"},
+        [
+            {
+                "passage": "p",
+                "query": "_ sang",
+                "entities": ["A", "B"],
+                "answers": ["B"],
+                "idx": {"passage": 3, "query": 4},
+            }
+        ],
+        [
+            {"passage": "p", "answers": ["B"], "query_id": "3-4", "query": "A sang", "entity": "A", "label": 0},
+            {"passage": "p", "answers": ["B"], "query_id": "3-4", "query": "B sang", "entity": "B", "label": 1},
+        ],
+    ),
+    "pronoun_pairs": (
+        {"texts": ["t"]},
+        [{"t": "He sang"}, {"t": "She sang"}],
+        [{"t": "He sang", "pair": "~ sang"}, {"t": "She sang", "pair": "~ sang"}],
+    ),
 }
 
 

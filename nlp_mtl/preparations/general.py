@@ -1,39 +1,16 @@
-"""Preparations: named, pure functions rows → rows, for what a task file can't say (``prepare: name``).
-
-A preparation takes a `datasets.Dataset` and its arguments and returns a `datasets.Dataset`; it sees one split at a time
-and must give the same rows for the same rows.
-
-Example:
-    >>> from datasets import Dataset
-    >>> rows = Dataset.from_dict({"line": ["NUM:date When was the war ?"]})
-    >>> registry.preparations["question_lines"](rows)[0]
-    {'text': 'When was the war ?', 'coarse_label': 'NUM', 'fine_label': 'NUM:date'}
-"""
+"""Preparations for any data: columns renamed, labels mapped, rows left out, lines taken apart."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import registry
 from nlp_mtl.errors import DataError
+from nlp_mtl.preparations.base import rewrite
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-def _rewrite(rows: Dataset, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Dataset:
-    """Every row changed by a function; rows for which it gives None are left out."""
-
-    def batch(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        names = list(columns)
-        changed = [change(dict(zip(names, values, strict=True))) for values in zip(*columns.values(), strict=True)]
-        kept = [row for row in changed if row is not None]
-        keys = list(kept[0]) if kept else names
-        return {key: [row[key] for row in kept] for key in keys}
-
-    return rows.map(batch, batched=True, remove_columns=rows.column_names, desc="preparing rows")
 
 
 @registry.preparations.register("drop_empty")
@@ -68,7 +45,7 @@ def map_labels(rows: Dataset, column: str, names: dict[str, str]) -> Dataset:
 
     if column not in rows.column_names:  # a test split without labels
         return rows
-    return _rewrite(rows.cast_column(column, _string()), change)
+    return rewrite(rows.cast_column(column, _string()), change)
 
 
 @registry.preparations.register("last_rows")
@@ -87,7 +64,7 @@ def question_lines(rows: Dataset, column: str = "line") -> Dataset:
         fine, _, text = row[column].partition(" ")
         return {"text": text.strip(), "coarse_label": fine.partition(":")[0], "fine_label": fine}
 
-    return _rewrite(rows, change)
+    return rewrite(rows, change)
 
 
 @registry.preparations.register("split_words")
@@ -104,7 +81,7 @@ def split_words(rows: Dataset, columns: list[str]) -> Dataset:
             return None
         return {**row, **words}
 
-    return _rewrite(rows, change)
+    return rewrite(rows, change)
 
 
 _SMS_CSV = re.compile(r'^\d+,([01]),"?(.*?)"?$')
@@ -126,7 +103,7 @@ def sms_lines(rows: Dataset, column: str = "line") -> Dataset:
             return {"text": match[2].replace('""', '"').strip(), "label": "spam" if match[1] == "1" else "ham"}
         return None
 
-    return _rewrite(rows, change)
+    return rewrite(rows, change)
 
 
 @registry.preparations.register("sign_labels")
@@ -139,20 +116,7 @@ def sign_labels(rows: Dataset, column: str, label: str = "label", neutral: float
             return None
         return {**row, label: "positive" if rating > 0 else "negative"}
 
-    return _rewrite(rows, change)
-
-
-@registry.preparations.register("cause_or_effect")
-def cause_or_effect(rows: Dataset, premise: str = "premise", question: str = "question") -> Dataset:
-    """COPA: put the question into words after the premise ("What was the cause of this?")."""
-    words = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
-
-    def change(row: dict[str, Any]) -> dict[str, Any]:
-        if row[question] not in words:
-            raise DataError(f"column {question!r} holds cause or effect, found {row[question]!r}")
-        return {**row, premise: f"{row[premise]} {words[row[question]]}"}
-
-    return _rewrite(rows, change)
+    return rewrite(rows, change)
 
 
 def _string() -> Any:
