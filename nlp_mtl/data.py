@@ -224,18 +224,8 @@ def _load_pool(
         sources.identity(task, data_root=data_root),
         signature,
         length,
-        [
-            [
-                h.task.name,
-                h.data_spec(),
-                h.task.target,
-                h.task.labels,
-                h.task.metric_columns,
-                h.reading(),
-                own_source(h),
-            ]
-            for h in members
-        ],
+        [[h.task.name, h.data_spec(), h.task.target, h.task.labels, h.reading(), own_source(h)] for h in members],
+        [h.task.metric_columns for h in members],
     ]
     key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
     folder = packages.cache_folder() / "tokenized" / key

@@ -107,10 +107,8 @@ def _check_columns(task: Task, splits: Mapping[Split, Dataset]) -> None:
     for split, rows in splits.items():
         needed = {"inputs": task.inputs}
         if split != "test":  # may have neither labels nor what goes with them
-            needed |= {
-                "target": [task.target] if task.target else [],
-                "metric_columns": [*task.metric_columns.values()],
-            }
+            needed["target"] = [task.target] if task.target else []
+            needed["metric_columns"] = list(task.metric_columns.values())
         for key, columns in needed.items():
             for column in columns:
                 if column not in rows.column_names:

@@ -107,7 +107,7 @@ def best_exact_match(
     candidates: Sequence[str],
     answers: Sequence[Sequence[str]],
 ) -> float:
-    """:func:`exact_match` of each group's best candidate: the mean over groups, ReCoRD's EM.
+    """Mean over groups of the :func:`exact_match` of each group's best candidate: ReCoRD's EM.
 
     The best candidate of a group has the highest score of the positive class, the last label; of candidates with equal
     scores the mean counts, so that a constant score is worth what guessing is worth. Answers are compared as
@@ -153,7 +153,7 @@ def best_f1_answer(
     candidates: Sequence[str],
     answers: Sequence[Sequence[str]],
 ) -> float:
-    """:func:`f1_answer` of each group's best candidate: the mean over groups, ReCoRD's F1.
+    """Mean over groups of the :func:`f1_answer` of each group's best candidate: ReCoRD's F1.
 
     Arguments and rules are those of :func:`best_exact_match`.
 

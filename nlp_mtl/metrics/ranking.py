@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-@metric("roc_auc", needs=("scores",), paper="Hanley and McNeil, Radiology 143, 1982; Fawcett, 2006")
+@metric("roc_auc", needs=("scores",), paper="Hanley and McNeil, Radiology 143, 1982")
 def roc_auc(
     predictions: Sequence[Any],
     references: Sequence[Any],
@@ -57,7 +57,11 @@ def roc_auc(
     return _mean([(truth, score) for truth, score in columns if truth.any() and not truth.all()], roc_auc_score, 0.5)
 
 
-@metric("average_precision", needs=("scores",), paper="Salton and McGill, 1983; Davis and Goadrich, 2006")
+@metric(
+    "average_precision",
+    needs=("scores",),
+    paper="Salton and McGill, Introduction to Modern Information Retrieval, 1983",
+)
 def average_precision(
     predictions: Sequence[Any],
     references: Sequence[Any],
