@@ -161,8 +161,9 @@ class Evaluator:
             decoded = head.decode(predictions, pool.table)
             return TaskScores({}, {}, len(pool), None, decoded=decoded, in_words=head.in_words)
         rows_with, table, _, references = labelled
-        decoded = head.decode([predictions[i] for i in rows_with], table)
-        scored = head.score(decoded, references)
+        kept = [predictions[i] for i in rows_with]
+        decoded = head.decode(kept, table)
+        scored = head.score(decoded, references, head.for_metrics(table, lambda: head.scores(kept)))
         trivial = self._baseline(task, split, *labelled)
         better = metrics.greater_is_better(head.metrics[0])
         return TaskScores(scored, trivial, len(decoded), loss, better, decoded, head.in_words)
@@ -184,11 +185,10 @@ class Evaluator:
         head = self.data.heads[task]
         train = self.data.pool_of(task, "train") or self.data.pool_of(head.task.head_key, "train")
         owner = task if train is not None and task in train.tasks else head.task.head_key
-        if train is None:
-            guessed = head.trivial(labels, table, labels, table)
-        else:
-            guessed = head.trivial(train.table[f"labels:{owner}"][:], train.table, labels, table)
-        self._trivial[task, split] = head.score(guessed, references)
+        seen, read = (labels, table) if train is None else (train.labels(owner), train.table)
+        guessed = head.trivial(seen, read, labels, table)
+        given = head.for_metrics(table, lambda: head.trivial_scores(seen, len(labels)))
+        self._trivial[task, split] = head.score(guessed, references, given)
         return self._trivial[task, split]
 
 

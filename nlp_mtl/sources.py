@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,7 @@ def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split,
     chosen = _hold_out(task, chosen)
     for split, cap in task.rows.items():
         if split in chosen and len(chosen[split]) > cap:
-            chosen[split] = chosen[split].shuffle(seed=0).select(range(cap))
+            chosen[split] = _capped(task, split, chosen[split], cap)
     for split, rows in chosen.items():
         if not len(rows):
             raise DataError(
@@ -63,7 +64,7 @@ def identity(task: Task, *, data_root: str | Path | None = None) -> str:
             found = [packages.package_table().packages[spec.package].sha256]
     else:
         found = [(split, rows._fingerprint) for split, rows in _raw_splits(task, data_root).items()]
-    said = task.model_dump(mode="json", include={"dataset", "splits", "prepare", "rows", "inputs"})
+    said = task.model_dump(mode="json", include={"dataset", "splits", "prepare", "rows", "inputs", "metric_columns"})
     ways = [registry.own_source(registry.preparations[registry.parse_spec(s, "preparation")[0]]) for s in task.prepare]
     return hashlib.sha256(json.dumps([found, said, ways], sort_keys=True).encode()).hexdigest()[:24]
 
@@ -103,7 +104,10 @@ def _prepared(task: Task, spec: registry.Spec, split: Split, rows: Dataset) -> D
 def _check_columns(task: Task, splits: Mapping[Split, Dataset]) -> None:
     mistakes = []
     for split, rows in splits.items():
-        needed = {"inputs": task.inputs, "target": [task.target] if task.target and split != "test" else []}
+        needed = {"inputs": task.inputs}
+        if split != "test":  # may have neither labels nor what goes with them
+            needed["target"] = [task.target] if task.target else []
+            needed["metric_columns"] = list(task.metric_columns.values())
         for key, columns in needed.items():
             for column in columns:
                 if column not in rows.column_names:
@@ -118,7 +122,8 @@ def _check_columns(task: Task, splits: Mapping[Split, Dataset]) -> None:
 def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
     """Shares of the training rows for validation and test, by a hash of the inputs.
 
-    Equal inputs have equal hashes, so a text never stands on both sides, and rows added later move no old row.
+    Equal inputs have equal hashes, so a text never stands on both sides, and rows added later move no old row. Where
+    rows have groups, the hash is the group's, so that a group stands on one side.
     """
     shares = {split: share for split, share in task.splits.items() if isinstance(share, float)}
     if not shares:
@@ -128,11 +133,14 @@ def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
     rows = splits["train"]
     parts: dict[Split, list[int]] = {split: [] for split in ("train", *shares)}
     seen: set[bytes] = set()
+    groups = rows[task.metric_columns["groups"]][:] if "groups" in task.metric_columns else None
     for index, values in enumerate(zip(*(rows[column] for column in task.inputs), strict=True)):
-        digest = hashlib.blake2b(json.dumps(values, ensure_ascii=False).encode(), digest_size=8).digest()
+        digest = _digest(values)
         if digest in seen:
             continue
         seen.add(digest)
+        if groups is not None:
+            digest = _digest(groups[index])
         place, edge = int.from_bytes(digest, "big") / 2**64, 0.0
         for split, share in shares.items():
             edge += share
@@ -142,6 +150,32 @@ def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
         else:
             parts["train"].append(index)
     return {**splits, **{split: rows.select(indices) for split, indices in parts.items()}}
+
+
+def _digest(value: Any) -> bytes:
+    return hashlib.blake2b(json.dumps(value, ensure_ascii=False).encode(), digest_size=8).digest()
+
+
+def _capped(task: Task, split: Split, rows: Dataset, cap: int) -> Dataset:
+    """At most `cap` rows, drawn with a fixed seed; where rows have groups, whole groups."""
+    if "groups" not in task.metric_columns:
+        return rows.shuffle(seed=0).select(range(cap))
+    members: dict[bytes, list[int]] = {}
+    for index, group in enumerate(rows[task.metric_columns["groups"]][:]):
+        members.setdefault(_digest(group), []).append(index)
+    order = list(members.values())
+    random.Random(0).shuffle(order)
+    kept: list[int] = []
+    for indices in order:
+        if len(kept) + len(indices) > cap:
+            break
+        kept += indices
+    if not kept:
+        raise DataError(
+            f"task {task.name!r}: `rows.{split}: {cap}` is less than a group of rows that stay together, the first "
+            f"drawn has {len(order[0])}; raise it"
+        )
+    return rows.select(kept)
 
 
 # ----------------------------------------------------------------------------------------- finding the raw rows

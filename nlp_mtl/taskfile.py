@@ -64,6 +64,8 @@ class Task(_Strict):
         target: the column with the label; none for a task that makes its own (masked LM).
         labels: label names in the order of their numbers; left out, they are taken from the data.
         metrics: the first one decides the best checkpoint; left out, the head's own.
+        metric_columns: columns kept for metrics that need them, by the metric's word (``{groups: question_id}``). Rows
+            of one group are never parted by a share of `splits` or a cap of `rows`.
         splits: which of the data set's splits is which: a name, ``null`` for "not used", or for validation and test
             a share (0.1) of the training rows, held out by a hash of the inputs, after removing duplicates.
         prepare: named functions rows → rows, in order, each `name` or ``{name: …, arguments}``.
@@ -93,6 +95,7 @@ class Task(_Strict):
     target: str | None = None
     labels: list[str] | None = None
     metrics: list[str] | None = None
+    metric_columns: dict[str, str] = Field(default_factory=dict)
     splits: dict[Split, str | float | None] = Field(default_factory=dict)
     prepare: list[str | dict[str, Any]] = Field(default_factory=list)
     rows: dict[Split, int] = Field(default_factory=dict)
@@ -136,6 +139,13 @@ class Task(_Strict):
             doubled = sorted({label for label in value if value.count(label) > 1})
             if doubled:
                 raise ValueError(f"each label once; found twice: {', '.join(doubled)}")
+        return value
+
+    @field_validator("metric_columns")
+    @classmethod
+    def _columns(cls, value: dict[str, str]) -> dict[str, str]:
+        if "scores" in value:
+            raise ValueError(f"`scores` are made by the head and stand in no column, found {value}")
         return value
 
     @field_validator("splits")

@@ -36,6 +36,7 @@ class MaskedLM(Head):
     default_metrics = ("accuracy",)
     paper = "Devlin et al., 2019, arXiv:1810.04805"
     needs_labels = False
+    decodes_rows = False  # scored are tokens
 
     def __init__(self, task: Task, probability: float = 0.15):
         super().__init__(task)
@@ -133,7 +134,9 @@ class MaskedLM(Head):
         """The guesses, with what they were: a masked LM's references are made while masking."""
         return list(predictions)
 
-    def score(self, decoded: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+    def score(
+        self, decoded: Sequence[Any], references: Sequence[Any], given: Mapping[str, Any] | None = None
+    ) -> dict[str, float]:
         """The metrics over all chosen tokens."""
         flat = np.concatenate([np.asarray(part).reshape(-1, 2) for part in decoded])
         return super().score(flat[:, 0].tolist(), flat[:, 1].tolist())

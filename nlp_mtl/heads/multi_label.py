@@ -31,6 +31,7 @@ class MultiLabel(PooledHead):
     default_metrics = ("f1_micro", "f1_macro")
     label_type = "float32"
     label_is_list = True
+    gives_scores = True
 
     def __init__(
         self,
@@ -130,6 +131,15 @@ class MultiLabel(PooledHead):
         known = [label for label in train_labels if label is not None]
         often = (np.mean(known, axis=0) > 0.5).astype(int).tolist() if known else [0] * len(self.labels or [])
         return [often] * len(labels)
+
+    def scores(self, predictions: Sequence[Any]) -> np.ndarray:
+        """[rows, labels]: each label's own probability."""
+        return 1 / (1 + np.exp(-np.asarray(predictions, dtype=np.float64)))
+
+    def trivial_scores(self, train_labels: Sequence[Any], rows: int) -> np.ndarray:
+        """[rows, labels]: each label's share of the training rows."""
+        known = [label for label in train_labels if label is not None]
+        return np.tile(np.mean(known, axis=0) if known else np.zeros(len(self.labels or [])), (rows, 1))
 
 
 def _zeros_and_ones(lists: Sequence[Sequence[Any]]) -> bool:

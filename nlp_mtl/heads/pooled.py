@@ -93,9 +93,9 @@ def family_pooling(module: nn.Module) -> str:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities [labels] of the logits of one row."""
-    exponent = np.exp(logits - logits.max())
-    return exponent / exponent.sum()
+    """Probabilities […, labels] of logits."""
+    exponent = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponent / exponent.sum(-1, keepdims=True)
 
 
 def most_frequent(labels: Sequence[Any]) -> Any:

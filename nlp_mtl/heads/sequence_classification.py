@@ -22,6 +22,7 @@ class SequenceClassification(PooledHead):
 
     auto_class = "AutoModelForSequenceClassification"
     default_metrics = ("accuracy",)
+    gives_scores = True
 
     def label_names(self, rows: Any, column: str) -> list[str] | None:
         """Names of a ClassLabel column, or the sorted distinct values."""
@@ -70,3 +71,12 @@ class SequenceClassification(PooledHead):
     def trivial(self, train_labels: Sequence[Any], train_rows: Any, labels: Sequence[Any], rows: Any) -> list[int]:
         """The most frequent class of the training rows."""
         return [most_frequent(train_labels)] * len(labels)
+
+    def scores(self, predictions: Sequence[Any]) -> np.ndarray:
+        """[rows, labels]: probabilities."""
+        return softmax(np.asarray(predictions, dtype=np.float64))
+
+    def trivial_scores(self, train_labels: Sequence[Any], rows: int) -> np.ndarray:
+        """[rows, labels]: each class's share of the training rows."""
+        counts = np.bincount([label for label in train_labels if label is not None], minlength=len(self.labels or []))
+        return np.tile(counts / max(1, counts.sum()), (rows, 1))

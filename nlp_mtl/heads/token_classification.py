@@ -178,13 +178,15 @@ class TokenClassification(Head):
         names = self.labels or []
         return [[names[number] if number >= 0 else "" for number in tags] for tags in labels]
 
-    def score(self, decoded: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+    def score(
+        self, decoded: Sequence[Any], references: Sequence[Any], given: Mapping[str, Any] | None = None
+    ) -> dict[str, float]:
         """The metrics over words that have a reference."""
         pairs = [
             [(d, r) for d, r in zip(tags, gold, strict=True) if r != ""]
             for tags, gold in zip(decoded, references, strict=True)
         ]
-        return super().score([[d for d, _ in row] for row in pairs], [[r for _, r in row] for row in pairs])
+        return super().score([[d for d, _ in row] for row in pairs], [[r for _, r in row] for row in pairs], given)
 
     def answer(self, prediction: np.ndarray, row: Mapping[str, Any]) -> dict[str, Any]:
         """Entities with offsets (characters of a text, words of a list), or every word's tag if tags mark no spans."""
