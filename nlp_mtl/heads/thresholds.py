@@ -49,9 +49,7 @@ class Thresholds:
             rule = "`tuned` is a mapping label → number between 0 and 1"
         mistakes = [f"{rule}, found {value!r}" for value in numbers.values() if not _is_probability(value)]
         if found is not None and not self.tuned:
-            mistakes.append(
-                f"`tuned` goes with `threshold: tuned`, found {found!r} beside `threshold: {given}`"
-            )
+            mistakes.append(f"`tuned` goes with `threshold: tuned`, found {found!r} beside `threshold: {given}`")
         if mistakes:
             raise ConfigError([f"task {task!r}: {mistake}" for mistake in mistakes])
         self.values: dict[str, float] | float = numbers if mapped else float(said)

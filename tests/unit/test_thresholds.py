@@ -41,7 +41,7 @@ def head(kind="sequence_classification", labels=NAMES, metrics_=None, **argument
     return make_heads([task])["demo"]
 
 
-# ---------------------------------------------------------------------------------------------- against trying everything
+# -------------------------------------------------------------------------------------------- against trying everything
 
 # a few distinct values, so that ties between rows of both labels are common
 odds_of_rows = st.lists(st.tuples(st.integers(-6, 6), st.integers(0, 1)), min_size=1, max_size=9)
@@ -194,30 +194,37 @@ def test_what_was_tuned_is_recorded_read_back_and_forgotten(caplog, kind, labels
 # ------------------------------------------------------------------------------------------------------------ mistakes
 
 
+ONE, SEVERAL_ = "sequence_classification", "multi_label"
+
+
 @pytest.mark.parametrize(
-    ("kind", "labels", "arguments", "metric", "said"),
+    ("kind", "labels", "arguments", "said"),
     [
-        ("sequence_classification", ["a", "b", "c"], {"threshold": "tuned"}, None, "decides between two labels, found 3"),
-        ("sequence_classification", ["a", "b", "c"], {"threshold": 0.4}, None, "no single number says which one is give"),
-        ("sequence_classification", ["a"], {"threshold": "tuned"}, None, "decides between two labels, found 1"),
-        ("sequence_classification", NAMES, {"threshold": "tune"}, None, "or tuned, found 'tune'"),
-        ("sequence_classification", NAMES, {"threshold": 0}, None, "`threshold` is a number between 0 and 1"),
-        ("sequence_classification", NAMES, {"threshold": 1.0}, None, "found 1.0"),
-        ("sequence_classification", NAMES, {"threshold": True}, None, "found True"),
-        ("sequence_classification", NAMES, {"threshold": {"ham": 0.5}}, None, "names 'ham', which is no label that it d"),
-        ("sequence_classification", NAMES, {"threshold": {}}, None, "found {}"),
-        ("sequence_classification", NAMES, {"tuned": 0.3}, None, "`tuned` goes with `threshold: tuned`, found 0.3"),
-        ("multi_label", NAMES, {"threshold": 0.4, "tuned": {"ham": 0.3}}, None, "beside `threshold: 0.4`"),
-        ("multi_label", NAMES, {"threshold": "tuned", "tuned": {"ham": 3}}, None, "`tuned` is a mapping label → number"),
-        ("multi_label", NAMES, {"threshold": {"ham": 0.3}}, None, "(0.5 is the usual one), found none for 'spam'"),
-        ("multi_label", NAMES, {"threshold": {"ham": 0.3, "spm": 0.1}}, None, "'spm', which is no label that it decides; "),
-        ("multi_label", NAMES, {"threshold": "tuned"}, "accuracy", "for f1_micro and f1_macro; the first metric is 'acc"),
+        (ONE, ["a", "b", "c"], {"threshold": "tuned"}, "`threshold` decides between two labels, found 3 (a, b, c)"),
+        (ONE, ["a", "b", "c"], {"threshold": 0.4}, "among more, no single number says which one is given"),
+        (ONE, ["a"], {"threshold": "tuned"}, "decides between two labels, found 1"),
+        (ONE, NAMES, {"threshold": "tune"}, "or tuned, found 'tune'"),
+        (ONE, NAMES, {"threshold": 0}, "`threshold` is a number between 0 and 1"),
+        (ONE, NAMES, {"threshold": 1.0}, "found 1.0"),
+        (ONE, NAMES, {"threshold": True}, "found True"),
+        (ONE, NAMES, {"threshold": {"ham": 0.5}}, "names 'ham', which is no label that it decides"),
+        (ONE, NAMES, {"threshold": {}}, "found {}"),
+        (ONE, NAMES, {"tuned": 0.3}, "`tuned` goes with `threshold: tuned`, found 0.3"),
+        (SEVERAL_, NAMES, {"threshold": 0.4, "tuned": {"ham": 0.3}}, "beside `threshold: 0.4`"),
+        (SEVERAL_, NAMES, {"threshold": "tuned", "tuned": {"ham": 3}}, "`tuned` is a mapping label → number"),
+        (SEVERAL_, NAMES, {"threshold": {"ham": 0.3}}, "(0.5 is the usual one), found none for 'spam'"),
+        (SEVERAL_, NAMES, {"threshold": {"ham": 0.3, "spm": 0.1}}, "'spm', which is no label that it decides; did"),
     ],
 )
-def test_wrong_thresholds_are_said(kind, labels, arguments, metric, said):
+def test_wrong_thresholds_are_said(kind, labels, arguments, said):
     with pytest.raises(ConfigError, match=re.escape(said)) as caught:
-        head(kind, labels, [metric] if metric else None, **arguments)
+        head(kind, labels, **arguments)
     assert "task 'demo'" in str(caught.value)
+
+
+def test_thresholds_of_several_labels_are_tuned_for_metrics_that_can_be_solved():
+    with pytest.raises(ConfigError, match="for f1_micro and f1_macro; the first metric is 'accuracy': put one of them"):
+        head("multi_label", NAMES, ["accuracy", "f1_micro"], threshold="tuned")
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluation
@@ -332,9 +339,7 @@ def test_every_process_chooses_the_same(world):
 
     def one(process):
         mine[process].heads["rare"].recall({})
-        Evaluator(mine[process], batch_rows=4).evaluate(
-            model, tune=True, process=process, processes=2, gather=gather
-        )
+        Evaluator(mine[process], batch_rows=4).evaluate(model, tune=True, process=process, processes=2, gather=gather)
 
     threads = [threading.Thread(target=one, args=(process,)) for process in range(2)]
     for thread in threads:
