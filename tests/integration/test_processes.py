@@ -69,7 +69,7 @@ def test_weighed_losses_and_tuned_thresholds_are_those_of_one_process(tmp_path, 
     # 7 rows for 2 processes: counts of rare rows and of words differ between them
     shape = {"per_device_train_batch_size": 7, "gradient_accumulation_steps": 2, "max_steps": 6, "learning_rate": 5e-3}
     one = {"config": config(base, tasks, tmp_path / "one", training=shape)}
-    more = {"fsdp": FSDP} if way == "fsdp" else {}
+    more = FSDP if way == "fsdp" else {}
     halves = {**shape, "gradient_accumulation_steps": 1, "per_device_eval_batch_size": 3, **more}
     two = {"config": config(base, tasks, tmp_path / "two", training=halves)}
     log_one, state_one = run(tmp_path, one, name=f"rare-{way}-one")
