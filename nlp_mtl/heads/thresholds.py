@@ -104,8 +104,9 @@ def _is_probability(value: Any) -> bool:
 def tune_one(odds: np.ndarray, truth: np.ndarray, metric: str, names: Sequence[str]) -> float:
     """The threshold of the second of two labels at which a metric is best; of several, the nearest to 0.5.
 
-    Every way to cut the rows in two by their scores is tried, and all into one: for the metrics that are functions of
-    the four counts from these counts, for others by computing them as often as there are scores.
+    Every way to cut the rows in two by their scores is tried. For the metrics in :data:`COUNTED`, functions of how many
+    rows are right and wrong on either side, that is one sort; others are computed once for every distinct score, which
+    takes minutes for a slow metric on many rows.
 
     Args:
         odds: [rows], log-odds of the second label.

@@ -133,10 +133,11 @@ class TokenClassification(Head):
 
     def begin(self, module: nn.Module, labels: Sequence[Any], *, fresh: bool) -> None:
         """Take the tags' weights."""
-        known = [np.asarray(tags) for tags in labels if tags]
-        flat = np.concatenate([np.zeros(0, dtype=int), *known]).astype(int)
-        if self.class_weights is not None and (flat >= 0).any():
-            counts = np.bincount(flat[flat >= 0], minlength=len(self.labels or []))
+        if self.class_weights is None:
+            return
+        known = [number for tags in labels for number in (tags or []) if number >= 0]
+        if known:
+            counts = np.bincount(known, minlength=len(self.labels or []))
             self.record(class_weights=self.class_weights.learn(counts, self.labels or []))
 
     def collate(self, rows: Sequence[PlacedRow]) -> dict[str, Tensor]:
