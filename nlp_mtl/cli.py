@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from nlp_mtl.errors import ConfigError, NlpMtlError
-from nlp_mtl.screen import command, print_scores, print_table
+from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
 
 app = typer.Typer(
     name="nlp-mtl",
@@ -66,6 +66,7 @@ def train(
     if run.trainer is not None and run.trainer.args.process_index:
         return
     print_scores(run.table(), "validation")
+    print_thresholds(run.scores)
     for task, best in run.best_steps.items():
         if best["step"] != (run.trainer.state.best_global_step or run.trainer.state.global_step):  # type: ignore[union-attr]
             print(f"{task}: its own best was {best['score']:.3f} at step {int(best['step'])}")

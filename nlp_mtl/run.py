@@ -194,6 +194,7 @@ def _write_metrics(run: Run, seconds: float) -> None:
         "validation": {task: found.metrics for task, found in run.scores.items()},
         "trivial": {task: found.trivial for task, found in run.scores.items()},
         "skill": {task: found.skill for task, found in run.scores.items()},
+        "thresholds": {task: found.thresholds for task, found in run.scores.items() if found.thresholds},
         "own_best": run.best_steps,
         "data": facts,
         "training_seconds": round(seconds, 1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class MultiTaskTrainer(SafeCheckpoints):
         if data is None:
             with args.main_process_first(desc="tokenizing"):
                 data = load_data(model.heads, model.tokenizer, max_length=model.max_length, data_root=data_root)
-        self.data = data
+        self.data = data = replace(data, heads={**data.heads, **model.heads})  # what heads learn, both must know
         if args.process_index == 0:
             for note in data.notes():
                 logger.warning(note)
@@ -98,6 +99,7 @@ class MultiTaskTrainer(SafeCheckpoints):
         self._task_steps = torch.zeros(len(self.tasks), dtype=torch.float64)
         self.scores: dict[str, TaskScores] = {}
         self._stop, self._began = StopSafely(), False
+        self._tuned_at: int | None = None  # the step whose weights the heads' thresholds were chosen for
         super().__init__(
             model=model,
             args=args,
@@ -200,7 +202,10 @@ class MultiTaskTrainer(SafeCheckpoints):
             if last:
                 saved = f"saved {last[-1]}; go on with trainer.train(resume_from_checkpoint=True)"
             logger.warning("stopped by Ctrl-C at step %d; %s", self.state.global_step, saved)
-        elif self.args.save_strategy != "no":
+            return result
+        if self._tuned_at != self.state.global_step and (tasks := self.evaluator.tunable()):
+            self._scores("validation", tasks)
+        if self.args.save_strategy != "no":
             self.save_model()
         return result
 
@@ -323,7 +328,7 @@ class MultiTaskTrainer(SafeCheckpoints):
             )
         return given
 
-    def _scores(self, split: Split) -> dict[str, TaskScores]:
+    def _scores(self, split: Split, tasks: Sequence[str] | None = None) -> dict[str, TaskScores]:
         model = self._wrap_model(self.model, training=False)
         if not self.accelerator._models and model is self.model:  # evaluation without training: autocast as in training
             model = (
@@ -334,9 +339,13 @@ class MultiTaskTrainer(SafeCheckpoints):
             if self.is_fsdp_enabled:
                 self.model = self.model_wrapped = model
         model.eval()
+        if split == "validation":
+            self._tuned_at = self.state.global_step
         return self.evaluator.evaluate(
             model,
             split,
+            tasks=tasks,
+            tune=split == "validation",
             process=self.args.process_index,
             processes=self.args.world_size,
             gather=gather_object if self.args.world_size > 1 else None,

@@ -207,6 +207,11 @@ class Head:
             fresh: whether the module was never trained, so that it may be started from the labels.
         """
 
+    def record(self, **arguments: Any) -> None:
+        """Note in the spec what was learned from rows; it is saved with the model. None takes an argument out."""
+        said = {"name": self.spec} if isinstance(self.spec, str) else dict(self.spec)
+        self.spec = {key: value for key, value in {**said, **arguments}.items() if value is not None}
+
     def reads(self, module: nn.Module, layout: Layout, target: Mapping[str, Tensor]) -> Tensor:
         """Indices of the tokens whose last hidden state :meth:`forward` looks at; by default all of the rows' tokens.
 
@@ -250,6 +255,25 @@ class Head:
     def decode(self, predictions: Sequence[Any], rows: Any) -> list[Any]:
         """Predictions in the form the metrics take."""
         raise NotImplementedError
+
+    @property
+    def tunes(self) -> bool:
+        """Whether decisions hang on something that is chosen on the validation rows."""
+        return False
+
+    def chosen(self) -> dict[str, float]:
+        """What was chosen, by label."""
+        return {}
+
+    def tune(self, predictions: Sequence[Any], references: Sequence[Any]) -> None:
+        """Choose so that the task's first metric is best on these rows, and record it."""
+
+    def recall(self, spec: Mapping[str, Any]) -> None:
+        """Take what was chosen from a recorded spec; from an empty one, nothing is chosen any more."""
+
+    def undecided(self, predictions: Sequence[Any], rows: Any) -> list[Any]:
+        """As :meth:`decode`, as if nothing had been chosen."""
+        return self.decode(predictions, rows)
 
     def in_words(self, decoded: Any) -> Any:
         """One decoded prediction as a user reads it: names for class numbers; by default as it is."""

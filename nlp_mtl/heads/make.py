@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from nlp_mtl import metrics, registry
 from nlp_mtl.errors import ConfigError, UnknownNameError, suggestion
 from nlp_mtl.heads.base import Head
 from nlp_mtl.taskfile import Task
+
+logger = logging.getLogger("nlp_mtl")
 
 
 def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Head]:
@@ -131,4 +134,8 @@ def head_of_spec(item: Mapping[str, Any]) -> Head:
     check_built(task)
     head = registry.heads.build(task.head, task)
     head.spec = item["head"]
+    if head.tunes and not head.chosen():
+        logger.warning(
+            "task %r: `threshold: tuned`, but this checkpoint was saved without an evaluation; 0.5 is used", task.name
+        )
     return head

@@ -30,7 +30,7 @@ class PooledHead(Head):
         pooler: for families with a pooler inside the encoder (BERT, ALBERT): ``shared`` by all tasks, or ``own``.
     """
 
-    for_model = ("pooling", "pooler", "variance", "threshold")
+    for_model = ("pooling", "pooler", "variance", "class_weights", "threshold", "tuned")
 
     def __init__(self, task: Task, pooling: Pooling = "family", pooler: Literal["shared", "own"] = "shared"):
         super().__init__(task)
