@@ -164,7 +164,12 @@ class MixedBatchSampler(torch.utils.data.Sampler[list[RowRef]]):
         rows_of: for each pool, the numbers of the rows that the plan counts in.
         micro_batches: per step and process.
         process, processes: this process's number, and how many there are.
+
+    Attributes:
+        order: the plan's steps in another order, to look at some of them first; None for their own.
     """
+
+    order: Sequence[int] | None = None
 
     def __init__(
         self,
@@ -188,7 +193,7 @@ class MixedBatchSampler(torch.utils.data.Sampler[list[RowRef]]):
 
     def __iter__(self) -> Iterator[list[RowRef]]:
         parts = self.micro_batches * self.processes
-        for step in range(self.plan.steps):
+        for step in range(self.plan.steps) if self.order is None else self.order:
             rows = [
                 (pool, int(self.rows_of[pool][row]), visit) for pool, row, visit in self.plan.rows(self.epoch, step)
             ]

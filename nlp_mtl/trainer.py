@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
@@ -150,6 +151,15 @@ class MultiTaskTrainer(SafeCheckpoints):
             for task in pool.tasks:
                 found[task] = int(pool.labelled(task)[pool.trainable[rows]].sum()) if len(rows) else 0
         return found
+
+    def tokens_shown(self, epoch: int, steps: int) -> np.ndarray:
+        """[steps]: tokens of each of the first `steps` steps of an epoch, over all processes."""
+        counts, total = self.plan.counts(epoch)[:steps], np.zeros(steps, dtype=np.int64)
+        for number, (pool, rows) in enumerate(zip(self._train_pools, self.plan.shown(epoch, steps), strict=True)):
+            done = np.concatenate([[0], pool.tokens[pool.trainable[rows]].cumsum()])
+            ends = counts[:, number].cumsum()
+            total += done[ends] - done[ends - counts[:, number]]
+        return total
 
     def _prepare_input(self, data: Any) -> Any:
         """Nested batches to the device; the base class would rebuild mappings by their type."""
@@ -323,7 +333,8 @@ class MultiTaskTrainer(SafeCheckpoints):
             )
         return given
 
-    def _scores(self, split: Split) -> dict[str, TaskScores]:
+    def evaluation_model(self) -> nn.Module:
+        """The model as evaluations call it: wrapped as in training, in eval mode."""
         model = self._wrap_model(self.model, training=False)
         if not self.accelerator._models and model is self.model:  # evaluation without training: autocast as in training
             model = (
@@ -333,9 +344,11 @@ class MultiTaskTrainer(SafeCheckpoints):
             )
             if self.is_fsdp_enabled:
                 self.model = self.model_wrapped = model
-        model.eval()
+        return model.eval()
+
+    def _scores(self, split: Split) -> dict[str, TaskScores]:
         return self.evaluator.evaluate(
-            model,
+            self.evaluation_model(),
             split,
             process=self.args.process_index,
             processes=self.args.world_size,
