@@ -164,12 +164,8 @@ class MixedBatchSampler(torch.utils.data.Sampler[list[RowRef]]):
         rows_of: for each pool, the numbers of the rows that the plan counts in.
         micro_batches: per step and process.
         process, processes: this process's number, and how many there are.
-
-    Attributes:
-        order: the plan's steps in another order, to look at some of them first; None for their own.
+        order: the steps of an epoch in another order, to look at some of them first; None for the plan's.
     """
-
-    order: Sequence[int] | None = None
 
     def __init__(
         self,
@@ -179,10 +175,11 @@ class MixedBatchSampler(torch.utils.data.Sampler[list[RowRef]]):
         micro_batches: int = 1,
         process: int = 0,
         processes: int = 1,
+        order: Sequence[int] | None = None,
     ):
         self.plan, self.rows_of = plan, list(rows_of)
         self.micro_batches, self.process, self.processes = micro_batches, process, processes
-        self.epoch = 0
+        self.order, self.epoch = order, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next iteration gives."""

@@ -56,6 +56,7 @@ class MultiTaskTrainer(SafeCheckpoints):
     """
 
     loss_is_scaled_for_ga = True  # the loss is divided by the counts of the whole step, not of a micro-batch
+    step_order: Sequence[int] | None = None  # the steps of an epoch in another order, for a dry run
 
     def __init__(
         self,
@@ -133,6 +134,7 @@ class MultiTaskTrainer(SafeCheckpoints):
             micro_batches=args.gradient_accumulation_steps,
             process=args.process_index,
             processes=args.world_size,
+            order=self.step_order,
         )
         return MixedLoader(
             self.train_dataset,
@@ -180,12 +182,7 @@ class MultiTaskTrainer(SafeCheckpoints):
             TrainingError: a loss that is not a number, or no room to save.
         """
         if isinstance(resume_from_checkpoint, bool) and resume_from_checkpoint:
-            found = checkpoint.last_good_checkpoint(self.args.output_dir)
-            if found is None:
-                raise RunFolderError(
-                    f"{self.args.output_dir}: no whole checkpoint to resume from; start without --resume"
-                )
-            resume_from_checkpoint = str(found)
+            resume_from_checkpoint = str(checkpoint.checkpoint_to_resume(self.args.output_dir))
         elif resume_from_checkpoint and (wrong := checkpoint.damage(resume_from_checkpoint)):
             raise RunFolderError(f"{resume_from_checkpoint}: {wrong}")
         self.evaluator.check()
