@@ -30,7 +30,9 @@ def read_run(
     """
     settings = source if isinstance(source, config.RunConfig) else config.load_config(source, overrides)
     check_processes()
-    return settings, training_arguments(settings, Path(source).stem if isinstance(source, (str, Path)) else "run")
+    args = training_arguments(settings, Path(source).stem if isinstance(source, (str, Path)) else "run")
+    _check_loggers(args)
+    return settings, args
 
 
 def training_arguments(settings: config.RunConfig, name: str) -> TrainingArguments:
@@ -88,7 +90,6 @@ def trainer_of(settings: config.RunConfig, args: TrainingArguments) -> MultiTask
     Raises:
         ConfigError, DataError, NotFoundError, UnsupportedError: with the way out.
     """
-    _check_loggers(args)
     set_seed(args.seed)
     model = MultiTaskModel.from_base(
         settings.model,

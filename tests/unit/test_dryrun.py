@@ -42,7 +42,7 @@ def data_of(*tasks, max_length=64):
     return model, load_data(model.heads, model.tokenizer, max_length=max_length)
 
 
-# ------------------------------------------------------------------------------------------- rows, labels and lengths
+# --------------------------------------------------------------------------------------------- rows, labels and lengths
 
 
 def test_labels_are_counted_for_every_way_of_storing_them(tmp_path):
@@ -131,7 +131,7 @@ def test_folded_labels_lose_no_count(count):
     assert not hidden or min(shown) >= max(hidden)
 
 
-# ---------------------------------------------------------------------------------------------------------- steps
+# ---------------------------------------------------------------------------------------------------------------- steps
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 2.5])
@@ -171,7 +171,7 @@ def test_the_line_over_tokens():
     assert Line.through(tokens[:1], np.array([3.0])).seconds(np.array([7, 7])).tolist() == [3.0, 3.0]
 
 
-# --------------------------------------------------------------------------------------------- memory and parameters
+# ------------------------------------------------------------------------------------------------ memory and parameters
 
 
 def test_peak_memory_sees_what_was_taken_and_given_back():
@@ -216,7 +216,7 @@ def test_parts_add_up_and_say_what_is_trained(settings, trained):
     assert {name for name, part in parts.items() if part.trained} == trained
 
 
-# ---------------------------------------------------------------------------------------------------- rows on both sides
+# --------------------------------------------------------------------------------------------------- rows on both sides
 
 
 def test_only_letters_and_digits_count():
@@ -301,7 +301,7 @@ def test_a_document_in_windows_counts_once(tmp_path):
     assert (shared.rows, shared.share) == (1, 1.0)
 
 
-# ---------------------------------------------------------------------------------------------------------- pooling
+# -------------------------------------------------------------------------------------------------------------- pooling
 
 
 def mood_rows(count, seed, *, random_labels=False):
