@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import os
 import sys
 import threading
 from pathlib import Path
@@ -30,7 +30,7 @@ class PeakMemory:
     """The most memory in use between :meth:`begin` and :meth:`end`.
 
     On a GPU, what torch reserved there; on a CPU, the resident memory of this process, looked at a hundred times a
-    second where the system tells it (Linux), else the most since the process began.
+    second where the system tells it (Linux), else the most since the process began (other Unix).
     """
 
     def __init__(self, device: torch.device):
@@ -48,6 +48,7 @@ class PeakMemory:
     def begin(self) -> None:
         """Start looking."""
         if self._device.type == "cuda":
+            torch.cuda.empty_cache()  # what was done before is no part of it
             torch.cuda.reset_peak_memory_stats(self._device)
         elif (now := resident()) is not None:
             self.peak = now
@@ -67,16 +68,25 @@ class PeakMemory:
             self._thread.join()
             self._thread = None
         elif self.peak is None:
-            most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            self.peak = most if sys.platform == "darwin" else most * 1024
+            self.peak = most_so_far()
 
 
 def resident() -> int | None:
     """Bytes of this process in memory; None where the system does not tell."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    except (OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError, AttributeError):
         return None
+
+
+def most_so_far() -> int | None:
+    """Bytes that this process had in memory at most since it began; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(most if sys.platform == "darwin" else most * 1024)
 
 
 def memory_of(trainer: MultiTaskTrainer, optimizer: int | None, peak: int | None, largest: int | None) -> Memory:
@@ -97,7 +107,7 @@ def memory_of(trainer: MultiTaskTrainer, optimizer: int | None, peak: int | None
         optimizer=optimizer,
         peak=peak,
         largest_step=largest,
-        how="not known: no step was left to measure"
+        how="not known: no step was left to measure, or this system does not tell it"
         if peak is None
         else f"{how}, during the timed steps, of which one was the largest of its epoch; weights, gradients and the "
         "optimizer's state (as it is after the first step) are part of it",

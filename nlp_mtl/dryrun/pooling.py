@@ -131,7 +131,7 @@ def _probe(model: MultiTaskModel, task: str, sample: Sample) -> Pooling:
         held_out_rows=len(truth),
         reads=reads,
         better=difference > 2 * error,
-        cost=f"with `pooling: mean` {task} can't leave as a vanilla {head.auto_class} folder, since that class does "
+        cost=f"with `pooling: mean` a task can't leave as a vanilla {head.auto_class} folder, since that class does "
         "not take the mean; the run folder itself predicts, scores and resumes as any other",
     )
 

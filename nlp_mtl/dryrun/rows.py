@@ -65,8 +65,10 @@ def count_labels(column: Any, head: Head) -> dict[str, int] | None:
     if not head.needs_labels or (head.labels is None and (head.label_is_list or not numbered)):
         return None
     if head.label_is_list and not numbered:  # one column of 0 and 1 per label
-        on = np.asarray(pc.list_flatten(column)).reshape(-1, len(head.labels or ())).sum(0)
-        return {name: int(count) for name, count in zip(head.labels or (), on, strict=True)}
+        flat, names = np.asarray(pc.list_flatten(column)), head.labels or []
+        if len(flat) != len(column) * len(names):  # a head of another kind
+            return None
+        return {name: int(flat[number :: len(names)].sum()) for number, name in enumerate(names)}
     flat = np.asarray(pc.list_flatten(column) if head.label_is_list else column)
     numbers, counts = np.unique(flat[flat >= 0], return_counts=True)
     known = {str(number): int(count) for number, count in zip(numbers, counts, strict=True)}

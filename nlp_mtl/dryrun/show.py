@@ -228,8 +228,9 @@ def _print_pooling(found: DryRun) -> None:
         "shown where the difference is more than twice its standard error. Fine-tuning may close the gap."
     )
     chosen = ", ".join(f"{one.task}: {{pooling: mean}}" for one in better)
-    print(f"To use it: `heads: {{{chosen}}}` in the run file. What it costs:")
-    print("\n".join(f"  {one.cost}." for one in better))
+    print(f"To use it: `heads: {{{chosen}}}` in the run file.")
+    for cost in dict.fromkeys(one.cost for one in better):
+        print(f"What it costs: {cost}.")
 
 
 def size_of(count: int | None) -> str:
@@ -252,7 +253,7 @@ def duration(seconds: float | None) -> str:
 
     Example:
         >>> duration(0.25), duration(75), duration(7300), duration(None)
-        ('0.25 s', '1 min 15 s', '2 h 2 min', '—')
+        ('0.25 s', '1 min 15 s', '2 h 1 min', '—')
     """
     if seconds is None:
         return "—"

@@ -116,7 +116,7 @@ def chosen_steps(tokens: np.ndarray, count: int) -> np.ndarray:
 
     Example:
         >>> chosen_steps(np.array([5, 9, 1, 7, 3, 8, 2, 6, 4]), 2).tolist()
-        [0, 8, 4, 7, 1]
+        [0, 8, 4, 3, 1]
         >>> chosen_steps(np.array([5, 9]), 2).tolist()
         [0, 1]
     """
@@ -220,7 +220,8 @@ def evaluation_seconds(trainer: MultiTaskTrainer, *, progress: bool = False) -> 
     evaluator, model = trainer.evaluator, trainer.evaluation_model()
     batches = list(length_sorted(pools, rows=evaluator.batch_rows))
     tokens = np.array([sum(int(pools[pool].tokens[row]) for pool, row, _ in refs) for refs in batches])
-    chosen = np.unique(np.linspace(0, len(batches) - 1, min(_BATCHES, len(batches))).round().astype(int))
+    count = min(_BATCHES, len(batches))  # spread evenly over all, which are sorted by length
+    chosen = ((np.arange(count) + 0.5) / count * len(batches)).astype(int)
     collator, seconds = Collator(pools, trainer.data.heads), []
     for number in tqdm([chosen[0], *chosen], desc="dry run: timing evaluation", leave=False, disable=not progress):
         began = time.perf_counter()

@@ -122,7 +122,7 @@ def test_time_and_memory_are_whole(world, tmp_path):
 def test_a_run_of_one_step_is_timed_too(world, tmp_path):
     found = look(config(*world, tmp_path / "run", training={"max_steps": 1}))
     assert (found.steps.steps, found.time.timed_steps) == (1, 1)
-    assert found.time.training == pytest.approx(found.time.timed[0]["seconds"])
+    assert found.time.training == pytest.approx(found.time.timed[0]["seconds"], abs=1e-6)
 
 
 def test_lora_and_frozen_encoders(world, tmp_path):
