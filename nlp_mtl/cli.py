@@ -38,7 +38,7 @@ DataRoot = Annotated[
 RunFolder = Annotated[Path, typer.Argument(help="A run folder or checkpoint.")]
 
 
-@app.command(epilog="nlp-mtl train\n\nnlp-mtl train scripts/runs/quickstart.yaml training.seed=1 --overwrite")
+@app.command(epilog="nlp-mtl train\n\nnlp-mtl train scripts/runs/quickstart.yaml training.seed=1 --dry-run")
 def train(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN.yaml] [key=value …]", help="Run file and overrides.")
@@ -46,8 +46,14 @@ def train(
     data_root: DataRoot = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest whole checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is already there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and write nothing.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="With --dry-run: write all of it here as JSON; - is the screen.")
+    ] = None,
 ) -> None:
     """Train as a run file says; without one, the quickstart run, which needs no Hub."""
+    if json_file is not None and not dry_run:
+        raise ConfigError("train: --json goes with --dry-run; a run itself writes metrics.json into its folder")
     given = list(words or [])
     files = [word for word in given if "=" not in word]
     overrides = [word for word in given if "=" in word]
@@ -56,6 +62,12 @@ def train(
     file = Path(files[0]) if files else builtin_run("quickstart")
     if data_root is not None:
         overrides.append(f"data_root={json.dumps(str(data_root))}")
+    if dry_run:
+        from nlp_mtl.dryrun.show import run_and_show
+
+        typed = [*given, *(["--data-root", str(data_root)] if data_root is not None else [])]
+        run_and_show(file, overrides, words=typed, resume=resume, overwrite=overwrite, json_file=json_file)
+        return
     from nlp_mtl.run import train as run_training
 
     run = run_training(file, overrides, resume=resume, overwrite=overwrite)
