@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from nlp_mtl.errors import ConfigError, NlpMtlError
+from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
 
 app = typer.Typer(
@@ -25,12 +26,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 tasks_app = typer.Typer(
-    help="Look at tasks: list, show, check.",
+    help="Look at tasks, or write one for your own data: list, show, check, new.",
     epilog="nlp-mtl tasks list --tag glue\n\nnlp-mtl tasks show rte",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.add_typer(tasks_app, name="tasks")
+tasks_app.command(
+    "new",
+    cls=SeveralWords,
+    epilog="nlp-mtl tasks new reviews.csv --text review --label verdict\n\n"
+    "nlp-mtl tasks new train=a.tsv test=b.tsv --text question answer --label fits",
+)(tasks_new)
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder that mirrors data sets under their Hub ids.")
@@ -51,7 +58,7 @@ def train(
         Path | None, typer.Option("--json", help="With --dry-run: write all of it here as JSON; - is the screen.")
     ] = None,
 ) -> None:
-    """Train as a run file says; without one, the quickstart run, which needs no Hub."""
+    """Train as a run file says; without one, the quickstart run, or with tasks=… those on the quickstart's model."""
     if json_file is not None and not dry_run:
         raise ConfigError("train: --json goes with --dry-run; a run itself writes metrics.json into its folder")
     given = list(words or [])
@@ -59,7 +66,8 @@ def train(
     overrides = [word for word in given if "=" in word]
     if len(files) > 1:
         raise ConfigError(f"one run file at a time, found {', '.join(files)}; overrides are key=value")
-    file = Path(files[0]) if files else builtin_run("quickstart")
+    own = any(word.startswith("tasks=") for word in overrides)
+    file = Path(files[0]) if files else builtin_run("own" if own else "quickstart")
     if data_root is not None:
         overrides.append(f"data_root={json.dumps(str(data_root))}")
     if dry_run:

@@ -18,9 +18,10 @@ from nlp_mtl.errors import ConfigError
 from nlp_mtl.evaluation import Evaluator, TaskScores, score_table
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.prediction import predict_stream
+from nlp_mtl.runfiles import write_task_file
 from nlp_mtl.settings import autocast
 from nlp_mtl.starting import check_folder, read_run, trainer_of
-from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, Split
+from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, Split, Task
 from nlp_mtl.tasks import load_tasks
 from nlp_mtl.trainer import MultiTaskTrainer
 
@@ -101,14 +102,20 @@ def train(
 
 def _recordable(settings: config.RunConfig, folder: Path) -> dict[str, Any]:
     """The run file for the run folder, its relative paths told from there."""
-    said = settings.model_dump(exclude_defaults=True)
-    said["tasks"] = [_from(folder, item) if _is_task_file(item) else item for item in said["tasks"]]
+    said = settings.model_dump(exclude_defaults=True, exclude={"tasks"})
+    said["tasks"] = [_recordable_task(item, folder) for item in settings.tasks]
     for key in ("registry", "data_root"):
         if isinstance(said.get(key), list):
             said[key] = [_from(folder, item) for item in said[key]]
         elif said.get(key):
             said[key] = _from(folder, said[key])
     return said
+
+
+def _recordable_task(item: str | dict[str, Any] | Task, folder: Path) -> str | dict[str, Any]:
+    if isinstance(item, Task):
+        return write_task_file(item, folder)
+    return _from(folder, item) if isinstance(item, str) and _is_task_file(item) else item
 
 
 def _is_task_file(item: Any) -> bool:
@@ -142,7 +149,7 @@ def evaluate(
     folder: str | Path,
     split: Split = "validation",
     *,
-    tasks: Sequence[str] | None = None,
+    tasks: Sequence[str | Task] | None = None,
     data_root: str | Path | None = None,
     base: str | Path | None = None,
     progress: bool = False,
@@ -152,7 +159,8 @@ def evaluate(
     Args:
         folder: a run folder or checkpoint.
         split: train, validation or test.
-        tasks: only these.
+        tasks: only these; a :class:`Task` instead of its name brings its rows, e.g. those of :meth:`Task.from_data`,
+            which no run folder holds.
         data_root: where data sets are looked for first; default that of the run.
         base: see :meth:`MultiTaskModel.from_pretrained`.
         progress: show a bar.
@@ -160,16 +168,21 @@ def evaluate(
     if split not in SPLITS:
         raise ConfigError(f"split: one of {', '.join(SPLITS)}, found {split!r}")
     model = MultiTaskModel.from_pretrained(folder, base=base)
-    unknown = [task for task in tasks or () if task not in model.heads]
+    names = None if tasks is None else [task.name if isinstance(task, Task) else task for task in tasks]
+    unknown = [name for name in names or () if name not in model.heads]
     if unknown:
         raise ConfigError(f"{folder} has no task {', '.join(unknown)}; it has {', '.join(model.tasks)}")
-    heads = {task: head for task, head in model.heads.items() if tasks is None or task in tasks}
+    heads = {task: head for task, head in model.heads.items() if names is None or task in names}
     recorded = _recorded(folder)
     root = data_root or recorded.get("data_root")
     _find_files_again(heads, recorded)
+    for task in tasks or ():
+        if isinstance(task, Task):
+            rows = {key: getattr(task, key) for key in ("dataset", "splits", "split_seed", "prepare", "rows", "file")}
+            heads[task.name].task = heads[task.name].task.with_(**rows).knowing(task.rows_in_memory, task.inferred)
     data = load_data(heads, model.tokenizer, max_length=model.max_length, data_root=root)
     with autocast(model.device, model.strategies.get("precision")):  # as it was trained and scored
-        return Evaluator(data, batch_rows=32).evaluate(model, split, tasks=tasks, progress=progress)
+        return Evaluator(data, batch_rows=32).evaluate(model, split, tasks=names, progress=progress)
 
 
 def _find_files_again(heads: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
@@ -180,13 +193,14 @@ def _find_files_again(heads: Mapping[str, Any], recorded: Mapping[str, Any]) -> 
     if not local or "tasks" not in recorded:
         return
     try:
-        files = {task.name: task.file for task in load_tasks(recorded["tasks"], registry=recorded.get("registry", ()))}
+        again = {task.name: task for task in load_tasks(recorded["tasks"], registry=recorded.get("registry", ()))}
     except ConfigError as error:
         logger.warning("the task files that run.yaml names can't be read again: %s", error)
         return
     for head in local:
-        if files.get(head.task.name):
-            head.task = head.task.model_copy(update={"file": files[head.task.name]})
+        if (known := again.get(head.task.name)) is not None and known.file:
+            spec = head.task.dataset.model_copy(update={"data_files": known.dataset.data_files})
+            head.task = head.task.model_copy(update={"file": known.file, "dataset": spec})
 
 
 def _recorded(folder: str | Path) -> dict[str, Any]:

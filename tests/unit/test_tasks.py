@@ -359,6 +359,17 @@ def test_tasks_of_other_folders_by_name(tmp_path, monkeypatch):
     assert "unknown task or tag 'mine_1'" in mistakes_of(load_tasks, "mine_1")[0]
 
 
+def test_a_registry_that_is_not_there_is_told_with_where_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("NLP_MTL_REGISTRY", str(tmp_path / "gone"))
+    (mistake,) = mistakes_of(load_tasks, "rte")
+    assert mistake.startswith(f"task registry {tmp_path / 'gone'}: no such folder")
+    assert "NLP_MTL_REGISTRY" in mistake
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "home", "mine.yml", "name: mine_2\n" + BODY)
+    monkeypatch.setenv("NLP_MTL_REGISTRY", "~/home")
+    assert load_tasks("mine_2")[0].file == tmp_path / "home" / "mine.yml"
+
+
 def test_a_broken_registry_of_the_user_is_told_even_for_other_tasks(tmp_path):
     file = write(tmp_path, "broken.yaml", "name: [\n")
     assert mistakes_of(load_tasks, "rte", registry=[tmp_path])[0].startswith(f"{file}:")
