@@ -11,7 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from nlp_mtl import metrics
-from nlp_mtl.batches import Collator, length_sorted, to_device
+from nlp_mtl.batches import Collator, RowRef, length_sorted, to_device
 from nlp_mtl.data import Data, PoolRows
 from nlp_mtl.errors import ConfigError, NlpMtlError
 from nlp_mtl.heads.base import Head
@@ -136,27 +136,31 @@ class Evaluator:
         batches = list(length_sorted(pools, rows=self.batch_rows))
         share = batches[process::processes]
         rounds = -(-len(batches) // processes)  # all processes call the model equally often: sharded ones must
-        device = next(model.parameters()).device
         found: dict[str, Any] = {"rows": {}, "loss": {}}
-        with torch.inference_mode():
-            for turn in tqdm(range(rounds), desc=f"evaluating ({split})", leave=False, disable=not progress):
-                refs = share[turn] if turn < len(share) else batches[-1]
-                batch = collator(refs)
-                out = model(**to_device(batch, device))
-                if turn >= len(share):
-                    continue
-                for task, target in batch["targets"].items():
-                    head: Head = self.data.heads[task]
-                    target = to_device(target, device)
-                    predictions = head.predict(out["logits"][task], target)
-                    owners = batch["owners"][task].tolist()
-                    rows = found["rows"].setdefault(task, {})
-                    rows.update({refs[o][:2]: p for o, p in zip(owners, predictions, strict=True)})
-                    if task in out["losses"]:
-                        units = head.units(target)
-                        total, count = found["loss"].get(task, (0.0, 0))
-                        found["loss"][task] = (total + float(out["losses"][task]) * units, count + units)
+        for turn in tqdm(range(rounds), desc=f"evaluating ({split})", leave=False, disable=not progress):
+            if turn < len(share):
+                self.predict_batch(model, collator, share[turn], found)
+            else:
+                self.predict_batch(model, collator, batches[-1], {"rows": {}, "loss": {}})
         return found
+
+    @torch.inference_mode()
+    def predict_batch(self, model: Any, collator: Collator, refs: Sequence[RowRef], found: dict[str, Any]) -> None:
+        """Predictions and losses of a batch of rows, added to `found` (``{"rows": {}, "loss": {}}`` to begin with)."""
+        device = next(model.parameters()).device
+        batch = collator(refs)
+        out = model(**to_device(batch, device))
+        for task, target in batch["targets"].items():
+            head: Head = self.data.heads[task]
+            target = to_device(target, device)
+            predictions = head.predict(out["logits"][task], target)
+            owners = batch["owners"][task].tolist()
+            rows = found["rows"].setdefault(task, {})
+            rows.update({refs[o][:2]: p for o, p in zip(owners, predictions, strict=True)})
+            if task in out["losses"]:
+                units = head.units(target)
+                total, count = found["loss"].get(task, (0.0, 0))
+                found["loss"][task] = (total + float(out["losses"][task]) * units, count + units)
 
     def tunable(self) -> list[str]:
         """The tasks that have something to tune, and labelled validation rows to tune it on."""

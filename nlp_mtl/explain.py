@@ -111,13 +111,10 @@ def _path_in(data: Any, location: tuple[Any, ...], *, missing: bool) -> Path:
     """The keys of a mistake's place, without what pydantic puts between them to tell types apart."""
     path: list[str | int] = []
     for part in location:
-        if isinstance(data, Mapping) and part in data:
+        listed = isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data)
+        if listed or (isinstance(data, Mapping) and part in data):
             data = data[part]
-        elif isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data):
-            data = data[part]
-        else:
-            continue
-        path.append(part)
+            path.append(part)
     return (*path, location[-1]) if missing else tuple(path)
 
 

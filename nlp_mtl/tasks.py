@@ -28,7 +28,10 @@ class TaskRegistry:
         mistakes: list[str] = []
         for folder in self.folders:
             if not folder.is_dir():
-                mistakes.append(f"task registry {folder}: no such folder")
+                mistakes.append(
+                    f"task registry {folder}: no such folder; correct `registry:` in the run file, or NLP_MTL_REGISTRY "
+                    f"(folders separated by {os.pathsep!r})"
+                )
                 continue
             here: dict[str, Task] = {}
             for file in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
@@ -106,7 +109,7 @@ def builtin_folder() -> Path:
 def registry_folders(more: Sequence[str | Path] = ()) -> tuple[Path, ...]:
     """The built-in registry, then those of ``NLP_MTL_REGISTRY`` (separated like PATH), then `more`."""
     named = [part for part in os.environ.get("NLP_MTL_REGISTRY", "").split(os.pathsep) if part]
-    return tuple(Path(folder) for folder in (builtin_folder(), *named, *more))
+    return tuple(Path(folder).expanduser() for folder in (builtin_folder(), *named, *more))
 
 
 @lru_cache(maxsize=8)
@@ -117,7 +120,7 @@ def _registry(folders: tuple[Path, ...], times: tuple[tuple[str, int], ...]) -> 
 def task_registry(more: Sequence[str | Path] = ()) -> TaskRegistry:
     """The registry of :func:`registry_folders`, read once per process and again when a file in it changes."""
     folders = registry_folders(more)
-    files = sorted(file for folder in folders for file in folder.rglob("*.yaml"))
+    files = sorted(file for folder in folders for file in folder.rglob("*.y*ml"))
     return _registry(folders, tuple((str(file), file.stat().st_mtime_ns) for file in files))
 
 

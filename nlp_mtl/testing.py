@@ -24,6 +24,7 @@ from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.registry import not_built
 from nlp_mtl.taskfile import Task
 from nlp_mtl.tasks import load_tasks
+from nlp_mtl.template import Template
 
 WORDS = "the a an is it was on in at to of and not no yes good bad cat dog house city rain sun red blue old new".split()
 DECODERS = ("gpt2", "llama", "qwen2", "mistral", "gpt_neox")
@@ -192,11 +193,12 @@ def _example_columns(task: Task, needed: Sequence[str]) -> dict[str, list[Any]]:
     if len(task.examples) < 1:
         raise DataError(f"task {task.name!r}: `examples` is empty; write a row or two in the shape of the data")
     columns = [*needed, *([task.target] if task.target else []), *task.metric_columns.values()]
+    optional = Template(task.template).optional if task.template is not None else frozenset()
     for number, row in enumerate(task.examples):
-        missing = [column for column in columns if column not in row]
+        missing = [column for column in columns if column not in row and column not in optional]
         if missing:
             raise DataError(f"task {task.name!r}: example {number} lacks the column {', '.join(map(repr, missing))}")
-    return {column: [row[column] for row in task.examples] for column in columns}
+    return {column: [row.get(column) for row in task.examples] for column in columns}
 
 
 def _with_head(head: Head, rows: dict[str, list[Any]]) -> MultiTaskModel:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nlp_mtl import metrics
 from nlp_mtl.attention import Layout
-from nlp_mtl.errors import DataError, UnsupportedError
+from nlp_mtl.errors import ConfigError, DataError, UnsupportedError
 from nlp_mtl.heads import vanilla
 from nlp_mtl.heads.labels import Where
 from nlp_mtl.packing import Packed
@@ -44,9 +44,10 @@ class Head:
     A head object belongs to one task and holds no tensors; the module it builds does. Rows are dictionaries of columns
     on the way in, and one prediction per row on the way out. Class attributes: `auto_class`, the vanilla class;
     `needs_labels`, whether it learns from labelled rows only; `label_type` and `label_is_list`, how labels are stored;
-    `keeps_target`, whether the target column is kept for scoring; `for_model`, arguments that change nothing of how
-    rows are read; `gives_scores`, whether :meth:`scores` gives metrics class probabilities; `decodes_rows`, whether
-    there is one decoded prediction per row, so that metrics can be given columns of the rows.
+    `keeps_target`, whether the target column is kept for scoring; `reads_template`, whether it reads one text that a
+    template may make; `for_model`, arguments that change nothing of how rows are read; `gives_scores`, whether
+    :meth:`scores` gives metrics class probabilities; `decodes_rows`, whether there is one decoded prediction per row,
+    so that metrics can be given columns of the rows.
 
     Args:
         task: the task.
@@ -59,11 +60,16 @@ class Head:
     label_type: ClassVar[str] = "int32"
     label_is_list: ClassVar[bool] = False
     keeps_target: ClassVar[bool] = False
+    reads_template: ClassVar[bool] = False
     for_model: ClassVar[tuple[str, ...]] = ()
     gives_scores: ClassVar[bool] = False
     decodes_rows: ClassVar[bool] = True
 
     def __init__(self, task: Task):
+        if task.template is not None and not self.reads_template:
+            raise ConfigError(
+                f"task {task.name!r}: `template` makes one text, and {task.head_name} reads something else"
+            )
         self.task = task
         self.spec: Any = task.head
         self.labels: list[str] | None = task.labels
@@ -74,7 +80,7 @@ class Head:
 
     def reading(self) -> tuple[Any, ...]:
         """What makes two tasks tokenize the same rows in the same way; such tasks share rows in a batch."""
-        return ("text", *self.task.inputs)
+        return ("text", *self.task.inputs, *([self.task.template] if self.task.template else []))
 
     def data_spec(self) -> dict[str, Any]:
         """The head's name and those of its arguments that change what is made of rows."""
@@ -102,8 +108,10 @@ class Head:
         Raises:
             DataError: rows that can't be read; names them.
         """
-        from nlp_mtl.heads.texts import tokenize_texts
+        from nlp_mtl.heads.texts import joined, tokenize_texts
 
+        if self.task.template is not None:
+            return tokenize_texts(joined(rows, self.task.template, where), ["template"], tokenizer, max_length, where)
         return tokenize_texts(rows, self.task.inputs, tokenizer, max_length, where)
 
     def set_labels(self, names: Sequence[str] | None) -> None:

@@ -37,6 +37,7 @@ class MaskedLM(Head):
     paper = "Devlin et al., 2019, arXiv:1810.04805"
     needs_labels = False
     decodes_rows = False  # scored are tokens
+    reads_template = True
 
     def __init__(self, task: Task, probability: float = 0.15):
         super().__init__(task)
@@ -47,7 +48,7 @@ class MaskedLM(Head):
 
     def reading(self) -> tuple[Any, ...]:
         """Rows of its own: their tokens are changed, so no other task can read them."""
-        return ("masked", self.task.name, *self.task.inputs)
+        return ("masked", self.task.name, *super().reading())
 
     def tokenize(self, rows: Columns, tokenizer: Any, max_length: int, where: Where) -> dict[str, list[Any]]:
         """As texts, plus `special` [rows]: which tokens are special, and the mask token's number."""

@@ -30,6 +30,7 @@ class PooledHead(Head):
         pooler: for families with a pooler inside the encoder (BERT, ALBERT): ``shared`` by all tasks, or ``own``.
     """
 
+    reads_template = True
     for_model = ("pooling", "pooler", "variance", "class_weights", "threshold", "tuned")
 
     def __init__(self, task: Task, pooling: Pooling = "family", pooler: Literal["shared", "own"] = "shared"):

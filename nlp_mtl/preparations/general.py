@@ -74,6 +74,23 @@ def question_lines(rows: Dataset, column: str = "line") -> Dataset:
     return rewrite(rows, change)
 
 
+@registry.preparations.register("split_labels")
+def split_labels(rows: Dataset, column: str, separator: str) -> Dataset:
+    """Make lists of labels out of text (``sport|politics``): of a blank text an empty one, as no label holds.
+
+    None stays None, as the labels are not known; lists are kept.
+    """
+    if column not in rows.column_names:
+        return rows
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        value = row[column]
+        parts = value.split(separator) if isinstance(value, str) else value
+        return {**row, column: None if parts is None else [part.strip() for part in parts if part.strip()]}
+
+    return rewrite(rows, change)
+
+
 _SMS_CSV = re.compile(r'^\d+,([01]),"?(.*?)"?$')
 _SMS_TSV = re.compile(r'^(ham|spam)\t(.*?)"?$')
 

@@ -139,3 +139,25 @@ def test_fewer_processes_than_asked_for_is_an_error(tmp_path):
     assert done.returncode != 0
     assert "several processes were asked for" in done.stderr
     assert "torchrun" in done.stderr
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_a_dry_run_of_two_processes_speaks_once_and_writes_nothing(tmp_path, way):
+    tasks = write_tasks(tmp_path / "data")
+    base = write_base(tmp_path / "base")
+    shape = {"per_device_train_batch_size": 4, "max_steps": -1, "num_train_epochs": 2, "eval_strategy": "epoch"}
+    said = config(base, tasks, tmp_path / "run", training={**shape, **(FSDP if way == "fsdp" else {})})
+    (tmp_path / "run.yaml").write_text(json.dumps(said))
+    launch = ["--nproc_per_node", "2", "--master_port", str(29500 + hash(way) % 400), "-m", "nlp_mtl.cli"]
+    words = ["train", str(tmp_path / "run.yaml"), "--dry-run", "--json", "-"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "torch.distributed.run", *launch, *words]
+    done = subprocess.run(command, env=env, text=True, capture_output=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(done.stdout)
+    assert found["run"]["processes"] == 2
+    assert found["steps"]["rows_per_step"] == 8
+    assert sum(found["steps"]["rows_per_epoch"][0][task] for task in ("mood", "alike", "names")) == 40 + 16 + 40
+    assert found["time"]["timed_steps"] == 9
+    assert found["parameters"]["total"]["trained"] == found["parameters"]["total"]["all"] > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "data", "run.yaml"]

@@ -55,6 +55,16 @@ CASES = {
         ),
         ({"columns": ["words"]}, {"words": [None, "a"]}, {"words": [[], ["a"]]}),
     ],
+    "split_labels": [
+        (
+            {"column": "y", "separator": "|"},
+            {"y": ["a | b", None, "", "c|", "|"], "x": [1, 2, 3, 4, 5]},
+            {"y": [["a", "b"], None, [], ["c"], []], "x": [1, 2, 3, 4, 5]},
+        ),
+        ({"column": "y", "separator": ";"}, {"y": [["a;b"], None]}, {"y": [["a;b"], None]}),
+        ({"column": "y", "separator": ";"}, {"y": [None, None]}, {"y": [None, None]}),
+        ({"column": "y", "separator": ";"}, {"x": ["a split without labels"]}, {"x": ["a split without labels"]}),
+    ],
     "sms_lines": [
         (
             {},

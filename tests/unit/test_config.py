@@ -114,7 +114,10 @@ imports: [gone.py]
     ("changes", "words"),
     [
         ({"sampler": {"name": "temperature", "temperature": 0}}, "`temperature` is above 0, found 0"),
-        ({"sampler": {"name": "temperature", "temperature": "warm"}}, "`temperature` is a number, found 'warm'; left out, it is 2.0"),
+        (
+            {"sampler": {"name": "temperature", "temperature": "warm"}},
+            "`temperature` is a number, found 'warm'; left out, it is 2.0",
+        ),
         ({"sampler": {"temperature": 2}}, "expected a name or {name: …, arguments}"),
         ({"balancer": {"name": "equal", "x": 1}}, "balancer 'equal' takes no argument 'x'"),
         ({"sharing": "hrad"}, "unknown sharing 'hrad'; did you mean 'hard'?"),

@@ -183,7 +183,9 @@ def test_whatever_is_accepted_as_a_name_is_one_plain_part_of_a_path(name):
 def test_a_file_that_is_no_mapping_is_refused(tmp_path):
     for text, found in [("", "nothing"), ("- a\n", "['a']"), ("just text\n", "'just text'")]:
         file = write(tmp_path, "a.yaml", text)
-        assert mistakes_of(read_task, file) == [f"{file}: a task file is a mapping of keys, found {found}; begin with `name: my_task`"]
+        assert mistakes_of(read_task, file) == [
+            f"{file}: a task file is a mapping of keys, found {found}; begin with `name: my_task`"
+        ]
     assert mistakes_of(read_task, write(tmp_path, "b.yaml", "3: x\n" + BODY)) != []
 
 
@@ -357,6 +359,17 @@ def test_tasks_of_other_folders_by_name(tmp_path, monkeypatch):
     assert "mine_1" in [task.name for task in load_tasks("glue")], "a tag may span folders"
     monkeypatch.delenv("NLP_MTL_REGISTRY")
     assert "unknown task or tag 'mine_1'" in mistakes_of(load_tasks, "mine_1")[0]
+
+
+def test_a_registry_that_is_not_there_is_told_with_where_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("NLP_MTL_REGISTRY", str(tmp_path / "gone"))
+    (mistake,) = mistakes_of(load_tasks, "rte")
+    assert mistake.startswith(f"task registry {tmp_path / 'gone'}: no such folder")
+    assert "NLP_MTL_REGISTRY" in mistake
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "home", "mine.yml", "name: mine_2\n" + BODY)
+    monkeypatch.setenv("NLP_MTL_REGISTRY", "~/home")
+    assert load_tasks("mine_2")[0].file == tmp_path / "home" / "mine.yml"
 
 
 def test_a_broken_registry_of_the_user_is_told_even_for_other_tasks(tmp_path):

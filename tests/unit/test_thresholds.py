@@ -413,8 +413,6 @@ def test_a_metric_of_scores_chooses_no_threshold(first):
         labels=["ham", "spam"],
         metrics=[first, "f1"],
     )
-    with pytest.raises(
-        ConfigError, match=f"'spam': `threshold: tuned` needs a first metric .* found '{first}'"
-    ):
+    with pytest.raises(ConfigError, match=f"'spam': `threshold: tuned` needs a first metric .* found '{first}'"):
         make_heads([task])
     make_heads([task.with_(metrics=["f1", first])])
