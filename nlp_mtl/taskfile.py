@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -175,24 +177,54 @@ def fields_of(task: Task) -> dict[str, Any]:
     return {**task.model_dump(exclude_unset=True), **({"file": task.file} if task.file else {})}
 
 
-def read_task(file: str | Path, *, root: str | Path | None = None) -> Task:
-    """Read one task file.
+Said = tuple[dict[str, Any], yamlfile.Lines]
+Fragments = dict[tuple[Path, Path], Said]  # (root, file) → what it says, with what it includes
+
+
+@dataclass(frozen=True)
+class ParsedTask:
+    """What a task file and its fragments say, not yet checked: enough to know a task's name and tags.
+
+    Attributes:
+        file: the task file.
+        data: the keys and values.
+        lines: where they stand.
+    """
+
+    file: Path
+    data: dict[str, Any]
+    lines: yamlfile.Lines
+
+    def checked(self) -> Task:
+        """The task; raises ConfigError with all mistakes, each with its line."""
+        if "file" in self.data:
+            place = f"{self.file}:{self.lines[('file',)]}"
+            raise ConfigError(f"{place}: unknown key 'file'; local files stand in `dataset.data_files`")
+        return validated({**self.data, "file": self.file}, str(self.file), self.lines)
+
+
+def parse_task(file: str | Path, *, root: str | Path | None = None, fragments: Fragments | None = None) -> ParsedTask:
+    """Parse one task file, without checking what it says.
 
     Args:
         file: the YAML file.
         root: `include:` may reach files below this folder only; by default the file's own folder.
+        fragments: those parsed before, for files that include the same ones; new ones are added.
 
     Raises:
-        ConfigError: all mistakes of the file, each with its line.
+        ConfigError: it is no YAML mapping, or includes what it must not.
     """
     file = Path(file)
-    data, lines = _read_with_includes(file, Path(root) if root else file.parent, ())
-    if "file" in data:
-        raise ConfigError(f"{file}:{lines[('file',)]}: unknown key 'file'; local files stand in `dataset.data_files`")
-    return validated({**data, "file": file}, str(file), lines)
+    data, lines = _read_with_includes(file, Path(root) if root else file.parent, (), fragments)
+    return ParsedTask(file, data, lines)
 
 
-def _read_with_includes(file: Path, root: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], yamlfile.Lines]:
+def read_task(file: str | Path, *, root: str | Path | None = None) -> Task:
+    """Read and check one task file; arguments as for :func:`parse_task`. Raises ConfigError with all its mistakes."""
+    return parse_task(file, root=root).checked()
+
+
+def _read_with_includes(file: Path, root: Path, above: tuple[Path, ...], fragments: Fragments | None) -> Said:
     data, lines = yamlfile.load(file)
     if not isinstance(data, dict):
         raise ConfigError(f"{file}: a task file is a mapping of keys, found {type(data).__name__}")
@@ -203,13 +235,18 @@ def _read_with_includes(file: Path, root: Path, above: tuple[Path, ...]) -> tupl
         raise ConfigError(f"{place}: `include` names one file or a list of them, found {included!r}")
     below: dict[str, Any] = {}  # what the fragments say: later ones win, and this file over all
     for name in names:
-        target = (file.parent / name).resolve()
-        if not target.is_relative_to(root.resolve()):
-            raise ConfigError(f"{file}:{lines[('include',)]}: `include` stays inside {root}, found {name!r}")
-        if target in above:
-            raise ConfigError(f"{file}:{lines[('include',)]}: `include` goes round in a circle through {name!r}")
-        base, base_lines = _read_with_includes(target, root, (*above, file.resolve()))
-        below = _merge(below, base)
+        known = fragments.get((root, file.parent / name)) if fragments is not None else None
+        if known is None:
+            target = (file.parent / name).resolve()
+            if not target.is_relative_to(root.resolve()):
+                raise ConfigError(f"{file}:{lines[('include',)]}: `include` stays inside {root}, found {name!r}")
+            if target in above:
+                raise ConfigError(f"{file}:{lines[('include',)]}: `include` goes round in a circle through {name!r}")
+            known = _read_with_includes(target, root, (*above, file.resolve()), fragments)
+            if fragments is not None:
+                fragments[root, file.parent / name] = known
+        base, base_lines = known
+        below = _merge(below, copy.deepcopy(base))  # no two tasks hold the same list
         lines = {**dict.fromkeys(base_lines, lines[("include",)]), **lines}  # of this file, whose name stands before
     return _merge(below, data), lines
 
