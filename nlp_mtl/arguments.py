@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import metrics, registry
-from nlp_mtl.errors import ConfigError, suggestion
+from nlp_mtl.errors import ConfigError, pip_install, suggestion
 from nlp_mtl.fields import read_fields
 
 if TYPE_CHECKING:
@@ -22,6 +22,12 @@ _AT_LEAST = {
     "num_train_epochs": 0,
     "seed": 0,
     "data_seed": 0,
+}
+_TRACKERS = {
+    "tensorboard": pip_install("tensorboard"),
+    **{name: f"pip install {name}" for name in ("clearml", "codecarbon", "dvclive", "mlflow", "swanlab", "trackio")},
+    "wandb": "pip install wandb",
+    "comet_ml": "pip install comet-ml",
 }
 
 
@@ -40,7 +46,26 @@ def read_training(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, s
             f"`training.output_dir` is the folder of the run, found {given['output_dir']!r}; name one, or leave the "
             "key out for runs/ with the run file's name"
         )
+    if "report_to" not in wrong and (mistake := _tracker_mistake(read.get("report_to"))):
+        wrong["report_to"] = mistake
     return {**given, **read}, wrong
+
+
+def _tracker_mistake(asked: Any) -> str | None:
+    """What is wrong with ``report_to``: trackers that transformers does not know, or that are not installed."""
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK as KNOWN
+    from transformers.integrations.integration_utils import get_available_reporting_integrations
+
+    names = [name for name in ([asked] if isinstance(asked, str) else asked or []) if name not in ("none", "all")]
+    unknown = [
+        f"{name!r} is no tracker of transformers{suggestion(name, KNOWN)}" for name in names if name not in KNOWN
+    ]
+    here = get_available_reporting_integrations() if names else []
+    missing = [
+        f"{name} is not installed: {_TRACKERS[name]}" for name in names if name in _TRACKERS and name not in here
+    ]
+    said = "; ".join([*unknown, *missing])
+    return f"`training.report_to`: {said}; or report_to: none" if said else None
 
 
 def metric_mistake(wanted: Any, greater_is_better: Any, heads: Mapping[str, Head]) -> str | None:

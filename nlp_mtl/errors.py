@@ -71,6 +71,16 @@ class UnsupportedError(NlpMtlError, ValueError):
     """A combination that would silently be wrong, refused with the reason and the way out."""
 
 
+def pip_install(extra: str) -> str:
+    """The command that installs what a feature needs and most runs do not, an extra of pyproject.toml.
+
+    Example:
+        >>> pip_install("gguf")
+        "pip install 'nlp_mtl[gguf]'"
+    """
+    return f"pip install 'nlp_mtl[{extra}]'"
+
+
 def suggestion(name: str, known: Iterable[str], *, most: int = 3) -> str:
     """The tail of an "unknown name" message: near names, or all of them when they are few.
 
