@@ -183,7 +183,7 @@ def tasks_list(
     from nlp_mtl.registry import not_built
     from nlp_mtl.tasks import task_registry
 
-    chosen = task_registry().select(tag=tag, head=head, language=language)
+    known = task_registry()
     rows = [
         (
             t.name,
@@ -193,11 +193,13 @@ def tasks_list(
             t.verified,
             " ".join(t.tags),
         )
-        for t in chosen
+        for t in known.select(tag=tag, head=head, language=language)
     ]
     if rows:
         print_table(("task", "head", "language", "data", "verified", "tags"), rows)
     print(f"{len(rows)} tasks{'; nlp-mtl tasks show NAME says more' if rows else ' are all of that at once'}")
+    if known.mistakes:
+        raise ConfigError(known.mistakes)
 
 
 @tasks_app.command("show", epilog="nlp-mtl tasks show rte\n\nnlp-mtl tasks show quick_ner")
@@ -225,7 +227,8 @@ def tasks_check(
     """Take tasks from YAML to a loss: on their example rows, and on real rows where data is found."""
     from nlp_mtl.tasks import load_tasks, task_registry
 
-    chosen = load_tasks(names) if names else list(task_registry().tasks.values())
+    chosen = load_tasks(names) if names else list(task_registry().sound().values())
+    broken = [] if names else task_registry().mistakes
     from nlp_mtl.registry import not_built
     from nlp_mtl.testing import check_rows, check_task
 
@@ -240,6 +243,8 @@ def tasks_check(
         print(f"{task.name}: {said if not mistakes else 'WRONG'}")
         for mistake in mistakes:
             print(f"  {mistake}")
+    if broken:
+        raise ConfigError(broken)
     if failed:
         raise typer.Exit(1)
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import packages, reading, registry
-from nlp_mtl.errors import ConfigError, DataError, NotFoundError, suggestion
+from nlp_mtl.errors import ConfigError, DataError, NotFoundError, shown, suggestion
+from nlp_mtl.fields import read_arguments
 from nlp_mtl.files import local_files, resolve_files
 from nlp_mtl.folders import listed
 from nlp_mtl.reading import opened, quiet_datasets, short
@@ -108,12 +109,18 @@ def prepared(task: Task, spec: registry.Spec, split: str, rows: Dataset) -> Data
         raise ConfigError([f"task {task.name!r}: `prepare`: {message}" for message in mistakes])
     place = f"task {task.name!r}, split {split!r}: `prepare: {name}`"
     try:
-        return registry.preparations[name](rows, **arguments)
+        return registry.preparations[name](rows, **read_arguments(registry.preparations[name], arguments)[0])
     except KeyError as error:
         near = suggestion(str(error.args[0]), rows.column_names)
         raise DataError(f"{place} reads {error.args[0]!r}, which the data does not have{near}") from error
     except DataError as error:
         raise DataError(f"{place}: {error}") from None
+    except Exception as error:  # whatever a function of the user's own raises
+        kinds = ", ".join(f"{column}: {rows.features[column]}" for column in rows.column_names)
+        raise DataError(
+            f"{place} fails with {type(error).__name__}: {short(error)}; it was given {shown(dict(arguments))} and the "
+            f"columns {kinds}; correct its arguments, or put a preparation before it that makes the rows fit"
+        ) from error
 
 
 def _check_columns(task: Task, splits: Mapping[Split, Dataset]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from nlp_mtl.errors import DataError
+from nlp_mtl.errors import DataError, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,6 +43,9 @@ def expand(rows: Dataset, change: Callable[[Row], Iterable[Row]], types: dict[st
                 made += change(dict(zip(names, values, strict=True)))
             except DataError as error:
                 mistakes.append(f"row {number}: {error}")
+            except (AttributeError, TypeError, ValueError) as error:  # a value of another type than the function reads
+                found = shown(dict(zip(names, values, strict=True)))
+                mistakes.append(f"row {number}: {type(error).__name__}: {error}, found {found}")
         if mistakes:
             more = [f"… and {len(mistakes) - 8} more"] if len(mistakes) > 8 else []
             ways = "way out: correct the data, or leave such rows out with another `prepare:` before"

@@ -25,7 +25,14 @@ def drop_empty(rows: Dataset, columns: list[str]) -> Dataset:
 
 @registry.preparations.register("rename")
 def rename(rows: Dataset, columns: dict[str, str]) -> Dataset:
-    """Rename columns: `{old: new}`; columns that are not there are passed over."""
+    """Rename columns: `{old: new}`; columns that are not there are passed over.
+
+    Raises:
+        DataError: two columns would have one name.
+    """
+    found = [columns.get(name, name) for name in rows.column_names]
+    if twice := sorted({name for name in found if found.count(name) > 1}):
+        raise DataError(f"columns have different names, found {', '.join(map(repr, twice))} twice; rename that one too")
     return rows.rename_columns({old: new for old, new in columns.items() if old in rows.column_names})
 
 
@@ -183,4 +190,6 @@ def labels_at_least(rows: Dataset, columns: list[str], label: str = "labels", at
 @registry.preparations.register("keep_rows")
 def keep_rows(rows: Dataset, column: str, values: list[Any]) -> Dataset:
     """Keep the rows whose `column` is one of `values`, e.g. one language of a data set that mixes several."""
+    if column not in rows.column_names:
+        raise KeyError(column)
     return rows.filter(lambda found: [value in values for value in found], batched=True, input_columns=[column])

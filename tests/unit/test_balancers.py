@@ -100,7 +100,10 @@ def test_fixed_weights_are_used_as_they_are():
     [
         ({"name": "fixed", "weights": {"a": -1}}, "`weights` are at least 0, found {'a': -1}"),
         ({"name": "fixed", "weights": {"a": float("nan")}}, "`weights` are at least 0"),
-        ({"name": "fixed", "weights": {"a": "much"}}, "balancer 'fixed': an argument is of the wrong type"),
+        (
+            {"name": "fixed", "weights": {"a": "much"}},
+            "balancer 'fixed': `weights` is a mapping of numbers, found {'a': 'much'}",
+        ),
         ({"name": "fixed"}, "needs the argument 'weights'"),
         ({"name": "equel"}, "unknown balancer 'equel'; did you mean 'equal'?"),
     ],

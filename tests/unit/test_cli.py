@@ -218,6 +218,31 @@ def test_tasks_list_by_tag_head_and_language(run):
     assert "2 mistakes" in err
 
 
+def test_broken_task_files_hide_no_others_and_fail_the_command(run, tmp_path, monkeypatch):
+    good = (
+        "name: mine\nhead: sequence_classification\ndataset: {path: csv, data_files: x.csv}\ninputs: [text]\n"
+        "target: label\nlabels: [a, b]\ntags: [mine_only]\nexamples: [{text: cat, label: a}, {text: dog, label: b}]\n"
+    )
+    (tmp_path / "mine.yaml").write_text(good, encoding="utf-8")
+    (tmp_path / "syntax.yaml").write_text("name: [a\n", encoding="utf-8")
+    (tmp_path / "wrong.yaml").write_text(good.replace("mine", "wrong") + "verson: 1\n", encoding="utf-8")
+    monkeypatch.setenv("NLP_MTL_REGISTRY", str(tmp_path))
+    built_in = len(task_registry().sound()) - 1
+    for words, shown in (([], built_in + 1), (["--tag", "mine_only"], 1)):
+        code, out, err = run("tasks", "list", *words)
+        assert code == 2
+        assert "\nmine " in out
+        assert f"{shown} tasks" in out.splitlines()[-1]
+        assert f"{tmp_path / 'syntax.yaml'}:2: not valid YAML" in err
+        assert f"{tmp_path / 'wrong.yaml'}:9: unknown key 'verson'" in err
+    fails(run("tasks", "list", "--tag", "wrong_only"), "no task has the tag 'wrong_only'", "syntax.yaml:2", "'verson'")
+    monkeypatch.setattr("nlp_mtl.tasks.builtin_folder", lambda: tmp_path)
+    monkeypatch.delenv("NLP_MTL_REGISTRY")
+    code, out, err = run("tasks", "check", "--offline")
+    assert (code, out) == (2, "mine: examples work\n")
+    assert "syntax.yaml:2" in err and "'verson'" in err
+
+
 def test_a_task_whose_head_is_not_built_is_shown_and_checked_as_such(run):
     code, out, _ = run("tasks", "show", "xsum")
     assert code == 0
