@@ -43,9 +43,7 @@ def choose_splits(splits: Mapping[str, Dataset], inputs: Sequence[str], target: 
         if sides:
             found.notes.append(
                 f"splits: {share:.0%} of the rows{each} for {' and '.join(sides)}, {why}; held out by a hash of the "
-                "text, "
-                "so that equal texts stay together and the same rows are held out every time (`split_seed` draws "
-                "others)"
+                "text, so that equal texts stay together (`split_seed` draws others)"
             )
         if missing := [side for side in ("validation", "test") if side not in splits and side not in sides]:
             few = f"since {different} different texts are too few"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import os
 import pkgutil
 import re
 import shlex
@@ -88,21 +87,48 @@ def test_the_ten_lines_of_python_run(tmp_path, monkeypatch, quickstart_packages)
 
 
 @pytest.mark.packages
-def test_the_notebook_runs_and_is_committed_without_outputs(tmp_path, quickstart_packages):
+@pytest.mark.parametrize(("name", "images"), [("01_quickstart", 2), ("02_own_data", 0)])
+def test_the_notebook_runs_and_is_committed_without_outputs(tmp_path, monkeypatch, quickstart_packages, name, images):
     import nbformat
     from nbclient import NotebookClient
 
-    for file in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        book = nbformat.read(file, as_version=4)
-        assert all(
-            not cell.get("outputs") and cell.get("execution_count") is None
-            for cell in book.cells
-            if cell.cell_type == "code"
-        )
-        os.environ["NLP_MTL_NOTEBOOK_STEPS"] = "4"
-        NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-        images = [o for c in book.cells if c.cell_type == "code" for o in c.outputs if "image/png" in o.get("data", {})]
-        assert len(images) == 2
+    book = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    cells = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in cells)
+    monkeypatch.setenv("NLP_MTL_NOTEBOOK_STEPS", "4")
+    NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert len([o for cell in cells for o in cell.outputs if "image/png" in o.get("data", {})]) == images
+
+
+def test_every_notebook_is_run_here():
+    assert {file.stem for file in (ROOT / "notebooks").glob("*.ipynb")} == {"01_quickstart", "02_own_data"}
+
+
+@pytest.mark.packages
+def test_the_transcript_is_what_the_commands_say(quickstart_packages):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "transcript.py"), "--check"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_three_lines_on_own_data_run(tmp_path, monkeypatch):
+    """The README's lines, with a tiny encoder in the place of the quickstart's."""
+    import pandas as pd
+
+    from tests.integration.tiny import write_base
+
+    (code,) = blocks("py")
+    code = code.replace("sentence-transformers/all-MiniLM-L6-v2", write_base(tmp_path / "base"))
+    code = code.replace('{"output_dir"', '{"max_steps": 2, "use_cpu": True, "disable_tqdm": True, "output_dir"')
+    rows = [{"text": f"the tea was {how} no {i}", "label": how} for i in range(40) for how in ("good", "bad")]
+    monkeypatch.chdir(tmp_path)
+    known = {"mtl": nlp_mtl, "frames": {"tea": pd.DataFrame(rows)}}
+    exec(code, known)
+    assert set(known["run"].scores) == {"tea"}
 
 
 def test_help_of_every_verb_ends_with_two_lines_that_parse():
