@@ -2,21 +2,23 @@
 
 Found by a linear probe: ridge regression on features of the frozen encoder, fitted on some training rows and scored on
 held-out ones, once with each pooling. It costs one pass over a few hundred rows and says what is in the features before
-training; fine-tuning may close the gap.
+training; fine-tuning may close the gap. Relations: the probing tasks of SentEval (Conneau and Kiela, 2018,
+arXiv:1803.05449), whose features of pairs are used here too.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from nlp_mtl.attention import Layout
-from nlp_mtl.batches import Collator, RowRef, to_device
+from nlp_mtl.batches import collate, to_device
 from nlp_mtl.data import Data, PoolRows
 from nlp_mtl.dryrun.result import Pooling
 from nlp_mtl.heads.base import Head
@@ -136,9 +138,11 @@ def _probe(model: MultiTaskModel, task: str, sample: Sample) -> Pooling:
     )
 
 
-@torch.inference_mode()
 def features(model: MultiTaskModel, task: str, reads: str, pool: PoolRows, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Frozen features of some rows: ``family`` and ``mean``, [rows, hidden] each, and their ``labels``.
+    """Frozen features of some rows: ``family`` and ``mean``, [rows, features] each, and their ``labels``.
+
+    A pair's texts are encoded each by itself, and their vectors u and v joined as |u − v| and u · v: what a pair read
+    in one go has in common is found by training, and frozen features hardly show it.
 
     Args:
         model: in eval mode.
@@ -147,20 +151,46 @@ def features(model: MultiTaskModel, task: str, reads: str, pool: PoolRows, rows:
         pool: where the rows stand.
         rows: their numbers in the pool.
     """
-    collator = Collator([pool], model.heads)
-    order = rows[np.argsort(pool.tokens[rows], kind="stable")]
-    parts: dict[str, list[np.ndarray]] = {"family": [], "mean": [], "labels": []}
+    labels = pool.columns[f"labels:{task}"]
+    found = {"labels": np.asarray([labels[int(row)] for row in rows])}
+    columns = model.heads[task].task.inputs
+    if len(columns) < 2:
+        found.update(_states(model, task, reads, [pool.row(int(row)) for row in rows]))
+        return found
+    texts = pool.table.select(rows)
+    u, v = (_states(model, task, reads, _tokens(model, list(texts[column]))) for column in columns)
+    found.update({way: np.concatenate([np.abs(u[way] - v[way]), u[way] * v[way]], 1) for way in u})
+    return found
+
+
+def _tokens(model: MultiTaskModel, texts: list[str]) -> list[dict[str, Any]]:
+    """Single texts as rows of tokens."""
+    made = model.tokenizer(texts, truncation=True, max_length=model.max_length, verbose=False)
+    empty = model.tokenizer.pad_token_id or 0
+    ids = [tokens or [empty] for tokens in made["input_ids"]]
+    rows: list[dict[str, Any]] = [{"input_ids": np.asarray(tokens), "lengths": [len(tokens)]} for tokens in ids]
+    if "token_type_ids" in made:
+        for row in rows:
+            row["token_type_ids"] = np.zeros_like(row["input_ids"])
+    return rows
+
+
+@torch.inference_mode()
+def _states(model: MultiTaskModel, task: str, reads: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """``family`` and ``mean``, [rows, hidden] each, of rows of one sequence each."""
+    order = np.argsort([len(row["input_ids"]) for row in rows], kind="stable")
+    parts: dict[str, list[np.ndarray]] = {"family": [], "mean": []}
     for begin in range(0, len(order), _BATCH):
-        refs: list[RowRef] = [(0, int(row), -1) for row in order[begin : begin + _BATCH]]
-        batch = to_device(collator(refs), model.device)
+        chosen = [rows[number] for number in order[begin : begin + _BATCH]]
+        batch = to_device(collate(chosen, [()] * len(chosen), {}), model.device)  # sorted, so it keeps their order
         inputs = {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
         packed = model.sharing.encode(inputs, Layout(batch["lengths"].tolist(), model.device), [task])[task]
-        target = batch["targets"][task]
+        every = torch.arange(len(chosen), device=model.device)
         read = {"cls": packed.firsts, "last": packed.lasts}[reads]
-        for name, states in (("family", read(target["sequences"])), ("mean", packed.means(target["sequences"]))):
-            parts[name].append(states.float().cpu().numpy())
-        parts["labels"].append(target["labels"].cpu().numpy())
-    return {name: np.concatenate(values) for name, values in parts.items()}
+        for way, states in (("family", read(every)), ("mean", packed.means(every))):
+            parts[way].append(states.float().cpu().numpy())
+    back = np.argsort(order, kind="stable")
+    return {way: np.concatenate(states)[back] for way, states in parts.items()}
 
 
 def targets_of(head: Head, labels: np.ndarray) -> tuple[np.ndarray, Measure]:

@@ -224,8 +224,9 @@ def _print_pooling(found: DryRun) -> None:
     ]
     print_table(("task", "measure", "family", "mean", "difference"), shown, right=(2, 3, 4))
     print(
-        f"By a linear probe on the frozen encoder, on up to {max(one.held_out_rows for one in better)} held-out rows; "
-        "shown where the difference is more than twice its standard error. Fine-tuning may close the gap."
+        "By a linear probe on the frozen encoder (a pair's texts encoded each by itself), scored on up to "
+        f"{max(one.held_out_rows for one in better)} held-out rows; shown where the difference is more than twice its "
+        "standard error. Fine-tuning may close the gap."
     )
     chosen = ", ".join(f"{one.task}: {{pooling: mean}}" for one in better)
     print(f"To use it: `heads: {{{chosen}}}` in the run file.")

@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from nlp_mtl.data import load_data
 from nlp_mtl.dryrun.making import parts_of
 from nlp_mtl.dryrun.memory import PeakMemory, resident, state_bytes
-from nlp_mtl.dryrun.pooling import fit, probe_pooling, row_scores
+from nlp_mtl.dryrun.pooling import features, fit, probe_pooling, row_scores
 from nlp_mtl.dryrun.result import SplitRows, TaskRows
 from nlp_mtl.dryrun.rows import task_rows
 from nlp_mtl.dryrun.shared import normalised, shared_rows
@@ -374,3 +374,25 @@ def test_the_probe_fits_what_is_linear():
     wrong = np.zeros_like(one) + (held_out @ map_[:, :1]).mean()
     assert row_scores("explained variance", wrong, held_out @ map_[:, :1]).mean() == pytest.approx(0.0, abs=1e-9)
     assert row_scores("accuracy over labels", np.array([[0.9, 0.2]]), np.array([[1.0, 1.0]])).tolist() == [0.5]
+
+
+def test_features_are_the_encoders_in_the_rows_order(tmp_path):
+    rows = [{"a": f"{'cat ' * n}sun", "b": f"red {'dog ' * (9 - n)}", "label": n % 3} for n in range(9)]
+    one = task_of(tmp_path, "one", "sequence_classification", {"train": rows}, ("a",), labels=["x", "y", "z"])
+    model, data = data_of(one, one.with_(name="pair", inputs=["a", "b"]), one.with_(name="swapped", inputs=["b", "a"]))
+    asked = np.array([5, 0, 8, 3])
+
+    def of(task):
+        return features(model, task, "cls", data.pool_of(task, "train"), asked)
+
+    def alone(text):
+        ids = torch.tensor(model.tokenizer(text)["input_ids"])
+        return model.sharing.encoder(input_ids=ids[None]).last_hidden_state[0].detach().numpy()
+
+    found, u, v = of("one"), *([alone(rows[n][column]) for n in asked] for column in "ab")
+    assert found["labels"].tolist() == [2, 0, 2, 0]
+    assert np.allclose(found["family"], [states[0] for states in u], atol=1e-5)
+    assert np.allclose(found["mean"], [states.mean(0) for states in u], atol=1e-5)
+    u, v = (np.array([states.mean(0) for states in part]) for part in (u, v))
+    assert np.allclose(of("pair")["mean"], np.concatenate([np.abs(u - v), u * v], 1), atol=1e-5)
+    assert np.allclose(of("pair")["family"], of("swapped")["family"], atol=1e-5)
