@@ -106,6 +106,8 @@ def _given_by(task: str, head: Head) -> dict[str, bool]:
             continue
         more = metric not in registry.metrics or getattr(registry.metrics[metric], "greater_is_better", True)
         given[f"{task}_{key}"] = bool(more)
+        if head.tunes and metric == head.metrics[0]:
+            given[f"{task}_{key}_at_half"] = bool(more)
         if metric == "span_f1":
             types = {label[2:] for label in head.labels or [] if label[1:2] == "-"}
             further = ["span_precision", "span_recall", *(f"span_f1_{type_}" for type_ in sorted(types))]

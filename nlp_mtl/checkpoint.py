@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import RunFolderError
 from nlp_mtl.heads.vanilla import tied_keys
 from nlp_mtl.packing import base_of
@@ -87,17 +88,6 @@ def seal(folder: str | Path) -> None:
     write_text(folder / COMPLETE, json.dumps({"files": files}, indent=1))
 
 
-def write_text(file: str | Path, text: str) -> None:
-    """Write a text file so that it is either the old one or the new one, never half of it."""
-    file = Path(file)
-    work = file.with_name(f".{file.name}.writing")
-    with work.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(work, file)
-
-
 def damage(folder: str | Path) -> str | None:
     """What is wrong with a sealed folder, or None if every file is as it was written."""
     folder = Path(folder)
@@ -134,6 +124,18 @@ def last_good_checkpoint(run: str | Path) -> Path | None:
             return folder
         logger.warning("%s is %s; it is skipped", folder, wrong)
     return None
+
+
+def checkpoint_to_resume(run: str | Path) -> Path:
+    """The newest whole checkpoint of a run.
+
+    Raises:
+        RunFolderError: there is none.
+    """
+    found = last_good_checkpoint(run)
+    if found is None:
+        raise RunFolderError(f"{run}: no whole checkpoint to resume from; start without --resume")
+    return found
 
 
 def install(work: Path, folder: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from nlp_mtl.errors import ConfigError, NlpMtlError
-from nlp_mtl.screen import command, print_scores, print_table
+from nlp_mtl.newtask import SeveralWords, tasks_new
+from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
 
 app = typer.Typer(
     name="nlp-mtl",
@@ -25,12 +26,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 tasks_app = typer.Typer(
-    help="Look at tasks: list, show, check.",
+    help="Look at tasks, or write one for your own data: list, show, check, new.",
     epilog="nlp-mtl tasks list --tag glue\n\nnlp-mtl tasks show rte",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.add_typer(tasks_app, name="tasks")
+tasks_app.command(
+    "new",
+    cls=SeveralWords,
+    epilog="nlp-mtl tasks new reviews.csv --text review --label verdict\n\n"
+    "nlp-mtl tasks new train=a.tsv test=b.tsv --text question answer --label fits",
+)(tasks_new)
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder that mirrors data sets under their Hub ids.")
@@ -38,7 +45,7 @@ DataRoot = Annotated[
 RunFolder = Annotated[Path, typer.Argument(help="A run folder or checkpoint.")]
 
 
-@app.command(epilog="nlp-mtl train\n\nnlp-mtl train training.seed=1 --overwrite")
+@app.command(epilog="nlp-mtl train\n\nnlp-mtl train training.seed=1 --dry-run")
 def train(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN.yaml] [key=value …]", help="Run file and overrides.")
@@ -46,16 +53,29 @@ def train(
     data_root: DataRoot = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest whole checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is already there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and write nothing.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="With --dry-run: write all of it here as JSON; - is the screen.")
+    ] = None,
 ) -> None:
-    """Train as a run file says; without one, the quickstart run, which needs no Hub."""
+    """Train as a run file says; without one, the quickstart run, or with tasks=… those on the quickstart's model."""
+    if json_file is not None and not dry_run:
+        raise ConfigError("train: --json goes with --dry-run; a run itself writes metrics.json into its folder")
     given = list(words or [])
     files = [word for word in given if "=" not in word]
     overrides = [word for word in given if "=" in word]
     if len(files) > 1:
         raise ConfigError(f"one run file at a time, found {', '.join(files)}; overrides are key=value")
-    file = Path(files[0]) if files else builtin_run("quickstart")
+    own = any(word.startswith("tasks=") for word in overrides)
+    file = Path(files[0]) if files else builtin_run("own" if own else "quickstart")
     if data_root is not None:
         overrides.append(f"data_root={json.dumps(str(data_root))}")
+    if dry_run:
+        from nlp_mtl.dryrun.show import run_and_show
+
+        typed = [*given, *(["--data-root", str(data_root)] if data_root is not None else [])]
+        run_and_show(file, overrides, words=typed, resume=resume, overwrite=overwrite, json_file=json_file)
+        return
     from nlp_mtl.run import train as run_training
 
     run = run_training(file, overrides, resume=resume, overwrite=overwrite)
@@ -66,6 +86,7 @@ def train(
     if run.trainer is not None and run.trainer.args.process_index:
         return
     print_scores(run.table(), "validation")
+    print_thresholds(run.scores)
     for task, best in run.best_steps.items():
         if best["step"] != (run.trainer.state.best_global_step or run.trainer.state.global_step):  # type: ignore[union-attr]
             print(f"{task}: its own best was {best['score']:.3f} at step {int(best['step'])}")

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
 
 from nlp_mtl import registry, yamlfile
 from nlp_mtl.arguments import metric_mistake, read_training
 from nlp_mtl.errors import ConfigError, UnknownNameError
 from nlp_mtl.runfiles import beside, import_files
-from nlp_mtl.taskfile import explain
+from nlp_mtl.taskfile import Task, explain
 
 if TYPE_CHECKING:
     from nlp_mtl.heads.base import Head
@@ -35,7 +35,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
 
 
 def _as_list(given: Any) -> Any:
-    return [given] if isinstance(given, (str, dict)) else given
+    return [given] if isinstance(given, (str, dict, Task)) else given
 
 
 class RunConfig(BaseModel):
@@ -44,10 +44,12 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     model: str = Field(description="pretrained encoder: a folder, a packaged model, or a Hub id")
-    tasks: Annotated[list[str | dict[str, Any]], BeforeValidator(_as_list)] = Field(
+    tasks: Annotated[list[str | dict[str, Any] | InstanceOf[Task]], BeforeValidator(_as_list)] = Field(
         min_length=1, description="task names, tags, task files, or `{name: …, changes}`"
     )
-    registry: list[str] = Field(default_factory=list, description="more folders with task files")
+    registry: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+        default_factory=list, description="more folders with task files"
+    )
     data_root: str | None = Field(default=None, description="folder that mirrors data sets under their Hub ids")
     max_length: int | None = Field(
         default=None, description="tokens per sequence; default the encoder's limit, at most 512"

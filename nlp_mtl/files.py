@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import packages
 from nlp_mtl.errors import DataError, NotFoundError
+from nlp_mtl.folders import listed, read_folders
 from nlp_mtl.reading import opened, quiet_datasets
 from nlp_mtl.taskfile import DatasetSpec, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_ENCODED = ("csv", "json", "text", "conll")
-_OPTIONS = {"text": {"encoding"}, "conll": {"encoding", "columns", "separator"}}
+_ENCODED = ("csv", "json", "text", "conll", "folders")
+_OPTIONS = {
+    "text": {"encoding"},
+    "conll": {"encoding", "columns", "separator"},
+    "folders": {"encoding", "pattern", "labels"},
+}
 
 
 def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> Mapping[str, Dataset]:
@@ -39,22 +46,55 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
     files = resolve_files(task, spec, data_root)
     encoding = spec.options.get("encoding", "utf-8")
     if spec.path in _ENCODED:
-        for file in {file for group in files.values() for file in group}:
-            _check_encoding(task, file, encoding)
+        for place in {place for group in files.values() for place in group}:
+            for file in listed(place, spec.options.get("pattern", "*")):
+                _check_encoding(task, file, encoding)
+    if spec.path == "folders":
+        return {split: _read_folders(task, group, spec.options) for split, group in files.items()}
     if spec.path == "conll":
         return {split: _read_conll(task, group, **spec.options) for split, group in files.items()}
     if spec.path == "text":
         return {split: _read_lines(group, encoding) for split, group in files.items()}
     _check_rows(task, files, spec.path)
     named = {split: [str(file) for file in group] for split, group in files.items()}
-    with quiet_datasets():
+    # pandas would take a field that has no name for the rows' index, and read every column from the field beside it
+    options = {"index_col": False, **spec.options} if spec.path == "csv" else spec.options
+    with quiet_datasets(), _no_field_lost():
         try:
-            return opened(task, lambda: load_dataset(spec.path, data_files=named, **spec.options))
+            return opened(task, lambda: load_dataset(spec.path, data_files=named, **options))
         except DataError as error:
+            if "index_col=False" in str(error):
+                which = ", ".join(str(file) for group in files.values() for file in group)
+                raise DataError(
+                    f"task {task.name!r}: {which}: rows have more fields than there are names of columns; name all "
+                    "in the first line (or in `options: {names: […]}`), or quote fields that hold the separator"
+                ) from error
             empty = {split: group for split, group in files.items() if _reads_nothing(spec, group)}
             if not empty:
                 raise
             raise DataError("\n".join(_no_rows(task, split, group) for split, group in empty.items())) from error
+
+
+@contextmanager
+def _no_field_lost() -> Iterator[None]:
+    """What pandas only warns of, fields that it leaves out, is an error."""
+    from pandas.errors import ParserWarning
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=ParserWarning)
+        yield
+
+
+def _read_folders(task: Task, folders: list[Path], options: Mapping[str, Any]) -> Dataset:
+    encoding = options.get("encoding", "utf-8")
+    more = {key: options[key] for key in ("pattern", "labels") if key in options}
+    try:
+        rows = read_folders(folders, lambda file: _text_of(file, encoding), **more)
+    except DataError as error:
+        raise DataError(f"task {task.name!r}: {error}") from None
+    if not len(rows):
+        raise DataError(f"task {task.name!r}: {', '.join(map(str, folders))}: no files in the sub-folders")
+    return rows
 
 
 def _check_rows(task: Task, files: Mapping[str, list[Path]], kind: str) -> None:
@@ -108,7 +148,8 @@ def resolve_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -
     missing = []
     for split, value in named.items():
         for name in [value] if isinstance(value, str) else (value or []):
-            hits = [base / Path(name).expanduser() for base in bases if (base / Path(name).expanduser()).is_file()]
+            places = [base / Path(name).expanduser() for base in bases]
+            hits = [place for place in places if (place.is_dir() if spec.path == "folders" else place.is_file())]
             if hits:
                 files.setdefault(split, []).append(hits[0])
             else:

@@ -15,6 +15,7 @@ from nlp_mtl.errors import ConfigError, DataError, suggestion
 from nlp_mtl.heads.base import Head
 from nlp_mtl.heads.labels import RowsError, Where
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.template import Template
 
 Input = str | tuple[str, str] | Mapping[str, Any]
 
@@ -193,8 +194,12 @@ def columns_for(head: Head, value: Input, number: int) -> dict[str, Any] | list[
         DataError: neither text, pair nor mapping.
     """
     needed = head.needed_columns()
+    optional = Template(head.task.template).optional if head.task.template is not None else frozenset()
     if isinstance(value, str):
-        return {needed[0]: value} if len(needed) == 1 else needed[1:]
+        asked = [column for column in needed if column not in optional] or needed
+        if len(asked) == 1:
+            return {**dict.fromkeys(needed), asked[0]: value}
+        return asked if head.task.template is not None else asked[1:]  # a template says which column the text would be
     if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(text, str) for text in value):
         if len(needed) == 2 and needed == head.task.inputs:
             return dict(zip(needed, value, strict=True))
@@ -202,8 +207,8 @@ def columns_for(head: Head, value: Input, number: int) -> dict[str, Any] | list[
             f"{len(needed)} input(s), not a pair"
         ]
     if isinstance(value, Mapping):
-        missing = [column for column in needed if column not in value]
-        return missing or {column: value[column] for column in needed}
+        missing = [column for column in needed if column not in value and column not in optional]
+        return missing or {column: value.get(column) for column in needed}
     raise DataError(
         f"input {number}: a text, a pair of texts or a mapping of columns is read, found {str(value)[:60]!r}"
     )

@@ -12,18 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments, set_seed
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
-
 from nlp_mtl import checkpoint, config, yamlfile
-from nlp_mtl.callbacks import Progress
 from nlp_mtl.data import load_data
-from nlp_mtl.errors import ConfigError, RunFolderError
+from nlp_mtl.errors import ConfigError
 from nlp_mtl.evaluation import Evaluator, TaskScores, score_table
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.prediction import predict_stream
-from nlp_mtl.settings import autocast, check_processes
-from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, Split
+from nlp_mtl.runfiles import write_task_file
+from nlp_mtl.settings import autocast
+from nlp_mtl.starting import check_folder, read_run, trainer_of
+from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, Split, Task
 from nlp_mtl.tasks import load_tasks
 from nlp_mtl.trainer import MultiTaskTrainer
 
@@ -75,40 +73,12 @@ def train(
         RunFolderError: the output folder holds a run already, or there is nothing to resume.
         UnsupportedError: fewer processes than asked for.
     """
-    settings = source if isinstance(source, config.RunConfig) else config.load_config(source, overrides)
-    check_processes()
-    name = Path(source).stem if isinstance(source, (str, Path)) else "run"
-    args = training_arguments(settings, name)
+    settings, args = read_run(source, overrides)
     folder = Path(args.output_dir)
     main = args.process_index == 0
-    _check_folder(folder, resume, overwrite)
-    set_seed(args.seed)
-    model = MultiTaskModel.from_base(
-        settings.model,
-        settings.tasks,
-        sharing=settings.sharing,
-        lora=settings.lora,
-        freeze=settings.freeze,
-        heads=settings.heads,
-        registry_folders=settings.registry,
-        data_root=settings.data_root,
-        max_length=settings.max_length,
-        seed=args.seed,
-    )
-    trainer = MultiTaskTrainer(
-        model,
-        args,
-        balancer=settings.balancer,
-        sampler=settings.sampler,
-        data_root=settings.data_root,
-        precision="args" if {"bf16", "fp16"} & set(settings.training) else "auto",
-        learning_rates=settings.learning_rates,
-        callbacks=[config.callback(spec) for spec in settings.callbacks],
-    )
-    if not args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(Progress())
-    trainer.remove_callback(PrinterCallback)
+    check_folder(folder, resume, overwrite)
+    trainer = trainer_of(settings, args)
+    model: MultiTaskModel = trainer.model
     trainer.evaluator.check()
     if main:  # all that can be known to be wrong is known: now the old run may go
         if overwrite:
@@ -130,50 +100,22 @@ def train(
     return run
 
 
-def training_arguments(settings: config.RunConfig, name: str) -> TrainingArguments:
-    """The Trainer's arguments: what the run file says, over :data:`nlp_mtl.config.TRAINING_DEFAULTS`.
-
-    Raises:
-        ConfigError: a value that TrainingArguments refuses.
-    """
-    given = {"output_dir": f"runs/{name}", "disable_tqdm": False, **config.TRAINING_DEFAULTS, **settings.training}
-    if given["eval_strategy"] == "no":
-        given["load_best_model_at_end"] = settings.training.get("load_best_model_at_end", False)
-    elif given["eval_strategy"] != given["save_strategy"] and "load_best_model_at_end" not in settings.training:
-        given["load_best_model_at_end"] = given["save_strategy"] == "best"
-    if "max_grad_norm" in given and given["max_grad_norm"] is None:
-        given["max_grad_norm"] = 0.0
-    try:
-        return TrainingArguments(**given)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"training: {error}") from None
-
-
-def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
-    if resume and overwrite:
-        raise RunFolderError("--resume continues a run and --overwrite removes it; use one of them")
-    if folder.exists() and not folder.is_dir():
-        raise RunFolderError(f"training.output_dir: {folder} is a file; name a folder")
-    holds = checkpoint.holds_run(folder)
-    if resume and not holds:
-        raise RunFolderError(f"{folder}: there is no run to resume; start it without --resume")
-    if holds and not resume and not overwrite:
-        raise RunFolderError(
-            f"{folder} already holds a run: continue it with --resume, replace it with --overwrite, or write elsewhere "
-            "with training.output_dir=…"
-        )
-
-
 def _recordable(settings: config.RunConfig, folder: Path) -> dict[str, Any]:
     """The run file for the run folder, its relative paths told from there."""
-    said = settings.model_dump(exclude_defaults=True)
-    said["tasks"] = [_from(folder, item) if _is_task_file(item) else item for item in said["tasks"]]
+    said = settings.model_dump(exclude_defaults=True, exclude={"tasks"})
+    said["tasks"] = [_recordable_task(item, folder) for item in settings.tasks]
     for key in ("registry", "data_root"):
         if isinstance(said.get(key), list):
             said[key] = [_from(folder, item) for item in said[key]]
         elif said.get(key):
             said[key] = _from(folder, said[key])
     return said
+
+
+def _recordable_task(item: str | dict[str, Any] | Task, folder: Path) -> str | dict[str, Any]:
+    if isinstance(item, Task):
+        return write_task_file(item, folder)
+    return _from(folder, item) if isinstance(item, str) and _is_task_file(item) else item
 
 
 def _is_task_file(item: Any) -> bool:
@@ -194,6 +136,7 @@ def _write_metrics(run: Run, seconds: float) -> None:
         "validation": {task: found.metrics for task, found in run.scores.items()},
         "trivial": {task: found.trivial for task, found in run.scores.items()},
         "skill": {task: found.skill for task, found in run.scores.items()},
+        "thresholds": {task: found.thresholds for task, found in run.scores.items() if found.thresholds},
         "own_best": run.best_steps,
         "data": facts,
         "training_seconds": round(seconds, 1),
@@ -206,7 +149,7 @@ def evaluate(
     folder: str | Path,
     split: Split = "validation",
     *,
-    tasks: Sequence[str] | None = None,
+    tasks: Sequence[str | Task] | None = None,
     data_root: str | Path | None = None,
     base: str | Path | None = None,
     progress: bool = False,
@@ -216,7 +159,8 @@ def evaluate(
     Args:
         folder: a run folder or checkpoint.
         split: train, validation or test.
-        tasks: only these.
+        tasks: only these; a :class:`Task` instead of its name brings its rows, e.g. those of :meth:`Task.from_data`,
+            which no run folder holds.
         data_root: where data sets are looked for first; default that of the run.
         base: see :meth:`MultiTaskModel.from_pretrained`.
         progress: show a bar.
@@ -224,16 +168,21 @@ def evaluate(
     if split not in SPLITS:
         raise ConfigError(f"split: one of {', '.join(SPLITS)}, found {split!r}")
     model = MultiTaskModel.from_pretrained(folder, base=base)
-    unknown = [task for task in tasks or () if task not in model.heads]
+    names = None if tasks is None else [task.name if isinstance(task, Task) else task for task in tasks]
+    unknown = [name for name in names or () if name not in model.heads]
     if unknown:
         raise ConfigError(f"{folder} has no task {', '.join(unknown)}; it has {', '.join(model.tasks)}")
-    heads = {task: head for task, head in model.heads.items() if tasks is None or task in tasks}
+    heads = {task: head for task, head in model.heads.items() if names is None or task in names}
     recorded = _recorded(folder)
     root = data_root or recorded.get("data_root")
     _find_files_again(heads, recorded)
+    for task in tasks or ():
+        if isinstance(task, Task):
+            rows = {key: getattr(task, key) for key in ("dataset", "splits", "split_seed", "prepare", "rows", "file")}
+            heads[task.name].task = heads[task.name].task.with_(**rows).knowing(task.rows_in_memory, task.inferred)
     data = load_data(heads, model.tokenizer, max_length=model.max_length, data_root=root)
     with autocast(model.device, model.strategies.get("precision")):  # as it was trained and scored
-        return Evaluator(data, batch_rows=32).evaluate(model, split, tasks=tasks, progress=progress)
+        return Evaluator(data, batch_rows=32).evaluate(model, split, tasks=names, progress=progress)
 
 
 def _find_files_again(heads: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
@@ -244,13 +193,14 @@ def _find_files_again(heads: Mapping[str, Any], recorded: Mapping[str, Any]) -> 
     if not local or "tasks" not in recorded:
         return
     try:
-        files = {task.name: task.file for task in load_tasks(recorded["tasks"], registry=recorded.get("registry", ()))}
+        again = {task.name: task for task in load_tasks(recorded["tasks"], registry=recorded.get("registry", ()))}
     except ConfigError as error:
         logger.warning("the task files that run.yaml names can't be read again: %s", error)
         return
     for head in local:
-        if files.get(head.task.name):
-            head.task = head.task.model_copy(update={"file": files[head.task.name]})
+        if (known := again.get(head.task.name)) is not None and known.file:
+            spec = head.task.dataset.model_copy(update={"data_files": known.dataset.data_files})
+            head.task = head.task.model_copy(update={"file": known.file, "dataset": spec})
 
 
 def _recorded(folder: str | Path) -> dict[str, Any]:

@@ -1,14 +1,21 @@
-"""Files that a run file names: looked for beside it, then in the working folder."""
+"""Files that a run file names: looked for beside it, then in the working folder; and task files that a run writes."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nlp_mtl import yamlfile
+from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import ConfigError
+from nlp_mtl.files import resolve_files
+from nlp_mtl.taskfile import LOCAL_FORMATS, Task
+
+_TASK_FILES = "task_files"
 
 
 def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -20,8 +27,9 @@ def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     for key in ("data_root", "model"):
         if key in found:
             found[key] = _from(folder, found[key])
-    if isinstance(found.get("registry"), list):
-        found["registry"] = [_from(folder, name) for name in found["registry"]]
+    if "registry" in found:
+        names = found["registry"]
+        found["registry"] = [_from(folder, n) for n in names] if isinstance(names, list) else _from(folder, names)
     if "tasks" in found:
         tasks = found["tasks"]
         found["tasks"] = [_task(folder, item) for item in tasks] if isinstance(tasks, list) else _task(folder, tasks)
@@ -38,6 +46,27 @@ def _from(folder: Path, name: Any) -> Any:
     if not isinstance(name, str) or not name or Path(name).is_absolute() or not (folder / name).exists():
         return name
     return str(folder / name)
+
+
+def write_task_file(task: Task, run: Path) -> str:
+    """The file of a task that a run was given as a Python object; local data files are told from the file's folder.
+
+    Rows in memory are not written: the file says that they were given in Python, and what is known of them.
+
+    Returns:
+        The file's path from the run folder.
+    """
+    folder = run / _TASK_FILES
+    folder.mkdir(parents=True, exist_ok=True)
+    said = task.model_dump(mode="json", exclude_unset=True)
+    spec = task.dataset
+    if spec.path in LOCAL_FORMATS and not spec.package:
+        found = resolve_files(task, spec, None)
+        said["dataset"]["data_files"] = {
+            split: [os.path.relpath(file, folder) for file in files] for split, files in found.items()
+        }
+    write_text(folder / f"{task.name}.yaml", yamlfile.dumps(said))
+    return f"{_TASK_FILES}/{task.name}.yaml"
 
 
 def import_files(names: Sequence[str], folder: Path, where: str) -> list[str]:

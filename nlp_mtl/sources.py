@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from nlp_mtl import packages, reading, registry
 from nlp_mtl.errors import ConfigError, DataError, NotFoundError, suggestion
 from nlp_mtl.files import local_files, resolve_files
+from nlp_mtl.folders import listed
 from nlp_mtl.reading import opened, quiet_datasets, short
-from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, DatasetSpec, Split, Task
+from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, DatasetSpec, InMemory, Split, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,12 +41,12 @@ def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split,
     found = _raw_splits(task, data_root)
     chosen = _choose_splits(task, found)
     for spec in task.prepare:
-        chosen = {split: _prepared(task, spec, split, rows) for split, rows in chosen.items()}
+        chosen = {split: prepared(task, spec, split, rows) for split, rows in chosen.items()}
     _check_columns(task, chosen)
     chosen = _hold_out(task, chosen)
     for split, cap in task.rows.items():
         if split in chosen and len(chosen[split]) > cap:
-            chosen[split] = chosen[split].shuffle(seed=0).select(range(cap))
+            chosen[split] = _capped(task, split, chosen[split], cap)
     for split, rows in chosen.items():
         if not len(rows):
             raise DataError(
@@ -56,14 +58,22 @@ def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split,
 def identity(task: Task, *, data_root: str | Path | None = None) -> str:
     """A short text that changes when the rows of a task may have changed: files by size and time, others by version."""
     spec = task.dataset
-    if spec.path in LOCAL_FORMATS:
-        files = [file for group in resolve_files(task, spec, data_root).values() for file in group]
-        found: list[Any] = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    found: list[Any]
+    if spec.memory is not None:
+        _in_memory(task, spec.memory)  # refuses a task without its rows, also where they were tokenized before
+        found = [spec.memory.fingerprint]
+    elif spec.path in LOCAL_FORMATS:
+        places = [place for group in resolve_files(task, spec, data_root).values() for place in group]
+        files = [file for place in places for file in listed(place)]
+        found = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         if spec.package:
             found = [packages.package_table().packages[spec.package].sha256]
     else:
         found = [(split, rows._fingerprint) for split, rows in _raw_splits(task, data_root).items()]
-    said = task.model_dump(mode="json", include={"dataset", "splits", "prepare", "rows", "inputs"})
+    said = task.model_dump(
+        mode="json",
+        include={"dataset", "splits", "split_seed", "prepare", "rows", "inputs", "metric_columns"},
+    )
     ways = [registry.own_source(registry.preparations[registry.parse_spec(s, "preparation")[0]]) for s in task.prepare]
     return hashlib.sha256(json.dumps([found, said, ways], sort_keys=True).encode()).hexdigest()[:24]
 
@@ -85,7 +95,13 @@ def _choose_splits(task: Task, found: Mapping[str, Dataset]) -> dict[Split, Data
     return chosen
 
 
-def _prepared(task: Task, spec: registry.Spec, split: Split, rows: Dataset) -> Dataset:
+def prepared(task: Task, spec: registry.Spec, split: str, rows: Dataset) -> Dataset:
+    """Rows after one preparation.
+
+    Raises:
+        ConfigError: an unknown preparation, or arguments that it does not take.
+        DataError: rows that it can't prepare.
+    """
     name, arguments = registry.parse_spec(spec, "preparation")
     mistakes = registry.preparations.check_arguments(name, arguments, given=1)
     if mistakes:
@@ -103,7 +119,10 @@ def _prepared(task: Task, spec: registry.Spec, split: Split, rows: Dataset) -> D
 def _check_columns(task: Task, splits: Mapping[Split, Dataset]) -> None:
     mistakes = []
     for split, rows in splits.items():
-        needed = {"inputs": task.inputs, "target": [task.target] if task.target and split != "test" else []}
+        needed = {"inputs": task.inputs}
+        if split != "test":  # may have neither labels nor what goes with them
+            needed["target"] = [task.target] if task.target else []
+            needed["metric_columns"] = list(task.metric_columns.values())
         for key, columns in needed.items():
             for column in columns:
                 if column not in rows.column_names:
@@ -118,7 +137,8 @@ def _check_columns(task: Task, splits: Mapping[Split, Dataset]) -> None:
 def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
     """Shares of the training rows for validation and test, by a hash of the inputs.
 
-    Equal inputs have equal hashes, so a text never stands on both sides, and rows added later move no old row.
+    Equal inputs have equal hashes, so a text never stands on both sides, and rows added later move no old row. Where
+    rows have groups, the hash is the group's, so that a group stands on one side.
     """
     shares = {split: share for split, share in task.splits.items() if isinstance(share, float)}
     if not shares:
@@ -128,11 +148,15 @@ def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
     rows = splits["train"]
     parts: dict[Split, list[int]] = {split: [] for split in ("train", *shares)}
     seen: set[bytes] = set()
+    groups = rows[task.metric_columns["groups"]][:] if "groups" in task.metric_columns else None
+    salt = task.split_seed.to_bytes(8, "big")  # that of seed 0 is no salt
     for index, values in enumerate(zip(*(rows[column] for column in task.inputs), strict=True)):
-        digest = hashlib.blake2b(json.dumps(values, ensure_ascii=False).encode(), digest_size=8).digest()
+        digest = _digest(values, salt)
         if digest in seen:
             continue
         seen.add(digest)
+        if groups is not None:
+            digest = _digest(groups[index], salt)
         place, edge = int.from_bytes(digest, "big") / 2**64, 0.0
         for split, share in shares.items():
             edge += share
@@ -144,14 +168,62 @@ def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
     return {**splits, **{split: rows.select(indices) for split, indices in parts.items()}}
 
 
+def _digest(value: Any, salt: bytes = b"") -> bytes:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8, salt=salt).digest()
+
+
+def _capped(task: Task, split: Split, rows: Dataset, cap: int) -> Dataset:
+    """At most `cap` rows, drawn with a fixed seed; where rows have groups, whole groups."""
+    if "groups" not in task.metric_columns:
+        return rows.shuffle(seed=0).select(range(cap))
+    members: dict[bytes, list[int]] = {}
+    for index, group in enumerate(rows[task.metric_columns["groups"]][:]):
+        members.setdefault(_digest(group), []).append(index)
+    order = list(members.values())
+    random.Random(0).shuffle(order)
+    kept: list[int] = []
+    for indices in order:
+        if len(kept) + len(indices) > cap:
+            break
+        kept += indices
+    if not kept:
+        raise DataError(
+            f"task {task.name!r}: `rows.{split}: {cap}` is less than a group of rows that stay together, the first "
+            f"drawn has {len(order[0])}; raise it"
+        )
+    return rows.select(kept)
+
+
 # ----------------------------------------------------------------------------------------- finding the raw rows
 
 
 def _raw_splits(task: Task, data_root: str | Path | None) -> Mapping[str, Dataset]:
     spec = task.dataset
+    if spec.memory is not None:
+        return _in_memory(task, spec.memory)
     if spec.path in LOCAL_FORMATS:
         return local_files(task, spec, data_root)
     return _hub_dataset(task, spec, data_root)
+
+
+def _in_memory(task: Task, known: InMemory) -> Mapping[str, Dataset]:
+    if task.rows_in_memory is not None:
+        return task.rows_in_memory
+    counts = ", ".join(f"{split} {count}" for split, count in known.rows.items())
+    raise NotFoundError(
+        f"the data of task {task.name!r}",
+        [
+            f"memory: this task was made in Python by Task.from_data from rows in memory ({counts}; columns "
+            f"{', '.join(known.columns)}; fingerprint {known.fingerprint}), which no file of the run holds"
+        ],
+        [
+            f"make the task again from the same rows, task = Task.from_data({task.name!r}, data, …); then train with "
+            "[task], or evaluate(RUN, tasks=[task])",
+            "write the rows to a file (data.to_parquet(…)); `nlp-mtl tasks new FILE` writes a task file for it",
+            "predictions need no rows: nlp-mtl predict RUN TEXT",
+        ],
+    )
 
 
 def _hub_dataset(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> Mapping[str, Dataset]:

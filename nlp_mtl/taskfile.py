@@ -4,58 +4,36 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from nlp_mtl import yamlfile
+from nlp_mtl.dataspec import LOCAL_FORMATS, MEMORY, SPLITS, DatasetSpec, InMemory, Split, Strict
 from nlp_mtl.errors import ConfigError, suggestion
+from nlp_mtl.template import Template
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-LOCAL_FORMATS = ("csv", "json", "parquet", "text", "conll")
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["LOCAL_FORMATS", "MEMORY", "SPLITS", "DatasetSpec", "InMemory", "Split", "Task", "explain", "fields_of"]
+__all__ += ["read_task", "validated"]
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class DatasetSpec(_Strict):
-    r"""Where a task's rows come from.
-
-    Attributes:
-        path: a Hub id (``nyu-mll/glue``), or a local format: csv, json, parquet, text (column ``line``), conll.
-        name: the configuration (``cola``).
-        revision: branch, tag or commit on the Hub; ``refs/convert/parquet`` where main holds a loading script.
-        mirrors: other folders of a data root that hold the same data set, or as their default this configuration.
-        data_files: for a local format, the file or files, by split or not; relative to the task file, then to the
-            working folder; with `package`, relative to the package.
-        package: name of a package of ``task_registry/packages.yaml`` that carries the files.
-        options: what the reader takes, e.g. ``{sep: "\t", header: null}`` for csv.
-    """
-
-    path: str
-    name: str | None = None
-    revision: str | None = None
-    mirrors: list[str] = Field(default_factory=list)
-    data_files: str | list[str] | dict[str, str | list[str]] | None = None
-    package: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _files_where_needed(self) -> DatasetSpec:
-        if self.path in LOCAL_FORMATS and not self.data_files:
-            raise ValueError(f"`path: {self.path}` reads local files: `data_files` must name them")
-        if self.package and self.path not in LOCAL_FORMATS:
-            raise ValueError(f"`package` goes with a local format in `path` ({', '.join(LOCAL_FORMATS)})")
-        return self
-
-
-class Task(_Strict):
+class Task(Strict):
     """What one task is: where its data is, what is read and predicted, by which kind of head, and how it is scored.
 
     Attributes:
@@ -63,11 +41,16 @@ class Task(_Strict):
         head: kind of head, `name` or ``{name: …, arguments}``.
         dataset: where the rows are.
         inputs: the text column, or two for a pair, or the column of token lists.
+        template: how columns are joined into one text, e.g. ``"{title} costs {price:-unknown}: {text}"``; `inputs` are
+            then its columns and may be left out. See :class:`nlp_mtl.template.Template`.
         target: the column with the label; none for a task that makes its own (masked LM).
         labels: label names in the order of their numbers; left out, they are taken from the data.
         metrics: the first one decides the best checkpoint; left out, the head's own.
+        metric_columns: columns kept for metrics that need them, by the metric's word (``{groups: question_id}``). Rows
+            of one group are never parted by a share of `splits` or a cap of `rows`.
         splits: which of the data set's splits is which: a name, ``null`` for "not used", or for validation and test
             a share (0.1) of the training rows, held out by a hash of the inputs, after removing duplicates.
+        split_seed: another number holds out other rows.
         prepare: named functions rows → rows, in order, each `name` or ``{name: …, arguments}``.
         rows: at most so many rows of a split, drawn with a fixed seed.
         max_length: at most so many tokens per sequence; the rest is cut and counted.
@@ -92,10 +75,13 @@ class Task(_Strict):
     head: str | dict[str, Any]
     dataset: DatasetSpec
     inputs: list[str] = Field(min_length=1)
+    template: str | None = None
     target: str | None = None
     labels: list[str] | None = None
     metrics: list[str] | None = None
+    metric_columns: dict[str, str] = Field(default_factory=dict)
     splits: dict[Split, str | float | None] = Field(default_factory=dict)
+    split_seed: int = Field(default=0, ge=0, lt=2**64)
     prepare: list[str | dict[str, Any]] = Field(default_factory=list)
     rows: dict[Split, int] = Field(default_factory=dict)
     max_length: int | None = Field(default=None, ge=2)
@@ -109,6 +95,36 @@ class Task(_Strict):
     description: str = ""
     examples: list[dict[str, Any]] = Field(default_factory=list)
     file: Path | None = Field(default=None, exclude=True, repr=False)
+    _rows: dict[str, Dataset] | None = PrivateAttr(default=None)
+    _inferred: tuple[str, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inputs_of_template(cls, data: Any) -> Any:
+        """`inputs` left out are the template's columns; what is wrong with a template is said where it is read."""
+        if isinstance(data, dict) and isinstance(data.get("template"), str) and "inputs" not in data:
+            try:
+                columns = Template(data["template"]).columns
+            except ConfigError:
+                columns = ["text"]
+            return {**data, "inputs": columns}
+        return data
+
+    @field_validator("template")
+    @classmethod
+    def _fits_inputs(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return value
+        try:
+            columns = Template(value).columns
+        except ConfigError as error:
+            raise ValueError("; ".join(error.mistakes).replace(f"template {value!r}: ", "")) from None
+        inputs = info.data.get("inputs", columns)
+        if set(inputs) != set(columns):
+            raise ValueError(
+                f"it reads the columns {', '.join(columns)}, and `inputs` names {', '.join(inputs)}; leave `inputs` out"
+            )
+        return value
 
     @field_validator("name", "head_of")
     @classmethod
@@ -140,6 +156,13 @@ class Task(_Strict):
                 raise ValueError(f"each label once; found twice: {', '.join(doubled)}")
         return value
 
+    @field_validator("metric_columns")
+    @classmethod
+    def _columns(cls, value: dict[str, str]) -> dict[str, str]:
+        if "scores" in value:
+            raise ValueError(f"`scores` are made by the head and stand in no column, found {value}")
+        return value
+
     @field_validator("splits")
     @classmethod
     def _shares(cls, value: dict[Split, str | float | None]) -> dict[Split, str | float | None]:
@@ -167,9 +190,75 @@ class Task(_Strict):
         """The task that owns the head: this one, or the one named in `head_of`."""
         return self.head_of or self.name
 
+    @property
+    def inferred(self) -> list[str]:
+        """What :meth:`from_data` inferred and why, in plain sentences."""
+        return list(self._inferred)
+
+    @property
+    def rows_in_memory(self) -> dict[str, Dataset] | None:
+        """The rows given to :meth:`from_data` as an object, by the data's own split names; None where files hold them.
+
+        They travel with the task object only: what a run folder records of them is `dataset.memory`.
+        """
+        return self._rows
+
     def with_(self, **changes: Any) -> Task:
-        """A copy with some fields changed, checked like a new one."""
-        return Task(**{**fields_of(self), **changes})
+        """A copy with some fields changed, checked like a new one; it keeps rows given in memory."""
+        return Task(**{**fields_of(self), **changes}).knowing(self._rows, self._inferred)
+
+    def knowing(self, rows: dict[str, Dataset] | None, inferred: Sequence[str]) -> Task:
+        """Itself, with rows in memory and what was inferred from them, which are no part of what a task file says."""
+        self._rows, self._inferred = rows, tuple(inferred)
+        return self
+
+    @classmethod
+    def from_data(
+        cls,
+        name: str,
+        data: Any,
+        *,
+        text: str | Sequence[str] | None = None,
+        label: str | None = None,
+        template: str | None = None,
+        head: str | Mapping[str, Any] | None = None,
+        labels: Sequence[str] | Mapping[Any, str] | None = None,
+        **more: Any,
+    ) -> Task:
+        """A task for your own data: kind of head, labels, splits and metrics are inferred; :attr:`inferred` says why.
+
+        Args:
+            name: of the task.
+            data: a `datasets.Dataset` or `DatasetDict`, a `pandas.DataFrame`, rows as a list of mappings, or any of
+                these by split; or a path, several, or paths by split: CSV or TSV, JSONL, parquet, CoNLL files, a folder
+                of such files, or a folder with one sub-folder of text files per label. Rows given as an object stay in
+                memory and travel with the task; of them, a run folder records columns, number and fingerprint only
+                (tokenized rows are cached as those of any task).
+            text: the text column, two for a pair, or the column of words; left out where only one can be meant.
+            label: the column to predict; left out where only one can be meant.
+            template: columns joined into one text, instead of `text`; see :class:`nlp_mtl.template.Template`.
+            head: the kind of head, where the one inferred is not wanted.
+            labels: label names in the order wanted; or what the column holds → its name, ``{0: "ham", 1: "spam"}``.
+            more: for files `options` of their reader (``{"encoding": "latin-1"}``) and `columns`, their names where the
+                first line does not say them; and any other field of a task: `metrics`, `splits`, `split_seed`,
+                `prepare`, `tags`, `max_length`, `language`, …
+
+        Raises:
+            ConfigError: everything that is wrong or can't be told, with the candidates and the argument to give.
+            DataError: files or rows that can't be read.
+
+        Example:
+            >>> rows = [{"review": f"film {i} was {'dull' if i % 3 else 'a joy'}", "verdict": "no" if i % 3 else "yes"}
+            ...         for i in range(60)]
+            >>> task = Task.from_data("films", rows)
+            >>> task.head, task.inputs, task.target, task.labels, task.splits
+            ('sequence_classification', ['review'], 'verdict', ['no', 'yes'], {'validation': 0.15, 'test': 0.15})
+            >>> print(task.inferred[0])
+            text: 'review' is the only column that looks like text (4 words a row, 60 different in 60 rows)
+        """
+        from nlp_mtl.owndata import task_from_data
+
+        return task_from_data(name, data, text=text, label=label, template=template, head=head, labels=labels, **more)
 
 
 def fields_of(task: Task) -> dict[str, Any]:

@@ -33,7 +33,11 @@ class TaskRegistry:
         fragments: Fragments = {}
         for folder in self.folders:
             if not folder.is_dir():
-                self._unread.append(ConfigError(f"task registry {folder}: no such folder"))
+                said = (
+                    f"task registry {folder}: no such folder; correct `registry:` in the run file, or NLP_MTL_REGISTRY "
+                    f"(folders separated by {os.pathsep!r})"
+                )
+                self._unread.append(ConfigError(said))
             here: dict[str, ParsedTask] = {}
             for file in task_files(folder):
                 try:
@@ -173,7 +177,7 @@ def builtin_folder() -> Path:
 def registry_folders(more: Sequence[str | Path] = ()) -> tuple[Path, ...]:
     """The built-in registry, then those of ``NLP_MTL_REGISTRY`` (separated like PATH), then `more`."""
     named = [part for part in os.environ.get("NLP_MTL_REGISTRY", "").split(os.pathsep) if part]
-    return tuple(Path(folder) for folder in (builtin_folder(), *named, *more))
+    return tuple(Path(folder).expanduser() for folder in (builtin_folder(), *named, *more))
 
 
 @lru_cache(maxsize=8)

@@ -17,12 +17,14 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 from nlp_mtl import batches, reading
 from nlp_mtl.errors import ConfigError, DataError, NlpMtlError
 from nlp_mtl.heads import Head, make_heads
+from nlp_mtl.heads.base import metric_column
 from nlp_mtl.heads.labels import Where
 from nlp_mtl.heads.texts import check_texts
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.registry import not_built
 from nlp_mtl.taskfile import Task
 from nlp_mtl.tasks import load_tasks
+from nlp_mtl.template import Template
 
 WORDS = "the a an is it was on in at to of and not no yes good bad cat dog house city rain sun red blue old new".split()
 DECODERS = ("gpt2", "llama", "qwen2", "mistral", "gpt_neox")
@@ -190,12 +192,13 @@ def _check_only_texts(task: Task, rows: Mapping[str, Sequence[Any]], split: str)
 def _example_columns(task: Task, needed: Sequence[str]) -> dict[str, list[Any]]:
     if len(task.examples) < 1:
         raise DataError(f"task {task.name!r}: `examples` is empty; write a row or two in the shape of the data")
-    columns = [*needed, *([task.target] if task.target else [])]
+    columns = [*needed, *([task.target] if task.target else []), *task.metric_columns.values()]
+    optional = Template(task.template).optional if task.template is not None else frozenset()
     for number, row in enumerate(task.examples):
-        missing = [column for column in columns if column not in row]
+        missing = [column for column in columns if column not in row and column not in optional]
         if missing:
             raise DataError(f"task {task.name!r}: example {number} lacks the column {', '.join(map(repr, missing))}")
-    return {column: [row[column] for row in task.examples] for column in columns}
+    return {column: [row.get(column) for row in task.examples] for column in columns}
 
 
 def _with_head(head: Head, rows: dict[str, list[Any]]) -> MultiTaskModel:
@@ -242,9 +245,12 @@ def _score(head: Head, made: list[dict[str, Any]], rows: dict[str, list[Any]], p
     table |= {column: [rows[column][source] for source in table["source"]] for column in head.needed_columns()}
     if head.keeps_target and target:
         table[f"target:{name}"] = [rows[target][source] for source in table["source"]]
+    for need, column in head.task.metric_columns.items():
+        table[metric_column(head.task, need)] = [rows[column][source] for source in table["source"]]
     decoded, labels = head.decode(predictions, table), table[f"labels:{name}"]
     if not head.needs_labels or all(label is not None for label in labels):
-        head.score(decoded, head.references(labels, table))
+        given = head.for_metrics(table, lambda: head.scores(predictions))
+        head.score(decoded, head.references(labels, table), given)
 
 
 def _numbered(values: Sequence[Any]) -> bool:

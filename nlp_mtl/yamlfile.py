@@ -133,11 +133,27 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
-def dumps(data: Any) -> str:
+def dumps(data: Any, *, flow: bool = False) -> str:
     r"""YAML that :func:`loads` reads back to the same data.
+
+    Args:
+        data: plain values, lists and mappings.
+        flow: write lists and mappings of plain values on one line, as people do; but a key of `data` begins a line.
 
     Example:
         >>> dumps({"rate": 1e-05, "label": "5e-5"})
         "rate: 1.0e-05\nlabel: '5e-5'\n"
+        >>> dumps({"name": "spam", "labels": ["yes", "no"]}, flow=True)
+        'name: spam\nlabels: [yes, no]\n'
     """
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    if not flow:
+        return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    said = []
+    for key, value in data.items():
+        style = None if isinstance(value, (list, dict)) else False
+        said.append(
+            yaml.dump(
+                {key: value}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=style, width=110
+            )
+        )
+    return "".join(said)

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nlp_mtl.errors import DataError
+from nlp_mtl.labelnames import name_of, names_in
 
-
-def name_of(value: Any) -> Any:
-    """A label value as a name: 1 and, as a CSV column with gaps gives it, 1.0 are "1"; fractions and None stay."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or (isinstance(value, float) and value % 1):
-        return value
-    return str(int(value))
-
-
-def names_in(values: Iterable[Any], task: str) -> list[str]:
-    """The distinct label values as names, numbers by size, and −1 for "no label" left out.
-
-    Raises:
-        DataError: −1 beside other labels, which could also be a label.
-
-    Example:
-        >>> names_in([10, 2, 1, 2], "demo")
-        ['1', '2', '10']
-    """
-    found = {name_of(v) for v in values if isinstance(v, (str, int, float)) and not (isinstance(v, float) and v % 1)}
-    if "-1" in found and len(found) > 1:
-        raise DataError(
-            f"task {task!r}: the target holds -1 beside {', '.join(sorted(found - {'-1'})[:6])}, and no `labels` are "
-            "listed; is -1 a label or its absence? List `labels`, or give names with `prepare: map_labels`"
-        )
-    return sorted(found - {"-1"}, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+__all__ = ["RowsError", "Where", "class_numbers", "complain", "name_of", "names_in"]
 
 
 def class_numbers(
@@ -46,8 +23,11 @@ def class_numbers(
 ) -> list[int | None]:
     """Class numbers of label values: names, or numbers into the data's own names or the label list.
 
+    A number that is itself a label's name is that label, wherever it stands in the list: with the labels "1" to "5",
+    the value 1 is "1" and not the second one.
+
     Args:
-        values: names or numbers; None and −1 mean "no label".
+        values: names or numbers; None means "no label", and so does −1 if no label is called so.
         given: the data's own names of the numbers (ClassLabel), if it has them.
         labels: the task's label names.
         where: task and split, for messages.
@@ -69,7 +49,9 @@ def class_numbers(
         row = place if rows is None else rows[place]
         if isinstance(value, np.generic):
             value = value.item()
-        if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value == -1):
+        if given is None and isinstance(value, (int, float)) and name_of(value) in known:
+            numbers.append(known[name_of(value)])
+        elif value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value == -1):
             numbers.append(None)
         elif isinstance(value, str):
             if value not in known:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nlp_mtl import registry
+from nlp_mtl import metrics, registry
 from nlp_mtl.errors import ConfigError, UnknownNameError, suggestion
 from nlp_mtl.heads.base import Head
 from nlp_mtl.taskfile import Task
+
+logger = logging.getLogger("nlp_mtl")
 
 
 def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Head]:
@@ -42,7 +45,7 @@ def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | No
             mistakes += [whose + mistake.removeprefix(whose) for mistake in error.mistakes]
             continue
         head.spec = spec
-        mistakes += [f"task {task.name!r}: {m}" for m in _unknown_metrics(head)]
+        mistakes += [f"task {task.name!r}: {m}" for m in _wrong_metrics(head)]
         made[task.name] = head
     if mistakes:
         raise ConfigError(mistakes)
@@ -96,12 +99,29 @@ def _mistyped(key: str, given: Mapping[str, Any], tasks: Sequence[Task]) -> list
     ]
 
 
-def _unknown_metrics(head: Head) -> list[str]:
+def _wrong_metrics(head: Head) -> list[str]:
+    """Metrics that are not known, or need what the task can't give."""
     mistakes = []
     for name in head.metrics:
-        if not name.startswith("evaluate:") and name not in registry.metrics:
+        if not name.startswith(metrics.PREFIX) and name not in registry.metrics:
             mistakes += UnknownNameError("metric", name, registry.metrics.names()).mistakes
-    return mistakes
+            continue
+        mistakes += [_unmet(head, name, need) for need in metrics.needs(name)]
+    return [mistake for mistake in mistakes if mistake]
+
+
+def _unmet(head: Head, metric: str, need: str) -> str:
+    """Why a metric can't have what it needs besides predictions and references, or nothing."""
+    wanted, kind = f"metric {metric!r} needs `{need}`", head.task.head_name
+    if need == "scores":
+        heads = ", ".join(name for name in registry.heads if registry.heads[name].gives_scores)
+        return "" if head.gives_scores else f"{wanted}, which the head {kind!r} does not give; heads that do: {heads}"
+    if not head.decodes_rows:
+        return f"{wanted} of every prediction, but the head {kind!r} does not make one prediction per row"
+    if need not in head.task.metric_columns:
+        found = suggestion(need, head.task.metric_columns) if head.task.metric_columns else ""
+        return f"{wanted}, a column of the rows; name it: `metric_columns: {{{need}: COLUMN}}`{found}"
+    return ""
 
 
 def head_of_spec(item: Mapping[str, Any]) -> Head:
@@ -114,4 +134,8 @@ def head_of_spec(item: Mapping[str, Any]) -> Head:
     check_built(task)
     head = registry.heads.build(task.head, task)
     head.spec = item["head"]
+    if head.tunes and not head.chosen():
+        logger.warning(
+            "task %r: `threshold: tuned`, but this checkpoint was saved without an evaluation; 0.5 is used", task.name
+        )
     return head

@@ -36,6 +36,8 @@ class MaskedLM(Head):
     default_metrics = ("accuracy",)
     paper = "Devlin et al., 2019, arXiv:1810.04805"
     needs_labels = False
+    decodes_rows = False  # scored are tokens
+    reads_template = True
 
     def __init__(self, task: Task, probability: float = 0.15):
         super().__init__(task)
@@ -46,7 +48,7 @@ class MaskedLM(Head):
 
     def reading(self) -> tuple[Any, ...]:
         """Rows of its own: their tokens are changed, so no other task can read them."""
-        return ("masked", self.task.name, *self.task.inputs)
+        return ("masked", self.task.name, *super().reading())
 
     def tokenize(self, rows: Columns, tokenizer: Any, max_length: int, where: Where) -> dict[str, list[Any]]:
         """As texts, plus `special` [rows]: which tokens are special, and the mask token's number."""
@@ -133,7 +135,9 @@ class MaskedLM(Head):
         """The guesses, with what they were: a masked LM's references are made while masking."""
         return list(predictions)
 
-    def score(self, decoded: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+    def score(
+        self, decoded: Sequence[Any], references: Sequence[Any], given: Mapping[str, Any] | None = None
+    ) -> dict[str, float]:
         """The metrics over all chosen tokens."""
         flat = np.concatenate([np.asarray(part).reshape(-1, 2) for part in decoded])
         return super().score(flat[:, 0].tolist(), flat[:, 1].tolist())

@@ -33,6 +33,7 @@ class MultipleChoice(PooledHead):
     """
 
     auto_class = "AutoModelForMultipleChoice"
+    reads_template = False
     default_metrics = ("accuracy",)
 
     def __init__(

@@ -30,7 +30,8 @@ class PooledHead(Head):
         pooler: for families with a pooler inside the encoder (BERT, ALBERT): ``shared`` by all tasks, or ``own``.
     """
 
-    for_model = ("pooling", "pooler", "variance", "threshold")
+    reads_template = True
+    for_model = ("pooling", "pooler", "variance", "class_weights", "threshold", "tuned")
 
     def __init__(self, task: Task, pooling: Pooling = "family", pooler: Literal["shared", "own"] = "shared"):
         super().__init__(task)
@@ -93,9 +94,9 @@ def family_pooling(module: nn.Module) -> str:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities [labels] of the logits of one row."""
-    exponent = np.exp(logits - logits.max())
-    return exponent / exponent.sum()
+    """Probabilities […, labels] of logits."""
+    exponent = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponent / exponent.sum(-1, keepdims=True)
 
 
 def most_frequent(labels: Sequence[Any]) -> Any:

@@ -39,6 +39,7 @@ class QuestionAnswering(Head):
     default_metrics = ("f1_answer", "exact_match")
     label_is_list = True
     keeps_target = True
+    decodes_rows = False  # a question's windows have one answer
     paper = "Rajpurkar et al., 2016, arXiv:1606.05250"
 
     def __init__(

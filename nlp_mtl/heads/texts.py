@@ -7,6 +7,7 @@ from typing import Any
 
 from nlp_mtl.errors import DataError
 from nlp_mtl.heads.labels import Where, complain
+from nlp_mtl.template import Template
 
 
 def tokenize_texts(
@@ -61,6 +62,23 @@ def tokenize_texts(
             for encoding, value in zip(encodings, columns[0], strict=True)
         ]
     return out
+
+
+def joined(rows: Mapping[str, Sequence[Any]], template: str, where: Where) -> dict[str, list[str]]:
+    """The column ``template``: the text that a template makes of each row.
+
+    Raises:
+        DataError: rows that lack a value, or hold one that is no text; names them.
+    """
+    made = Template(template)
+    texts, mistakes = [], []
+    for row, values in enumerate(zip(*(rows[column] for column in made.columns), strict=True)):
+        try:
+            texts.append(made.fill(dict(zip(made.columns, values, strict=True))))
+        except DataError as error:
+            mistakes.append((row, str(error)))
+    complain(where, mistakes)
+    return {"template": texts}
 
 
 def glues_words(tokenizer: Any) -> bool:

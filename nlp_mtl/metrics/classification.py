@@ -93,10 +93,7 @@ def f1_macro(predictions: Sequence[Any], references: Sequence[Any], *, labels: S
         >>> f1_macro([[1, 0], [1, 1]], [[1, 0], [0, 1]])    # 2/3 and 1
         0.8333333333333333
     """
-    from sklearn.metrics import f1_score
-
-    predicted, expected = as_arrays(predictions, references)
-    return float(f1_score(expected, predicted, average="macro", zero_division=0.0))
+    return _f1("macro", predictions, references)
 
 
 @metric("f1_micro", paper="Lewis, Evaluating Text Categorization, 1991")
@@ -118,10 +115,16 @@ def f1_micro(predictions: Sequence[Any], references: Sequence[Any], *, labels: S
         >>> f1_micro([[1, 0], [1, 1]], [[1, 0], [0, 1]])    # TP 2, FP 1, FN 0
         0.8
     """
+    return _f1("micro", predictions, references)
+
+
+def _f1(average: str, predictions: Sequence[Any], references: Sequence[Any]) -> float:
     from sklearn.metrics import f1_score
 
     predicted, expected = as_arrays(predictions, references)
-    return float(f1_score(expected, predicted, average="micro", zero_division=0.0))
+    if expected.ndim > 1 and expected.shape[1] == 1:  # one label: scikit-learn would take 0 and 1 for two classes
+        predicted, expected, average = predicted[:, 0], expected[:, 0], "binary"
+    return float(f1_score(expected, predicted, average=average, zero_division=0.0))
 
 
 @metric("matthews_correlation", paper="Matthews, 1975; CoLA: Warstadt et al., 2018, arXiv:1805.12471")

@@ -163,6 +163,12 @@ def test_perfect_multi_label(name, rows):
     assert value(name, labels, labels) == pytest.approx(1.0)
 
 
+def test_rows_with_one_label_are_scored_by_that_label():
+    """Their 0 is no class of its own: with more labels it is none either."""
+    predicted, expected = [[1], [0], [0], [0]], [[1], [1], [0], [0]]
+    assert value("f1_macro", predicted, expected) == value("f1_micro", predicted, expected) == pytest.approx(2 / 3)
+
+
 @quick
 @given(rows=number_pairs)
 def test_perfect_numbers(rows):

@@ -11,232 +11,8 @@ from hypothesis import strategies as st
 
 from nlp_mtl import registry
 from nlp_mtl.errors import DataError
+from tests.unit.preparation_cases import CASES
 
-# name → (arguments, columns given, columns wanted)
-CASES = {
-    "drop_empty": [
-        (
-            {"columns": ["text"]},
-            {"text": ["a", "", None, "  ", "b"], "n": [0, 1, 2, 3, 4]},
-            {"text": ["a", "b"], "n": [0, 4]},
-        ),
-        ({"columns": ["n", "words"]}, {"n": [0, None, 2], "words": [["a"], ["b"], []]}, {"n": [0], "words": [["a"]]}),
-        ({"columns": ["flag", "x"]}, {"flag": [False, True], "x": [0.0, None]}, {"flag": [False], "x": [0.0]}),
-    ],
-    "rename": [
-        ({"columns": {"a": "text", "gone": "x"}}, {"a": ["1"], "b": ["2"]}, {"text": ["1"], "b": ["2"]}),
-        ({"columns": {"a": "b", "b": "a"}}, {"a": ["1"], "b": ["2"]}, {"b": ["1"], "a": ["2"]}),
-    ],
-    "map_labels": [
-        (
-            {"column": "y", "names": {"0": "no", "1": "yes"}},
-            {"y": [1, 0, None, 1], "x": ["a", "b", "c", "d"]},
-            {"y": ["yes", "no", None, "yes"], "x": ["a", "b", "c", "d"]},
-        ),
-        ({"column": "y", "names": {"pos": "good"}}, {"y": ["pos"]}, {"y": ["good"]}),
-        (
-            {"column": "y", "names": {"pos": "good"}},
-            {"x": ["a split without labels"]},
-            {"x": ["a split without labels"]},
-        ),
-    ],
-    "last_rows": [
-        ({"count": 2}, {"x": [1, 2, 3]}, {"x": [2, 3]}),
-        ({"count": 9}, {"x": [1, 2, 3]}, {"x": [1, 2, 3]}),
-    ],
-    "question_lines": [
-        (
-            {},
-            {"line": ["NUM:date When was the war ?", "ABBR:exp  What is NASA?"]},
-            {
-                "text": ["When was the war ?", "What is NASA?"],
-                "coarse_label": ["NUM", "ABBR"],
-                "fine_label": ["NUM:date", "ABBR:exp"],
-            },
-        ),
-        (
-            {"column": "q"},
-            {"q": ["HUM:ind Who?"]},
-            {"text": ["Who?"], "coarse_label": ["HUM"], "fine_label": ["HUM:ind"]},
-        ),
-    ],
-    "split_words": [
-        (
-            {"columns": ["words", "tags", "gone"]},
-            {"words": ["a  b", "c", "d e"], "tags": [["X", "Y"], ["Z"], ["one too few"]], "n": [1, 2, 3]},
-            {"words": [["a", "b"], ["c"]], "tags": [["X", "Y"], ["Z"]], "n": [1, 2]},
-        ),
-        ({"columns": ["words"]}, {"words": [None, "a"]}, {"words": [[], ["a"]]}),
-    ],
-    "sms_lines": [
-        (
-            {},
-            {
-                "line": [
-                    "sms,spam,text",
-                    '12,0,"say ""hi"" now"',
-                    "13,1,Win, win",
-                    "ham\tok, see you ",
-                    'spam\tCall 0800"',
-                    "2,7,no",
-                ]
-            },
-            {
-                "text": ['say "hi" now', "Win, win", "ok, see you", "Call 0800"],
-                "label": ["ham", "spam", "ham", "spam"],
-            },
-        ),
-    ],
-    "sign_labels": [
-        (
-            {"column": "mean", "neutral": 0.5},
-            {"mean": [-3.2, 0.4, 0.6, -0.5, 0.0], "text": list("abcde")},
-            {"mean": [-3.2, 0.6], "text": ["a", "c"], "label": ["negative", "positive"]},
-        ),
-        ({"column": "mean", "label": "y"}, {"mean": ["1.5", "0"]}, {"mean": ["1.5"], "y": ["positive"]}),
-    ],
-    "cause_or_effect": [
-        (
-            {},
-            {"premise": ["It rained.", "It rained."], "question": ["cause", "effect"], "label": [0, 1]},
-            {
-                "premise": ["It rained. What was the cause of this?", "It rained. What happened as a result?"],
-                "question": ["cause", "effect"],
-                "label": [0, 1],
-            },
-        ),
-    ],
-    "choice_texts": [
-        (
-            {},
-            {
-                "question": ["q1", "q2", "q3", "q4"],
-                "choices": [
-                    {"text": ["a", "b", "c", "d"], "label": ["A", "B", "C", "D"]},
-                    {"text": ["e", "f", "g"], "label": ["1", "2", "3"]},
-                    {"text": ["h", "i", "j", "k", "l"], "label": ["A", "B", "C", "D", "E"]},
-                    {"text": ["m", "n"], "label": ["B", "A"]},
-                ],
-                "answerKey": ["B", "1", "", "A"],
-            },
-            {
-                "question": ["q1", "q2", "q3", "q4"],
-                "choices": [["a", "b", "c", "d"], ["e", "f", "g"], ["h", "i", "j", "k", "l"], ["m", "n"]],
-                "answerKey": [1, 0, None, 1],
-            },
-        ),
-        (
-            {"column": "options", "answer": "right"},
-            {"options": [[{"label": "A", "text": "a"}, {"label": "B", "text": "b"}]] * 2, "right": ["B", None]},
-            {"options": [["a", "b"]] * 2, "right": [1, None]},
-        ),
-        (
-            {},
-            {"choices": [{"text": ["a", "b"], "label": ["A", "B"]}], "id": ["a split without answers"]},
-            {"choices": [["a", "b"]], "id": ["a split without answers"]},
-        ),
-    ],
-    "fill_blank": [
-        (
-            {"column": "sentence", "choices": ["option1", "option2"]},
-            {
-                "sentence": ["The cat saw the dog but _ ran.", "_ ran.", None],
-                "option1": ["the cat", "A", "a"],
-                "option2": ["the dog", "B", "b"],
-                "answer": ["1", "", "2"],
-            },
-            {
-                "sentence": ["The cat saw the dog but", "", None],
-                "option1": ["the cat ran.", "A ran.", "a"],
-                "option2": ["the dog ran.", "B ran.", "b"],
-                "answer": ["1", "", "2"],
-            },
-        ),
-        (
-            {"column": "x", "choices": ["y"], "blank": "[BLANK]"},
-            {"x": ["snake_case is [BLANK] ."], "y": ["fine"]},
-            {"x": ["snake_case is"], "y": ["fine ."]},
-        ),
-    ],
-    "unnest": [
-        (
-            {"column": "t"},
-            {"id": [1, 2], "t": [{"de": "ja", "en": "yes"}, {"de": "nein", "en": "no"}]},
-            {"id": [1, 2], "de": ["ja", "nein"], "en": ["yes", "no"]},
-        ),
-        ({"column": "t"}, {"t": [{"a": 1, "b": None}]}, {"a": [1], "b": [None]}),
-    ],
-    "label_at_least": [
-        (
-            {"column": "r", "names": ["low", "high"]},
-            {"r": [0.0, 0.49, 0.5, 1.0, None]},
-            {"r": [0.0, 0.49, 0.5, 1.0, None], "label": ["low", "low", "high", "high", None]},
-        ),
-        ({"column": "r", "names": ["a", "b"], "label": "y", "at": 3}, {"r": [2, 3]}, {"r": [2, 3], "y": ["a", "b"]}),
-    ],
-    "labels_at_least": [
-        (
-            {"columns": ["b", "a"], "label": "y"},
-            {"a": [0.5, 0.1, 0.9, None], "b": [0.7, 0.2, 0.4, 0.9]},
-            {"a": [0.5, 0.1, 0.9, None], "b": [0.7, 0.2, 0.4, 0.9], "y": [["b", "a"], [], ["a"], None]},
-        ),
-        ({"columns": ["a"]}, {"a": [True, False]}, {"a": [True, False], "labels": [["a"], []]}),
-    ],
-    "keep_rows": [
-        (
-            {"column": "lang", "values": ["en", "de"]},
-            {"lang": ["en", "fr", "de", None], "x": [1, 2, 3, 4]},
-            {"lang": ["en", "de"], "x": [1, 3]},
-        ),
-        ({"column": "n", "values": [0]}, {"n": [1, 0]}, {"n": [0]}),
-    ],
-    "drop_words": [
-        (
-            {"words": "w", "tags": "t", "tag": "_"},
-            {
-                "w": [["du", "de", "le", "pain"], ["a"], []],
-                "t": [["_", "ADP", "DET", "NOUN"], ["X"], []],
-                "n": [1, 2, 3],
-            },
-            {"w": [["de", "le", "pain"], ["a"], []], "t": [["ADP", "DET", "NOUN"], ["X"], []], "n": [1, 2, 3]},
-        ),
-        (  # what does not fit is left for the check that names the row
-            {"words": "w", "tags": "t", "tag": "_"},
-            {"w": [["a", "b"], ["c"]], "t": [["_"], None]},
-            {"w": [["a", "b"], ["c"]], "t": [["_"], None]},
-        ),
-    ],
-    "bracketed_slots": [
-        (
-            {"column": "marked"},
-            {
-                "marked": [
-                    "wake me at [time : nine am] [date : this week]",
-                    "hello",
-                    "play [song : up]beat's [genre : jazz]",
-                ]
-            },
-            {
-                "marked": [
-                    "wake me at [time : nine am] [date : this week]",
-                    "hello",
-                    "play [song : up]beat's [genre : jazz]",
-                ],
-                "tokens": [["wake", "me", "at", "nine", "am", "this", "week"], ["hello"], ["play", "upbeat's", "jazz"]],
-                "slots": [["O", "O", "O", "B-time", "I-time", "B-date", "I-date"], ["O"], ["O", "B-song", "B-genre"]],
-            },
-        ),
-        (
-            {"column": "m", "words": "w", "tags": "t"},
-            {"m": ["[a : x][b : y] z", "[a:5:30]  p.m.", "left [over", "[no : w [in : w]]"]},
-            {
-                "m": ["[a : x][b : y] z", "[a:5:30]  p.m."],
-                "w": [["xy", "z"], ["5:30", "p.m."]],
-                "t": [["B-a", "O"], ["B-a", "O"]],
-            },
-        ),
-    ],
-}
 EACH = [(name, *case) for name, cases in CASES.items() for case in cases]
 
 
@@ -267,6 +43,23 @@ def test_preparing_row_by_row_gives_the_same(name, arguments, given, wanted):
     singly = [registry.preparations[name](rows.select([i]), **arguments).to_list() for i in range(len(rows))]
     kept = [row for part in singly for row in part]
     assert kept == [dict(zip(wanted, values, strict=True)) for values in zip(*wanted.values(), strict=True)]
+
+
+def test_a_split_without_answers_keeps_their_type():
+    rows = {"passage": ["p"], "query": ["@placeholder"], "entities": [["a"]], "idx": [{"passage": 0, "query": 1}]}
+    features = Dataset.from_dict({**rows, "answers": [["a"]]}).features
+    made = registry.preparations["gap_candidates"](Dataset.from_dict({**rows, "answers": [[]]}, features=features))
+    assert made[:]["answers"] == [[]]
+    assert made.features["answers"] == features["answers"]
+
+
+def test_labels_of_marked_rows_keep_their_names():
+    rows = {"text": ["It was he"], "a_text": ["it"], "a_index": [0], "label": [1]}
+    made = registry.preparations["mark_spans"](
+        Dataset.from_dict(rows).cast_column("label", ClassLabel(names=["False", "True"])), spans={"a": "*"}
+    )
+    assert made.features["label"].names == ["False", "True"]
+    assert made[0]["text"] == "*It* was he"
 
 
 def test_a_long_file_whose_first_part_is_dropped():
@@ -354,6 +147,51 @@ def test_bracketed_slots_are_read_back_as_they_were_written(parts):
             {"column": "x", "choices": ["y"]},
             {"x": ["all _ is well", "no blank here"], "y": ["a", "b"]},
             "row 1: column 'x' holds texts with a blank '_', found 'no blank here'",
+        ),
+        (
+            "mark_word",
+            {},
+            {
+                "word": ["a"],
+                "sentence1": ["a b"],
+                "sentence2": ["a"],
+                "start1": [0],
+                "end1": [1],
+                "start2": [0],
+                "end2": [9],
+            },
+            r"characters 0 to 9 are no part of 'a' \(1 characters\)",
+        ),
+        ("mark_word", {"sentences": {"text": "from"}}, {"text": ["a"]}, "the columns of a start and an end, found"),
+        (
+            "mark_spans",
+            {},
+            {"text": ["Ann sang."], "span1_text": ["Eve"], "span1_index": [0], "span2_text": ["x"], "span2_index": [1]},
+            "span1: 'Eve' does not stand in the text, neither at word 0 nor elsewhere: 'Ann sang.'",
+        ),
+        (
+            "gap_candidates",
+            {},
+            {
+                "passage": ["p"],
+                "query": ["no gap"],
+                "entities": [["a"]],
+                "answers": [["a"]],
+                "idx": [{"passage": 0, "query": 1}],
+            },
+            "the query 'no gap' has no '@placeholder'",
+        ),
+        (
+            "gap_candidates",
+            {"gap": "_"},
+            {
+                "passage": ["p"],
+                "query": ["a _"],
+                "entities": [[]],
+                "answers": [["a"]],
+                "idx": [{"passage": 0, "query": 1}],
+            },
+            "the query 'a _' has nothing in column 'entities'",
         ),
         ("last_rows", {"count": 0}, {"x": [1]}, "`count` is at least 1, found 0"),
         ("unnest", {"column": "x"}, {"x": [1], "y": [2]}, "column 'x' holds .*int64.*, not mappings"),

@@ -58,6 +58,7 @@ SUITES = {
     "clinc": {"clinc150", "clinc150_small", "clinc150_imbalanced"},
     "atis": {"atis_intent", "atis_slots"},
     "chunking": {"conll2003_chunks", "conll2000_chunks"},
+    "superglue": {"boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc", "axb", "axg"},
     "quickstart": {"quick_stsb", "quick_movies", "quick_tweets", "quick_trec", "quick_sms", "quick_ner"},
 }
 
@@ -72,6 +73,7 @@ MIRRORED = {
     "cb": (250, 56),
     "copa": (400, 100),
     "mmlu": (285, 1529, 14042),
+    "wic": (5428, 638),
     "conll2003": (14041, 3250, 3453),
     "wnut_17": (3394, 1009, 1287),
     "ud_english": (12544, 2001, 2077),
@@ -152,7 +154,8 @@ def test_lines_fit_a_screen_and_name_no_host(task):
 def test_examples_have_the_shape_of_the_prepared_rows(task):
     assert len(task.examples) >= 2
     for row in task.examples:
-        for column in (*task.inputs, *_choices(task), *([task.target] if task.target else [])):
+        read = (*task.inputs, *_choices(task), *task.metric_columns.values())
+        for column in (*read, *([task.target] if task.target else [])):
             assert column in row
         for column in task.inputs:
             words = row[column] if isinstance(row[column], list) else [row[column]]
@@ -239,6 +242,12 @@ OFFICIAL = {
     "boolq": ["accuracy"],
     "cb": ["f1_macro", "accuracy"],
     "copa": ["accuracy"],
+    "multirc": ["f1", "group_exact_match"],
+    "record": ["best_f1_answer", "best_exact_match"],
+    "wic": ["accuracy"],
+    "wsc": ["accuracy"],
+    "axb": ["matthews_correlation"],
+    "axg": ["accuracy", "gender_parity"],
     "squad": ["exact_match", "f1_answer"],
     "squad_v2": ["exact_match", "f1_answer"],
     "conll2003": ["span_f1"],
