@@ -45,7 +45,7 @@ DataRoot = Annotated[
 RunFolder = Annotated[Path, typer.Argument(help="A run folder or checkpoint.")]
 
 
-@app.command(epilog="nlp-mtl train\n\nnlp-mtl train scripts/runs/quickstart.yaml training.seed=1 --dry-run")
+@app.command(epilog="nlp-mtl train\n\nnlp-mtl train training.seed=1 --dry-run")
 def train(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN.yaml] [key=value …]", help="Run file and overrides.")

@@ -1,4 +1,4 @@
-"""Scale of the registry: seconds of `nlp-mtl tasks list` with 1 000 more task files, and what one name costs among them.
+"""Scale of the registry: seconds of `nlp-mtl tasks list` with 1 000 more task files, and of one name among them.
 
 python scripts/benchmarks/registry_scale.py [FILES]
 """

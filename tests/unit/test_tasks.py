@@ -407,7 +407,7 @@ def test_many_names_look_through_the_registry_once(tmp_path, monkeypatch):
     load_tasks([tmp_path / "t1.yaml", Task(**FIELDS)])
     assert len(looked) == 1, "a path and a task need no registry"
     missing = tmp_path / "gone"
-    assert mistakes_of(load_tasks, names, registry=[missing])[0] == f"task registry {missing}: no such folder"
+    assert mistakes_of(load_tasks, names, registry=[missing])[0].startswith(f"task registry {missing}: no such folder")
 
 
 def test_fragments_are_read_once_and_shared_by_no_two_tasks(tmp_path, monkeypatch):
