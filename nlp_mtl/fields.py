@@ -69,7 +69,8 @@ def read_arguments(make: Callable[..., Any], given: Mapping[str, Any]) -> tuple[
         >>> read_arguments(sample, {"rates": {"a": "1e-3"}, "epochs": "many"})[1]
         {'epochs': "`epochs` is a whole number, found 'many'; left out, it is 3"}
     """
-    hints = _hints(make.__init__ if isinstance(make, type) else make)
+    made: Any = make
+    hints = _hints(made.__init__ if isinstance(make, type) else make)
     read, wrong = dict(given), {}
     for name, value in given.items():
         try:

@@ -151,7 +151,9 @@ class Registry:
 def _way_out(make: Any, said: str, arguments: Mapping[str, Any]) -> str:
     """What the argument that a message names is when it is left out."""
     named = next((key for key in arguments if f"`{key}`" in said), None)
-    return left_out(make, named) if named in inspect.signature(make).parameters and "; " not in said else ""
+    if named is None or named not in inspect.signature(make).parameters or "; " in said:
+        return ""
+    return left_out(make, named)
 
 
 def parse_spec(spec: Spec, kind: str) -> tuple[str, dict[str, Any]]:

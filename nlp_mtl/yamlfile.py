@@ -141,7 +141,7 @@ def _check_depth(text: str, name: str) -> None:
         for event in yaml.parse(text, Loader=_Loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:
-                raise ConfigError(_too_deep(name, event.start_mark.line + 1))
+                raise ConfigError(_too_deep(name, event.start_mark.line + 1 if event.start_mark else 1))
     except yaml.YAMLError:
         return  # told with its line when the text is read
 
