@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nlp_mtl.dryrun import DryRun, dry_run
     from nlp_mtl.errors import ConfigError, DataError, NlpMtlError, NotFoundError, RunFolderError, UnsupportedError
     from nlp_mtl.evaluation import Evaluator
     from nlp_mtl.model import MultiTaskModel
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "ConfigError": "errors",
+    "DryRun": "dryrun",
     "DataError": "errors",
     "NlpMtlError": "errors",
     "NotFoundError": "errors",
@@ -32,6 +34,7 @@ _WHERE = {
     "MultiTaskTrainer": "trainer",
     "Run": "run",
     "Task": "tasks",
+    "dry_run": "dryrun",
     "evaluate": "run",
     "load_tasks": "tasks",
     "predict": "prediction",
@@ -41,6 +44,7 @@ _WHERE = {
 __all__ = [
     "ConfigError",
     "DataError",
+    "DryRun",
     "Evaluator",
     "MultiTaskModel",
     "MultiTaskTrainer",
@@ -51,6 +55,7 @@ __all__ = [
     "Task",
     "UnsupportedError",
     "__version__",
+    "dry_run",
     "evaluate",
     "load_tasks",
     "predict",

@@ -77,6 +77,16 @@ def add_lora(encoder: PreTrainedModel, given: Any) -> nn.Module:
         raise ConfigError(_fault(said, error)) from error
 
 
+def is_adapter(name: str) -> bool:
+    """Whether a parameter of this name is one of PEFT's.
+
+    Example:
+        >>> is_adapter("encoder.layer.0.query.lora_A.default.weight"), is_adapter("encoder.layer.0.query.weight")
+        (True, False)
+    """
+    return any(part.startswith("lora_") for part in name.split("."))
+
+
 def freeze(encoder: nn.Module, patterns: str | Sequence[str]) -> int:
     """Make encoder parameters whose names match a pattern untrainable; returns how many numbers that freezes.
 

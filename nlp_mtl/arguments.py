@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import metrics, registry
-from nlp_mtl.errors import ConfigError, suggestion
-from nlp_mtl.fields import read_fields
+from nlp_mtl.errors import ConfigError, pip_install, suggestion
+from nlp_mtl.fields import left_out, read_fields
 
 if TYPE_CHECKING:
     from nlp_mtl.heads.base import Head
 
-_AT_LEAST = {
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "eval_accumulation_steps": 1,
-    "dataloader_num_workers": 0,
-    "learning_rate": 0,
-    "num_train_epochs": 0,
-    "seed": 0,
-    "data_seed": 0,
+LARGEST = sys.float_info.max  # neither infinite nor not a number
+_LIMITS: dict[str, tuple[float, float]] = {
+    "per_device_train_batch_size": (1, LARGEST),
+    "per_device_eval_batch_size": (1, LARGEST),
+    "gradient_accumulation_steps": (1, LARGEST),
+    "eval_accumulation_steps": (1, LARGEST),
+    "logging_steps": (0, LARGEST),
+    "dataloader_num_workers": (0, LARGEST),
+    "learning_rate": (0, LARGEST),
+    "weight_decay": (0, LARGEST),
+    "max_grad_norm": (0, LARGEST),
+    "warmup_steps": (0, LARGEST),
+    "adam_beta1": (0, 1),
+    "adam_beta2": (0, 1),
+    "adam_epsilon": (0, LARGEST),
+    "num_train_epochs": (0, LARGEST),
+    "seed": (0, 2**32 - 1),
+    "data_seed": (0, 2**32 - 1),
+}
+_TRACKERS = {
+    "tensorboard": pip_install("tensorboard"),
+    **{name: f"pip install {name}" for name in ("clearml", "codecarbon", "dvclive", "mlflow", "swanlab", "trackio")},
+    "wandb": "pip install wandb",
+    "comet_ml": "pip install comet-ml",
 }
 
 
@@ -31,16 +46,36 @@ def read_training(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, s
 
     asked = {key: value for key, value in given.items() if not (key == "max_grad_norm" and value is None)}  # no limit
     read, wrong = read_fields(TrainingArguments, asked, "training")
-    for key, least in _AT_LEAST.items():
+    for key, (least, most) in _LIMITS.items():
         value = read.get(key)
-        if key not in wrong and isinstance(value, (int, float)) and not value >= least:
-            wrong[key] = f"`training.{key}` is at least {least}, found {value!r}"
-    if "output_dir" in read and not str(read["output_dir"] or "").strip():
+        if key not in wrong and isinstance(value, (int, float)) and not least <= value <= most:
+            rule = f"at least {least}" if most == LARGEST else f"from {least} to {most}"
+            wrong[key] = f"`training.{key}` is {rule}, found {value!r}{left_out(TrainingArguments, key)}"
+    if "output_dir" in read and (not str(read["output_dir"] or "").strip() or "\0" in str(read["output_dir"])):
         wrong["output_dir"] = (
             f"`training.output_dir` is the folder of the run, found {given['output_dir']!r}; name one, or leave the "
             "key out for runs/ with the run file's name"
         )
+    if "report_to" not in wrong and (mistake := _tracker_mistake(read.get("report_to"))):
+        wrong["report_to"] = mistake
     return {**given, **read}, wrong
+
+
+def _tracker_mistake(asked: Any) -> str | None:
+    """What is wrong with ``report_to``: trackers that transformers does not know, or that are not installed."""
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK as KNOWN
+    from transformers.integrations.integration_utils import get_available_reporting_integrations
+
+    names = [name for name in ([asked] if isinstance(asked, str) else asked or []) if name not in ("none", "all")]
+    unknown = [
+        f"{name!r} is no tracker of transformers{suggestion(name, KNOWN)}" for name in names if name not in KNOWN
+    ]
+    here = get_available_reporting_integrations() if names else []
+    missing = [
+        f"{name} is not installed: {_TRACKERS[name]}" for name in names if name in _TRACKERS and name not in here
+    ]
+    said = "; ".join([*unknown, *missing])
+    return f"`training.report_to`: {said}; or report_to: none" if said else None
 
 
 def metric_mistake(wanted: Any, greater_is_better: Any, heads: Mapping[str, Head]) -> str | None:
@@ -81,6 +116,8 @@ def _given_by(task: str, head: Head) -> dict[str, bool]:
             continue
         more = metric not in registry.metrics or getattr(registry.metrics[metric], "greater_is_better", True)
         given[f"{task}_{key}"] = bool(more)
+        if head.tunes and metric == head.metrics[0]:
+            given[f"{task}_{key}_at_half"] = bool(more)
         if metric == "span_f1":
             types = {label[2:] for label in head.labels or [] if label[1:2] == "-"}
             further = ["span_precision", "span_recall", *(f"span_f1_{type_}" for type_ in sorted(types))]

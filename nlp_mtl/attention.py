@@ -37,6 +37,10 @@ class Layout:
         lengths: number of tokens of each sequence, in the order of the packed batch; each at least 1.
         device: where the index tensors live.
 
+    Attributes:
+        read: [tokens] of bools, the tokens that a head reads after the last layer; None, as at first, for all. The
+            hidden states of the others may be left out of the work, and are then 0.
+
     Example:
         >>> layout = Layout([2, 3])
         >>> layout.tokens, layout.offsets, layout.position_ids.tolist()
@@ -50,6 +54,7 @@ class Layout:
         for length in self.lengths:
             self.offsets.append(self.offsets[-1] + length)
         self.tokens = self.offsets[-1]
+        self.read: Tensor | None = None
         self._heads: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
 
     @cached_property
@@ -68,6 +73,12 @@ class Layout:
     def lasts(self) -> Tensor:
         """[sequences]: index of each sequence's last token."""
         return torch.tensor(self.offsets[1:], device=self.device) - 1
+
+    def tokens_of(self, sequences: Tensor) -> Tensor:
+        """[tokens]: all tokens of the given sequences, in their order."""
+        offsets = self.offsets
+        places = [torch.arange(offsets[i], offsets[i + 1]) for i in sequences.flatten().tolist()]
+        return torch.cat(places or [torch.zeros(0, dtype=torch.long)]).to(self.device)
 
     @cached_property
     def groups(self) -> list[Group]:

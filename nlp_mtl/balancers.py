@@ -79,17 +79,50 @@ class Equal(Balancer):
         return present / present.sum().clamp_min(1)
 
 
+def _checked(name: str, weights: Mapping[str, float]) -> dict[str, float]:
+    bad = {task: weight for task, weight in weights.items() if not weight >= 0}
+    if bad:
+        raise ConfigError(f"balancer {name!r}: `weights` are at least 0, found {bad}")
+    return dict(weights)
+
+
+def _in_order(name: str, weights: Mapping[str, float], tasks: Sequence[str]) -> Tensor:
+    """[tasks]: the weights given, 1 where none is; a weight for a task that is not there is a mistake."""
+    unknown = [task for task in weights if task not in tasks]
+    if unknown:
+        raise ConfigError([f"balancer {name!r}: {task!r} is not a task{suggestion(task, tasks)}" for task in unknown])
+    return torch.tensor([float(weights.get(task, 1.0)) for task in tasks])
+
+
 @balancers.register("rows")
 class Rows(Balancer):
     """Each task by its share of the rows in the step: every row counts the same, as in a plain concatenated data set.
 
+    Args:
+        weights: task → how often each row of it counts, at least 0; a row of tasks not named counts once. For a task
+            that learns slowly beside the others.
+
     Relations: with the sampler `uniform` the same as `equal`; what one task per batch, by size, does on average.
+
+    Example:
+        >>> balancer = Rows({"cola": 3.0})
+        >>> balancer.setup(["cola", "rte"], [100, 100])
+        >>> balancer.weights(StepFacts(0, torch.tensor([1, 1]), torch.tensor([1, 1]))).tolist()
+        [1.5, 0.5]
     """
 
+    def __init__(self, weights: Mapping[str, float] | None = None):
+        self.given = _checked("rows", weights or {})
+
+    def setup(self, tasks: Sequence[str], sizes: Sequence[int]) -> None:
+        """Learn the tasks; a weight for a task that is not there is a mistake."""
+        super().setup(tasks, sizes)
+        self._counts = _in_order("rows", self.given, tasks)
+
     def weights(self, facts: StepFacts, losses: Tensor | None = None) -> Tensor:
-        """[tasks]: rows of the task / rows of all."""
+        """[tasks]: rows of the task, each as often as it counts / rows of all."""
         rows = facts.rows.float() * facts.present
-        return rows / rows.sum().clamp_min(1)
+        return rows * self._counts.to(rows.device) / rows.sum().clamp_min(1)
 
 
 @balancers.register("fixed")
@@ -101,20 +134,12 @@ class Fixed(Balancer):
     """
 
     def __init__(self, weights: Mapping[str, float]):
-        bad = {task: weight for task, weight in weights.items() if not weight >= 0}
-        if bad:
-            raise ConfigError(f"balancer 'fixed': `weights` are at least 0, found {bad}")
-        self.given = dict(weights)
+        self.given = _checked("fixed", weights)
 
     def setup(self, tasks: Sequence[str], sizes: Sequence[int]) -> None:
         """Learn the tasks; a weight for a task that is not there is a mistake."""
         super().setup(tasks, sizes)
-        unknown = [task for task in self.given if task not in tasks]
-        if unknown:
-            raise ConfigError(
-                [f"balancer 'fixed': {task!r} is not a task{suggestion(task, tasks)}" for task in unknown]
-            )
-        self._weights = torch.tensor([self.given.get(task, 1.0) for task in tasks])
+        self._weights = _in_order("fixed", self.given, tasks)
 
     def weights(self, facts: StepFacts, losses: Tensor | None = None) -> Tensor:
         """[tasks]: as given, 0 where absent."""

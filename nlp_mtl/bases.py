@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nlp_mtl import packages
-from nlp_mtl.errors import NotFoundError, RunFolderError
+from nlp_mtl.errors import NotFoundError, RunFolderError, pip_install
 
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"]
 
@@ -148,7 +148,7 @@ def _from_gguf(file: Path, name: str) -> Path:
         import gguf  # noqa: F401
     except ImportError:
         raise NotFoundError(
-            f"the package gguf, needed once to read {name}", ["import gguf"], ["pip install 'nlp-mtl[gguf]'"]
+            f"the package gguf, needed once to read {name},", ["import gguf"], [pip_install("gguf")]
         ) from None
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer

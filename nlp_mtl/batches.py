@@ -164,6 +164,7 @@ class MixedBatchSampler(torch.utils.data.Sampler[list[RowRef]]):
         rows_of: for each pool, the numbers of the rows that the plan counts in.
         micro_batches: per step and process.
         process, processes: this process's number, and how many there are.
+        order: the steps of an epoch in another order, to look at some of them first; None for the plan's.
     """
 
     def __init__(
@@ -174,10 +175,11 @@ class MixedBatchSampler(torch.utils.data.Sampler[list[RowRef]]):
         micro_batches: int = 1,
         process: int = 0,
         processes: int = 1,
+        order: Sequence[int] | None = None,
     ):
         self.plan, self.rows_of = plan, list(rows_of)
         self.micro_batches, self.process, self.processes = micro_batches, process, processes
-        self.epoch = 0
+        self.order, self.epoch = order, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next iteration gives."""
@@ -188,7 +190,7 @@ class MixedBatchSampler(torch.utils.data.Sampler[list[RowRef]]):
 
     def __iter__(self) -> Iterator[list[RowRef]]:
         parts = self.micro_batches * self.processes
-        for step in range(self.plan.steps):
+        for step in range(self.plan.steps) if self.order is None else self.order:
             rows = [
                 (pool, int(self.rows_of[pool][row]), visit) for pool, row, visit in self.plan.rows(self.epoch, step)
             ]

@@ -126,6 +126,18 @@ def last_good_checkpoint(run: str | Path) -> Path | None:
     return None
 
 
+def checkpoint_to_resume(run: str | Path) -> Path:
+    """The newest whole checkpoint of a run.
+
+    Raises:
+        RunFolderError: there is none.
+    """
+    found = last_good_checkpoint(run)
+    if found is None:
+        raise RunFolderError(f"{run}: no whole checkpoint to resume from; start without --resume")
+    return found
+
+
 def install(work: Path, folder: Path) -> None:
     """Move the files of a sealed folder into the run folder; one that was cut off in between is known by a mark."""
     files = [file for file in work.rglob("*") if file.is_file()]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
 
 from nlp_mtl import registry, yamlfile
 from nlp_mtl.arguments import metric_mistake, read_training
 from nlp_mtl.errors import ConfigError, UnknownNameError
+from nlp_mtl.explain import explain, no_mapping
 from nlp_mtl.runfiles import beside, import_files
-from nlp_mtl.taskfile import Task, explain
+from nlp_mtl.taskfile import Task
 
 if TYPE_CHECKING:
     from nlp_mtl.heads.base import Head
@@ -52,7 +53,7 @@ class RunConfig(BaseModel):
     )
     data_root: str | None = Field(default=None, description="folder that mirrors data sets under their Hub ids")
     max_length: int | None = Field(
-        default=None, description="tokens per sequence; default the encoder's limit, at most 512"
+        default=None, ge=4, description="tokens per sequence; default the encoder's limit, at most 512"
     )
     sharing: Spec = Field(default="hard", description="which parameters tasks share")
     balancer: Spec = Field(default="equal", description="how per-task losses become one update")
@@ -66,7 +67,7 @@ class RunConfig(BaseModel):
     freeze: list[str] | str = Field(
         default_factory=list, description="patterns of encoder parameters to keep, `*` for all"
     )
-    learning_rates: dict[str, float] = Field(
+    learning_rates: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="other learning rates for `heads`, `encoder` or parameter patterns"
     )
     callbacks: list[Spec] = Field(
@@ -74,6 +75,24 @@ class RunConfig(BaseModel):
     )
     imports: list[str] = Field(default_factory=list, description="Python files that register strategies of your own")
     training: dict[str, Any] = Field(default_factory=dict, description="fields of `transformers.TrainingArguments`")
+
+    EXAMPLES: ClassVar[dict[str, str]] = {  # what a message shows as the way out
+        "model": "bert-base-cased",
+        "tasks": "[rte, mrpc]",
+        "registry": "[my_tasks]",
+        "data_root": "my_data",
+        "max_length": "128",
+        "sharing": "hard",
+        "balancer": "equal",
+        "sampler": "{name: temperature, temperature: 2.0}",
+        "heads": "{stsb: {pooling: mean}}",
+        "lora": "{r: 8, target_modules: all-linear}",
+        "freeze": "[embeddings.*]",
+        "learning_rates": "{heads: 1e-3}",
+        "callbacks": "[transformers:EarlyStoppingCallback]",
+        "imports": "[my_sampler.py]",
+        "training": "{output_dir: runs/mine, num_train_epochs: 3}",
+    }
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
@@ -99,7 +118,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         data, lines = yamlfile.load(source)
         place = str(source)
         if not isinstance(data, dict):
-            raise ConfigError(f"{place}: a run file is a mapping of keys, found {type(data).__name__}")
+            raise ConfigError(f"{place}: {no_mapping(data, 'a run file', RunConfig)}")
         data = beside(data, Path(source).parent)
     mistakes: list[str] = []
     for override in overrides:
@@ -111,9 +130,10 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     try:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
-        mistakes += explain(error, RunConfig, place, lines)
+        mistakes += explain(error, RunConfig, data, place, lines)
         wrong = {item["loc"][0] for item in error.errors()}  # the rest is checked all the same
-        config = RunConfig.model_construct(**{key: value for key, value in data.items() if key not in wrong})
+        right = {key: value for key, value in data.items() if isinstance(key, str) and key not in wrong}
+        config = RunConfig.model_construct(**right)
     folder, line = Path() if isinstance(source, Mapping) else Path(source).parent, lines.get(("imports",))
     mistakes += import_files(config.imports, folder, f"{place}:{line}" if line else place)
     mistakes += check(config, place, lines)

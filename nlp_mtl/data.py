@@ -202,7 +202,8 @@ def _pool_key(head: Head) -> str:
     said = head.task.model_dump(
         mode="json", include={"dataset", "splits", "split_seed", "prepare", "rows", "max_length"}
     )
-    return json.dumps([said, str(head.task.file.parent) if head.task.file else "", head.reading()], sort_keys=True)
+    folder = str(head.task.file.parent) if head.task.file else ""
+    return json.dumps([said, head.task.metric_columns.get("groups"), folder, head.reading()], sort_keys=True)
 
 
 def _tokenizer_signature(tokenizer: Any) -> str:
@@ -226,6 +227,7 @@ def _load_pool(
         signature,
         length,
         [[h.task.name, h.data_spec(), h.task.target, h.task.labels, h.reading(), own_source(h)] for h in members],
+        [h.task.metric_columns for h in members],
     ]
     key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
     folder = packages.cache_folder() / "tokenized" / key

@@ -40,8 +40,8 @@ class DatasetSpec(Strict):
             (columns ``text``, ``label``: one sub-folder of text files per label); or ``memory``, for rows that were
             given in Python.
         name: the configuration (``cola``).
-        revision: branch, tag or commit on the Hub.
-        mirrors: other folders of a data root that hold the same data set.
+        revision: branch, tag or commit on the Hub; ``refs/convert/parquet`` where main holds a loading script.
+        mirrors: other folders of a data root that hold the same data set, or as their default this configuration.
         data_files: for a local format, the file or files, by split or not; relative to the task file, then to the
             working folder; with `package`, relative to the package.
         package: name of a package of ``task_registry/packages.yaml`` that carries the files.

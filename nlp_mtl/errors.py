@@ -71,6 +71,16 @@ class UnsupportedError(NlpMtlError, ValueError):
     """A combination that would silently be wrong, refused with the reason and the way out."""
 
 
+def pip_install(extra: str) -> str:
+    """The command that installs what a feature needs and most runs do not, an extra of pyproject.toml.
+
+    Example:
+        >>> pip_install("gguf")
+        "pip install 'nlp_mtl[gguf]'"
+    """
+    return f"pip install 'nlp_mtl[{extra}]'"
+
+
 def suggestion(name: str, known: Iterable[str], *, most: int = 3) -> str:
     """The tail of an "unknown name" message: near names, or all of them when they are few.
 
@@ -81,10 +91,31 @@ def suggestion(name: str, known: Iterable[str], *, most: int = 3) -> str:
         '; known: a, b'
     """
     known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=most, cutoff=0.6)
-    if near:
-        return "; did you mean " + " or ".join(repr(n) for n in near) + "?"
+    if said := near(name, known, most=most):
+        return said
     if not known:
         return "; none is known"
     shown = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
     return f"; known: {shown}"
+
+
+def near(name: str, known: Iterable[str], *, most: int = 3) -> str:
+    """The tail of a message that asks whether another name was meant; empty if none is near.
+
+    Example:
+        >>> near("temprature", ["temperature", "uniform"]), near("x", ["uniform"])
+        ("; did you mean 'temperature'?", '')
+    """
+    found = difflib.get_close_matches(str(name), list(known), n=most, cutoff=0.6)
+    return "; did you mean " + " or ".join(repr(n) for n in found) + "?" if found else ""
+
+
+def shown(value: object, *, most: int = 80) -> str:
+    """A value for a message, cut if it is long.
+
+    Example:
+        >>> shown("x" * 100, most=10), shown([1])
+        ("'xxxxxxxxx…", '[1]')
+    """
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}…"

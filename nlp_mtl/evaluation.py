@@ -11,7 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from nlp_mtl import metrics
-from nlp_mtl.batches import Collator, length_sorted, to_device
+from nlp_mtl.batches import Collator, RowRef, length_sorted, to_device
 from nlp_mtl.data import Data, PoolRows
 from nlp_mtl.errors import ConfigError, NlpMtlError
 from nlp_mtl.heads.base import Head
@@ -30,6 +30,8 @@ class TaskScores:
         better: whether more of the first metric is better.
         decoded: predictions in the form the metrics take.
         in_words: makes a decoded prediction readable, see :meth:`Head.in_words`.
+        thresholds: label → threshold, where they are tuned. Then `metrics` also holds ``<first metric>_at_half``, with
+            0.5 in their place: on the rows it was tuned on, the first metric is optimistic.
     """
 
     metrics: dict[str, float]
@@ -39,6 +41,7 @@ class TaskScores:
     better: bool = True
     decoded: list[Any] = field(repr=False, default_factory=list)
     in_words: Callable[[Any], Any] = field(repr=False, compare=False, default=lambda decoded: decoded)
+    thresholds: dict[str, float] = field(default_factory=dict)
 
     @property
     def first(self) -> str | None:
@@ -74,6 +77,7 @@ class Evaluator:
         split: Split = "validation",
         *,
         tasks: Sequence[str] | None = None,
+        tune: bool = False,
         process: int = 0,
         processes: int = 1,
         gather: Callable[[list[Any]], list[Any]] | None = None,
@@ -85,6 +89,7 @@ class Evaluator:
             model: a :class:`MultiTaskModel`, wrapped or not, in eval mode.
             split: the split.
             tasks: only these.
+            tune: choose on this split's rows what the heads tune, before they are scored.
             process, processes, gather: this process's number, how many there are, and what joins their lists.
             progress: show a bar.
         """
@@ -97,16 +102,21 @@ class Evaluator:
         for number, pool in enumerate(pools):
             for task in pool.tasks:
                 if tasks is None or task in tasks:
-                    scores[task] = self._score(task, pool, number, split, parts)
+                    scores[task] = self._score(task, pool, number, split, parts, tune)
         return {task: scores[task] for task in self.data.heads if task in scores}
 
     def check(self, split: Split = "validation") -> None:
         """Score the trivial baselines of a split, which finds metrics that don't fit their task before any training.
 
         Raises:
-            ConfigError: all of them.
+            ConfigError: all of them; and thresholds that are tuned, but on no rows.
         """
-        mistakes = []
+        mistakes = [
+            f"task {task!r}: `threshold: tuned` needs labelled validation rows, found none; hold some out "
+            "(`splits: {validation: 0.1}`), or give a number"
+            for task, head in self.data.heads.items()
+            if split == "validation" and head.tunes and not (self._tunable(task) or self._tunable(head.task.head_key))
+        ]
         for pool in self.data.splits.get(split, []):
             for task in pool.tasks:
                 try:
@@ -126,30 +136,50 @@ class Evaluator:
         batches = list(length_sorted(pools, rows=self.batch_rows))
         share = batches[process::processes]
         rounds = -(-len(batches) // processes)  # all processes call the model equally often: sharded ones must
-        device = next(model.parameters()).device
         found: dict[str, Any] = {"rows": {}, "loss": {}}
-        with torch.inference_mode():
-            for turn in tqdm(range(rounds), desc=f"evaluating ({split})", leave=False, disable=not progress):
-                refs = share[turn] if turn < len(share) else batches[-1]
-                batch = collator(refs)
-                out = model(**to_device(batch, device))
-                if turn >= len(share):
-                    continue
-                for task, target in batch["targets"].items():
-                    head: Head = self.data.heads[task]
-                    target = to_device(target, device)
-                    predictions = head.predict(out["logits"][task], target)
-                    owners = batch["owners"][task].tolist()
-                    rows = found["rows"].setdefault(task, {})
-                    rows.update({refs[o][:2]: p for o, p in zip(owners, predictions, strict=True)})
-                    if task in out["losses"]:
-                        units = head.units(target)
-                        total, count = found["loss"].get(task, (0.0, 0))
-                        found["loss"][task] = (total + float(out["losses"][task]) * units, count + units)
+        for turn in tqdm(range(rounds), desc=f"evaluating ({split})", leave=False, disable=not progress):
+            if turn < len(share):
+                self.predict_batch(model, collator, share[turn], found)
+            else:
+                self.predict_batch(model, collator, batches[-1], {"rows": {}, "loss": {}})
         return found
 
+    @torch.inference_mode()
+    def predict_batch(self, model: Any, collator: Collator, refs: Sequence[RowRef], found: dict[str, Any]) -> None:
+        """Predictions and losses of a batch of rows, added to `found` (``{"rows": {}, "loss": {}}`` to begin with)."""
+        device = next(model.parameters()).device
+        batch = collator(refs)
+        out = model(**to_device(batch, device))
+        for task, target in batch["targets"].items():
+            head: Head = self.data.heads[task]
+            target = to_device(target, device)
+            predictions = head.predict(out["logits"][task], target)
+            owners = batch["owners"][task].tolist()
+            rows = found["rows"].setdefault(task, {})
+            rows.update({refs[o][:2]: p for o, p in zip(owners, predictions, strict=True)})
+            if task in out["losses"]:
+                units = head.units(target)
+                total, count = found["loss"].get(task, (0.0, 0))
+                found["loss"][task] = (total + float(out["losses"][task]) * units, count + units)
+
+    def tunable(self) -> list[str]:
+        """The tasks that have something to tune, and labelled validation rows to tune it on."""
+        return [task for task, head in self.data.heads.items() if head.tunes and self._tunable(task)]
+
+    def _tunable(self, task: str) -> bool:
+        pool = self.data.pool_of(task, "validation")
+        return pool is not None and bool(pool.labelled(task).any())
+
+    def _tune(self, task: str, predictions: Sequence[Any], references: Sequence[Any]) -> None:
+        """Tune a head, and those that use it and have no rows of their own to be tuned on."""
+        head = self.data.heads[task]
+        head.tune(predictions, references)
+        for other in self.data.heads.values():
+            if other is not head and other.task.head_key == task and not self._tunable(other.task.name):
+                other.recall(head.spec)
+
     def _score(
-        self, task: str, pool: PoolRows, number: int, split: Split, parts: Sequence[Mapping[str, Any]]
+        self, task: str, pool: PoolRows, number: int, split: Split, parts: Sequence[Mapping[str, Any]], tune: bool
     ) -> TaskScores:
         head = self.data.heads[task]
         rows = {row: p for part in parts for (owner, row), p in part["rows"].get(task, {}).items() if owner == number}
@@ -161,11 +191,18 @@ class Evaluator:
             decoded = head.decode(predictions, pool.table)
             return TaskScores({}, {}, len(pool), None, decoded=decoded, in_words=head.in_words)
         rows_with, table, _, references = labelled
-        decoded = head.decode([predictions[i] for i in rows_with], table)
-        scored = head.score(decoded, references)
+        kept = [predictions[i] for i in rows_with]
+        if tune and head.tunes:
+            self._tune(task, kept, references)
+        given = head.for_metrics(table, lambda: head.scores(kept))
+        decoded = head.decode(kept, table)
+        scored = head.score(decoded, references, given)
+        if head.tunes:
+            first = next(iter(scored))
+            scored[f"{first}_at_half"] = head.score(head.undecided(kept, table), references, given)[first]
         trivial = self._baseline(task, split, *labelled)
         better = metrics.greater_is_better(head.metrics[0])
-        return TaskScores(scored, trivial, len(decoded), loss, better, decoded, head.in_words)
+        return TaskScores(scored, trivial, len(decoded), loss, better, decoded, head.in_words, head.chosen())
 
     def _labelled(self, task: str, pool: PoolRows) -> tuple[np.ndarray, Any, list[Any], list[Any]] | None:
         """The rows with labels: their numbers, their table, labels and references; None if there are none."""
@@ -184,17 +221,17 @@ class Evaluator:
         head = self.data.heads[task]
         train = self.data.pool_of(task, "train") or self.data.pool_of(head.task.head_key, "train")
         owner = task if train is not None and task in train.tasks else head.task.head_key
-        if train is None:
-            guessed = head.trivial(labels, table, labels, table)
-        else:
-            guessed = head.trivial(train.table[f"labels:{owner}"][:], train.table, labels, table)
-        self._trivial[task, split] = head.score(guessed, references)
+        seen, read = (labels, table) if train is None else (train.labels(owner), train.table)
+        guessed = head.trivial(seen, read, labels, table)
+        given = head.for_metrics(table, lambda: head.trivial_scores(seen, len(labels)))
+        self._trivial[task, split] = head.score(guessed, references, given)
         return self._trivial[task, split]
 
 
 def flatten(scores: Mapping[str, TaskScores], prefix: str = "eval") -> dict[str, float]:
     """Scores as the Trainer logs them: ``eval_<task>_<metric>``, ``eval_mean``, ``eval_mean_skill``, ``eval_loss``.
 
+    A tuned threshold is ``eval_<task>_threshold``; those of several labels stand in the run folder only.
     `mean` is over the tasks' first metrics where more is better; `mean_skill` over (score − trivial) / (1 − trivial).
     """
     flat: dict[str, float] = {}
@@ -202,6 +239,8 @@ def flatten(scores: Mapping[str, TaskScores], prefix: str = "eval") -> dict[str,
     for task, found in scores.items():
         for metric, value in found.metrics.items():
             flat[f"{prefix}_{task}_{metric}"] = value
+        if len(found.thresholds) == 1:
+            flat[f"{prefix}_{task}_threshold"] = next(iter(found.thresholds.values()))
         if found.loss is not None:
             flat[f"{prefix}_{task}_loss"] = found.loss
             losses.append(found.loss)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import inspect
 import os
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from nlp_mtl.errors import suggestion
 
-_SAID = {
+_SAID: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
@@ -22,8 +23,12 @@ _SAID = {
     list: "a list",
     tuple: "a list",
     dict: "a mapping",
+    Mapping: "a mapping",
+    Sequence: "a list",
     type(None): "null",
 }
+
+_MANY = {int: "whole numbers", float: "numbers", str: "texts"}
 
 
 def read_fields(kind: type[Any], given: Mapping[str, Any], key: str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -39,9 +44,9 @@ def read_fields(kind: type[Any], given: Mapping[str, Any], key: str) -> tuple[di
     Example:
         >>> from transformers import TrainingArguments
         >>> read_fields(TrainingArguments, {"max_steps": "7", "seed": "x"}, "training")
-        ({'max_steps': 7, 'seed': 'x'}, {'seed': "`training.seed` is a whole number, found 'x'"})
+        ({'max_steps': 7, 'seed': 'x'}, {'seed': "`training.seed` is a whole number, found 'x'; left out, it is 42"})
     """
-    known = {field.name for field in fields(kind) if field.init}
+    known = {field.name for field in dataclasses.fields(kind) if field.init}
     hints = _hints(kind)
     read, wrong = dict(given), {}
     for name, value in given.items():
@@ -52,11 +57,39 @@ def read_fields(kind: type[Any], given: Mapping[str, Any], key: str) -> tuple[di
         try:
             read[name] = _read(hints.get(name, Any), value)
         except ValueError as error:
-            wrong[name] = f"`{key}.{name}` is {error}"
+            wrong[name] = f"`{key}.{name}` is {error}{left_out(kind, name)}"
     return read, wrong
 
 
-def _hints(kind: type[Any]) -> dict[str, Any]:
+def read_arguments(make: Callable[..., Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The same for the arguments of a function or class, by its own annotations.
+
+    Example:
+        >>> def sample(rates: dict[str, float], epochs: int = 3): ...
+        >>> read_arguments(sample, {"rates": {"a": "1e-3"}, "epochs": "many"})[1]
+        {'epochs': "`epochs` is a whole number, found 'many'; left out, it is 3"}
+    """
+    made: Any = make
+    hints = _hints(made.__init__ if isinstance(make, type) else make)
+    read, wrong = dict(given), {}
+    for name, value in given.items():
+        try:
+            read[name] = _read(hints.get(name, Any), value)
+        except ValueError as error:
+            wrong[name] = f"`{name}` is {error}{left_out(make, name)}"
+    return read, wrong
+
+
+def left_out(kind: Callable[..., Any], name: str) -> str:
+    """What an argument is that is left out, as the end of a message; empty if it is needed."""
+    default = inspect.signature(kind).parameters[name].default
+    if default is inspect.Parameter.empty or "factory" in repr(default):
+        return ""
+    default = default.value if isinstance(default, enum.Enum) else default
+    return "; left out, it is the usual one" if default is None else f"; left out, it is {default!r}"
+
+
+def _hints(kind: Any) -> dict[str, Any]:
     try:
         return typing.get_type_hints(kind)
     except (NameError, TypeError):  # a name that only a type checker can resolve
@@ -110,6 +143,7 @@ def _is_plain(part: Any) -> bool:
 def _said(part: Any) -> str:
     if typing.get_origin(part) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(part)))
-    return (
-        "one of " + ", ".join(str(m.value) for m in part) if _is_enum(part) else _SAID[typing.get_origin(part) or part]
-    )
+    if _is_enum(part):
+        return "one of " + ", ".join(str(m.value) for m in part)
+    inside = [_MANY[arg] for arg in typing.get_args(part) if arg in _MANY]
+    return _SAID[typing.get_origin(part) or part] + (f" of {inside[-1]}" if inside else "")

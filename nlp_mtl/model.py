@@ -356,6 +356,10 @@ class MultiTaskModel(nn.Module):
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
         layout = Layout(lengths.tolist() if lengths is not None else [], self.device)
+        if layout.tokens and targets:
+            layout.read = torch.zeros(layout.tokens, dtype=torch.bool, device=self.device)
+            for task, target in targets.items():
+                layout.read[self.heads[task].reads(self.module_of(task), layout, target).flatten()] = True
         packed = self.sharing.encode(inputs, layout, list(targets) or self.tasks[:1])
         total: Tensor | None = None
         losses, logits = {}, {}

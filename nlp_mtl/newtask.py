@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from nlp_mtl import yamlfile
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.screen import command
 
@@ -137,6 +136,8 @@ def _data_and_keys(words: Sequence[str], mistakes: list[str]) -> tuple[Any, dict
 
 
 def _value(key: str, text: str, mistakes: list[str]) -> Any:
+    from nlp_mtl import yamlfile
+
     try:
         return yamlfile.loads(text, key)[0]
     except ConfigError as error:

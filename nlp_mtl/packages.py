@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nlp_mtl import yamlfile
 from nlp_mtl.errors import ConfigError, NotFoundError, UnknownNameError
-from nlp_mtl.taskfile import explain
+from nlp_mtl.explain import explain
 from nlp_mtl.tasks import builtin_folder
 
 
@@ -66,7 +66,7 @@ def package_table() -> PackageTable:
     try:
         return PackageTable(**data)
     except ValidationError as error:
-        raise ConfigError(explain(error, PackageTable, str(file), lines)) from None
+        raise ConfigError(explain(error, PackageTable, data, str(file), lines)) from None
 
 
 def cache_folder() -> Path:

@@ -21,6 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from nlp_mtl.attention import Layout, group_lengths, packed_attention
+from nlp_mtl.trimming import is_trimmed, last_layer, reading_of, trim, untrim
 
 IMPLEMENTATION = "nlp_mtl_packed"
 Way = Literal["packed", "padded", "stacked"]
@@ -57,11 +58,6 @@ class Packed:
         sums = sums.index_add(0, owner, self.hidden.float())
         lengths = torch.tensor(self.layout.lengths, device=self.hidden.device, dtype=torch.float32)
         return (sums / lengths[:, None])[sequences].to(self.hidden.dtype)
-
-    def tokens_of(self, sequences: Tensor) -> Tensor:
-        """[tokens]: indices into `hidden` of all tokens of the given sequences, in their order."""
-        offsets = self.layout.offsets
-        return torch.cat([torch.arange(offsets[i], offsets[i + 1]) for i in sequences.tolist()]).to(self.hidden.device)
 
 
 def _attention(
@@ -138,15 +134,25 @@ def choose_way(encoder: nn.Module) -> tuple[Way, str]:
     except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError) as error:
         base.set_attn_implementation(before)
         return "padded", f"{base.config.model_type} can't run packed ({type(error).__name__}: {str(error)[:80]})"
-    if not difference < (1e-4 if base.dtype == torch.float32 else 3e-2):
+    tolerance = 1e-4 if base.dtype == torch.float32 else 3e-2
+    if not difference < tolerance:
         base.set_attn_implementation(before)
         return "padded", f"{base.config.model_type}: sequences packed together differ by {difference:.1g} from alone"
-    return "packed", f"sequences packed together equal the same sequences alone (largest difference {difference:.0e})"
+    why = f"sequences packed together equal the same sequences alone (largest difference {difference:.0e})"
+    if (last := last_layer(base)) is not None:
+        trim(last)
+        if _probe(encoder, some=True) < tolerance:
+            return "packed", f"{why}; the last layer computes what heads read"
+        untrim(last)
+    return "packed", why
 
 
 @torch.no_grad()
-def _probe(encoder: nn.Module) -> float:
-    """Largest difference, relative to the largest value, between two sequences packed together and each alone."""
+def _probe(encoder: nn.Module, *, some: bool = False) -> float:
+    """Largest difference, relative to the largest value, between two sequences packed together and each alone.
+
+    With `some`, one token of the first sequence and several of the second are read, and only those are compared.
+    """
     base = base_of(encoder)
     window = getattr(base.config, "sliding_window", None) or 0
     lengths = [5, 2 * window + 7 if 0 < window <= 128 else 9]
@@ -158,7 +164,11 @@ def _probe(encoder: nn.Module) -> float:
     training = encoder.training
     encoder.eval()
     try:
-        together = encode(encoder, {"input_ids": ids}, Layout(lengths, device), "packed")
+        layout = Layout(lengths, device)
+        if some:
+            number = torch.arange(sum(lengths), device=device)
+            layout.read = (number == 0) | ((number >= lengths[0]) & (number % 3 == 0))
+        together = encode(encoder, {"input_ids": ids}, layout, "packed")
         alone = [
             encoder(input_ids=part[None], attention_mask=torch.ones_like(part[None])).last_hidden_state[0]
             for part in ids.split(lengths)
@@ -166,6 +176,8 @@ def _probe(encoder: nn.Module) -> float:
     finally:
         encoder.train(training)
     expected = torch.cat(alone)
+    if layout.read is not None:
+        together, expected = together[layout.read], expected[layout.read]
     return float((together - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
 
 
@@ -180,14 +192,20 @@ def encode(encoder: nn.Module, inputs: Mapping[str, Tensor], layout: Layout, way
         way: from :func:`choose_way`.
 
     Returns:
-        [tokens, hidden], in the order of the inputs.
+        [tokens, hidden], in the order of the inputs; 0 for tokens that `layout.read` leaves out and the encoder spares.
     """
     if way == "packed":
         extra = {"packed_layout": layout, **_no_cache(encoder)}
+        reading = reading_of(layout) if is_trimmed(last_layer(base_of(encoder))) else None
+        if reading is not None:
+            extra["packed_reading"] = reading
         position_ids = layout.position_ids + first_position(base_of(encoder))
         with _packed_call():
             out = encoder(**{k: v[None] for k, v in inputs.items()}, position_ids=position_ids[None], **extra)
-        return out.last_hidden_state[0]
+        hidden = out.last_hidden_state[0]
+        if reading is None:
+            return hidden
+        return hidden.new_zeros(layout.tokens, hidden.shape[-1]).index_copy(0, reading.tokens, hidden)
     if way == "padded":
         return _encode_padded(encoder, inputs, layout)
     out = encoder(**inputs)

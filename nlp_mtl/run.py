@@ -12,18 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments, set_seed
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
-
 from nlp_mtl import checkpoint, config, yamlfile
-from nlp_mtl.callbacks import Progress
 from nlp_mtl.data import load_data
-from nlp_mtl.errors import ConfigError, RunFolderError
+from nlp_mtl.errors import ConfigError
 from nlp_mtl.evaluation import Evaluator, TaskScores, score_table
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.prediction import predict_stream
 from nlp_mtl.runfiles import write_task_file
-from nlp_mtl.settings import autocast, check_processes
+from nlp_mtl.settings import autocast
+from nlp_mtl.starting import check_folder, read_run, trainer_of
 from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, Split, Task
 from nlp_mtl.tasks import load_tasks
 from nlp_mtl.trainer import MultiTaskTrainer
@@ -76,40 +73,12 @@ def train(
         RunFolderError: the output folder holds a run already, or there is nothing to resume.
         UnsupportedError: fewer processes than asked for.
     """
-    settings = source if isinstance(source, config.RunConfig) else config.load_config(source, overrides)
-    check_processes()
-    name = Path(source).stem if isinstance(source, (str, Path)) else "run"
-    args = training_arguments(settings, name)
+    settings, args = read_run(source, overrides)
     folder = Path(args.output_dir)
     main = args.process_index == 0
-    _check_folder(folder, resume, overwrite)
-    set_seed(args.seed)
-    model = MultiTaskModel.from_base(
-        settings.model,
-        settings.tasks,
-        sharing=settings.sharing,
-        lora=settings.lora,
-        freeze=settings.freeze,
-        heads=settings.heads,
-        registry_folders=settings.registry,
-        data_root=settings.data_root,
-        max_length=settings.max_length,
-        seed=args.seed,
-    )
-    trainer = MultiTaskTrainer(
-        model,
-        args,
-        balancer=settings.balancer,
-        sampler=settings.sampler,
-        data_root=settings.data_root,
-        precision="args" if {"bf16", "fp16"} & set(settings.training) else "auto",
-        learning_rates=settings.learning_rates,
-        callbacks=[config.callback(spec) for spec in settings.callbacks],
-    )
-    if not args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(Progress())
-    trainer.remove_callback(PrinterCallback)
+    check_folder(folder, resume, overwrite)
+    trainer = trainer_of(settings, args)
+    model: MultiTaskModel = trainer.model
     trainer.evaluator.check()
     if main:  # all that can be known to be wrong is known: now the old run may go
         if overwrite:
@@ -129,40 +98,6 @@ def train(
     if main:
         _write_metrics(run, seconds)
     return run
-
-
-def training_arguments(settings: config.RunConfig, name: str) -> TrainingArguments:
-    """The Trainer's arguments: what the run file says, over :data:`nlp_mtl.config.TRAINING_DEFAULTS`.
-
-    Raises:
-        ConfigError: a value that TrainingArguments refuses.
-    """
-    given = {"output_dir": f"runs/{name}", "disable_tqdm": False, **config.TRAINING_DEFAULTS, **settings.training}
-    if given["eval_strategy"] == "no":
-        given["load_best_model_at_end"] = settings.training.get("load_best_model_at_end", False)
-    elif given["eval_strategy"] != given["save_strategy"] and "load_best_model_at_end" not in settings.training:
-        given["load_best_model_at_end"] = given["save_strategy"] == "best"
-    if "max_grad_norm" in given and given["max_grad_norm"] is None:
-        given["max_grad_norm"] = 0.0
-    try:
-        return TrainingArguments(**given)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"training: {error}") from None
-
-
-def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
-    if resume and overwrite:
-        raise RunFolderError("--resume continues a run and --overwrite removes it; use one of them")
-    if folder.exists() and not folder.is_dir():
-        raise RunFolderError(f"training.output_dir: {folder} is a file; name a folder")
-    holds = checkpoint.holds_run(folder)
-    if resume and not holds:
-        raise RunFolderError(f"{folder}: there is no run to resume; start it without --resume")
-    if holds and not resume and not overwrite:
-        raise RunFolderError(
-            f"{folder} already holds a run: continue it with --resume, replace it with --overwrite, or write elsewhere "
-            "with training.output_dir=…"
-        )
 
 
 def _recordable(settings: config.RunConfig, folder: Path) -> dict[str, Any]:
@@ -201,6 +136,7 @@ def _write_metrics(run: Run, seconds: float) -> None:
         "validation": {task: found.metrics for task, found in run.scores.items()},
         "trivial": {task: found.trivial for task, found in run.scores.items()},
         "skill": {task: found.skill for task, found in run.scores.items()},
+        "thresholds": {task: found.thresholds for task, found in run.scores.items() if found.thresholds},
         "own_best": run.best_steps,
         "data": facts,
         "training_seconds": round(seconds, 1),

@@ -38,6 +38,7 @@ class SafeCheckpoints(Trainer):
     balancer: Balancer
     sampler: Sampler
     strategies: dict[str, Any]
+    _tuned_at: int | None
     _task_losses: Tensor
     _task_steps: Tensor
 
@@ -48,6 +49,8 @@ class SafeCheckpoints(Trainer):
         work, place = run / f".{name}.writing", run / name
         if self.hp_search_backend is None and trial is None:
             self.store_flos()
+        if self._tuned_at != self.state.global_step:  # what was chosen for other weights is not saved with these
+            self._recall({})
         if self.args.should_save:
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
@@ -147,6 +150,13 @@ class SafeCheckpoints(Trainer):
         else:
             own: MultiTaskModel = self.accelerator.unwrap_model(self.model)
             checkpoint.load_weights(resume_from_checkpoint, own.sharing, dict(own.modules_.items()))
+        tasks = checkpoint.read_spec(resume_from_checkpoint)["tasks"]
+        self._recall({task["name"]: task["head"] for task in tasks if isinstance(task["head"], dict)})
+
+    def _recall(self, specs: Mapping[str, Mapping[str, Any]]) -> None:
+        """What heads chose on the validation rows, as their specs record it."""
+        for task, head in self.accelerator.unwrap_model(self.model).heads.items():
+            head.recall(specs.get(task, {}))
 
     def _check_same_run(self, folder: str) -> None:
         spec, model = checkpoint.read_spec(folder), self.accelerator.unwrap_model(self.model)
@@ -164,6 +174,7 @@ class SafeCheckpoints(Trainer):
         best = self.state.best_model_checkpoint
         logger.info("taking the weights of %s (%s %.4f)", best, self.args.metric_for_best_model, self.state.best_metric)
         self._load_from_checkpoint(str(best), self.model)
+        self._tuned_at = self.state.global_step
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As the base class, and the state of balancer, sampler and running losses."""

@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,16 @@ def print_scores(rows: list[dict[str, Any]], split: str) -> None:
     ]
     print()
     print_table(("task", "metric", "score", "trivial baseline", f"rows ({split})"), shown, right=(2, 3, 4))
+
+
+def print_thresholds(scores: Mapping[str, Any]) -> None:
+    """A line for each task whose thresholds were tuned on the rows that were scored."""
+    for task, found in scores.items():
+        if found.thresholds:
+            shown = [f"{value:.3f} for {label!r}" for label, value in found.thresholds.items()]
+            said = ", ".join(shown[:4]) + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")
+            half = found.metrics[f"{found.first}_at_half"]
+            print(f"{task}: thresholds tuned on these rows ({said}); {found.first} at 0.5 is {half:.3f}")
 
 
 def print_table(

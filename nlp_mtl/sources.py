@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import packages, reading, registry
-from nlp_mtl.errors import ConfigError, DataError, NotFoundError, suggestion
+from nlp_mtl.errors import ConfigError, DataError, NotFoundError, shown, suggestion
+from nlp_mtl.fields import read_arguments
 from nlp_mtl.files import local_files, resolve_files
 from nlp_mtl.folders import listed
 from nlp_mtl.reading import opened, quiet_datasets, short
@@ -23,6 +25,8 @@ from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, DatasetSpec, InMemory, Split
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+PARQUET_BRANCH = "refs/convert/parquet"  # the Hub's own conversion of a data set
 
 
 def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split, Dataset]:
@@ -43,7 +47,7 @@ def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split,
     chosen = _hold_out(task, chosen)
     for split, cap in task.rows.items():
         if split in chosen and len(chosen[split]) > cap:
-            chosen[split] = chosen[split].shuffle(seed=0).select(range(cap))
+            chosen[split] = _capped(task, split, chosen[split], cap)
     for split, rows in chosen.items():
         if not len(rows):
             raise DataError(
@@ -67,7 +71,10 @@ def identity(task: Task, *, data_root: str | Path | None = None) -> str:
             found = [packages.package_table().packages[spec.package].sha256]
     else:
         found = [(split, rows._fingerprint) for split, rows in _raw_splits(task, data_root).items()]
-    said = task.model_dump(mode="json", include={"dataset", "splits", "split_seed", "prepare", "rows", "inputs"})
+    said = task.model_dump(
+        mode="json",
+        include={"dataset", "splits", "split_seed", "prepare", "rows", "inputs", "metric_columns"},
+    )
     ways = [registry.own_source(registry.preparations[registry.parse_spec(s, "preparation")[0]]) for s in task.prepare]
     return hashlib.sha256(json.dumps([found, said, ways], sort_keys=True).encode()).hexdigest()[:24]
 
@@ -102,18 +109,27 @@ def prepared(task: Task, spec: registry.Spec, split: str, rows: Dataset) -> Data
         raise ConfigError([f"task {task.name!r}: `prepare`: {message}" for message in mistakes])
     place = f"task {task.name!r}, split {split!r}: `prepare: {name}`"
     try:
-        return registry.preparations[name](rows, **arguments)
+        return registry.preparations[name](rows, **read_arguments(registry.preparations[name], arguments)[0])
     except KeyError as error:
         near = suggestion(str(error.args[0]), rows.column_names)
         raise DataError(f"{place} reads {error.args[0]!r}, which the data does not have{near}") from error
     except DataError as error:
         raise DataError(f"{place}: {error}") from None
+    except Exception as error:  # whatever a function of the user's own raises
+        kinds = ", ".join(f"{column}: {rows.features[column]}" for column in rows.column_names)
+        raise DataError(
+            f"{place} fails with {type(error).__name__}: {short(error)}; it was given {shown(dict(arguments))} and the "
+            f"columns {kinds}; correct its arguments, or put a preparation before it that makes the rows fit"
+        ) from error
 
 
 def _check_columns(task: Task, splits: Mapping[Split, Dataset]) -> None:
     mistakes = []
     for split, rows in splits.items():
-        needed = {"inputs": task.inputs, "target": [task.target] if task.target and split != "test" else []}
+        needed = {"inputs": task.inputs}
+        if split != "test":  # may have neither labels nor what goes with them
+            needed["target"] = [task.target] if task.target else []
+            needed["metric_columns"] = list(task.metric_columns.values())
         for key, columns in needed.items():
             for column in columns:
                 if column not in rows.column_names:
@@ -128,7 +144,8 @@ def _check_columns(task: Task, splits: Mapping[Split, Dataset]) -> None:
 def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
     """Shares of the training rows for validation and test, by a hash of the inputs.
 
-    Equal inputs have equal hashes, so a text never stands on both sides, and rows added later move no old row.
+    Equal inputs have equal hashes, so a text never stands on both sides, and rows added later move no old row. Where
+    rows have groups, the hash is the group's, so that a group stands on one side.
     """
     shares = {split: share for split, share in task.splits.items() if isinstance(share, float)}
     if not shares:
@@ -138,13 +155,15 @@ def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
     rows = splits["train"]
     parts: dict[Split, list[int]] = {split: [] for split in ("train", *shares)}
     seen: set[bytes] = set()
+    groups = rows[task.metric_columns["groups"]][:] if "groups" in task.metric_columns else None
     salt = task.split_seed.to_bytes(8, "big")  # that of seed 0 is no salt
     for index, values in enumerate(zip(*(rows[column] for column in task.inputs), strict=True)):
-        text = json.dumps(values, ensure_ascii=False, default=str)
-        digest = hashlib.blake2b(text.encode(), digest_size=8, salt=salt).digest()
+        digest = _digest(values, salt)
         if digest in seen:
             continue
         seen.add(digest)
+        if groups is not None:
+            digest = _digest(groups[index], salt)
         place, edge = int.from_bytes(digest, "big") / 2**64, 0.0
         for split, share in shares.items():
             edge += share
@@ -154,6 +173,33 @@ def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
         else:
             parts["train"].append(index)
     return {**splits, **{split: rows.select(indices) for split, indices in parts.items()}}
+
+
+def _digest(value: Any, salt: bytes = b"") -> bytes:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8, salt=salt).digest()
+
+
+def _capped(task: Task, split: Split, rows: Dataset, cap: int) -> Dataset:
+    """At most `cap` rows, drawn with a fixed seed; where rows have groups, whole groups."""
+    if "groups" not in task.metric_columns:
+        return rows.shuffle(seed=0).select(range(cap))
+    members: dict[bytes, list[int]] = {}
+    for index, group in enumerate(rows[task.metric_columns["groups"]][:]):
+        members.setdefault(_digest(group), []).append(index)
+    order = list(members.values())
+    random.Random(0).shuffle(order)
+    kept: list[int] = []
+    for indices in order:
+        if len(kept) + len(indices) > cap:
+            break
+        kept += indices
+    if not kept:
+        raise DataError(
+            f"task {task.name!r}: `rows.{split}: {cap}` is less than a group of rows that stay together, the first "
+            f"drawn has {len(order[0])}; raise it"
+        )
+    return rows.select(kept)
 
 
 # ----------------------------------------------------------------------------------------- finding the raw rows
@@ -195,35 +241,36 @@ def _hub_dataset(task: Task, spec: DatasetSpec, data_root: str | Path | None) ->
     if root is None:
         tried.append("local mirror: no --data-root given, NLP_MTL_DATA_ROOT not set")
     else:
-        for folder in (Path(root).expanduser() / name for name in (spec.path, *spec.mirrors)):
+        for place in (spec.path, *spec.mirrors):
+            folder, wanted = Path(root).expanduser() / place, spec.name
             if not folder.is_dir():
                 tried.append(f"local mirror: {folder} is not there")
                 continue
             configs = sorted(part.name for part in folder.iterdir() if part.is_dir())
-            if spec.name is not None and configs and spec.name not in configs:
-                tried.append(f"local mirror: {folder} has no {spec.name!r}, it has {', '.join(configs)}")
+            if wanted is not None and place in spec.mirrors and configs == ["default"]:
+                wanted = "default"  # a repository of its own, for what is one configuration of several at `path`
+            if wanted is not None and configs and wanted not in configs:
+                tried.append(f"local mirror: {folder} has no {wanted!r}, it has {', '.join(configs)}")
                 continue
             try:
-                plain = (
-                    spec.name in configs and not (folder / "README.md").is_file()
-                )  # nothing says what the folders are
-                where, config = (folder / str(spec.name), None) if plain else (folder, spec.name)
+                plain = wanted in configs and not (folder / "README.md").is_file()  # nothing says what the folders are
+                where, config = (folder / str(wanted), None) if plain else (folder, wanted)
                 with quiet_datasets():
                     return opened(task, partial(load_dataset, str(where), config))
             except FileNotFoundError as error:  # a folder without data files
                 tried.append(f"local mirror: {short(error)}")
     with quiet_datasets(offline=True):
         try:
-            return load_dataset(spec.path, spec.name, revision=spec.revision)
-        except (OSError, ValueError) as error:
+            return _from_hub(spec, offline=True)
+        except (OSError, ValueError, RuntimeError) as error:
             tried.append(f"datasets cache: {short(error)}")
     reachable, why = (False, "not asked") if reading.staying_offline() else reading.hub_reachable()
     if not reachable:
         tried.append(f"Hub: {why}")
     else:
         try:
-            return load_dataset(spec.path, spec.name, revision=spec.revision)
-        except (OSError, ValueError) as error:
+            return _from_hub(spec, offline=False)
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the repository holds a loading script
             tried.append(f"Hub: {short(error)}")
     what = f"the data set {spec.path!r}" + (f" ({spec.name})" if spec.name else "") + f" of task {task.name!r}"
     raise NotFoundError(
@@ -235,3 +282,28 @@ def _hub_dataset(task: Task, spec: DatasetSpec, data_root: str | Path | None) ->
             "a task file of your own with local files: dataset: {path: csv, data_files: {train: my.csv}}",
         ],
     )
+
+
+def _from_hub(spec: DatasetSpec, *, offline: bool) -> Mapping[str, Dataset]:
+    """What the Hub, or offline the cache, has under this id.
+
+    The Parquet branch has no card that names configurations: each is a folder (``en/train/0000.parquet``), which
+    `datasets` would read all as one. So the wanted folder is fetched and read like a mirror.
+    """
+    from datasets import load_dataset
+
+    if spec.revision != PARQUET_BRANCH or spec.name is None:
+        return load_dataset(spec.path, spec.name, revision=spec.revision)
+    from huggingface_hub import snapshot_download
+
+    branch = snapshot_download(
+        spec.path,
+        repo_type="dataset",
+        revision=spec.revision,
+        allow_patterns=f"{spec.name}/*.parquet",
+        local_files_only=offline,
+    )
+    folder = Path(branch) / spec.name
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{spec.path} has no folder {spec.name!r} at {spec.revision}")
+    return load_dataset(str(folder))

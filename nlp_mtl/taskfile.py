@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import (
-    BaseModel,
     Field,
     PrivateAttr,
     ValidationError,
@@ -19,14 +20,15 @@ from pydantic import (
 
 from nlp_mtl import yamlfile
 from nlp_mtl.dataspec import LOCAL_FORMATS, MEMORY, SPLITS, DatasetSpec, InMemory, Split, Strict
-from nlp_mtl.errors import ConfigError, suggestion
+from nlp_mtl.errors import ConfigError
+from nlp_mtl.explain import explain, no_mapping
 from nlp_mtl.template import Template
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["LOCAL_FORMATS", "MEMORY", "SPLITS", "DatasetSpec", "InMemory", "Split", "Task", "explain", "fields_of"]
-__all__ += ["read_task", "validated"]
+__all__ = ["LOCAL_FORMATS", "MEMORY", "SPLITS", "DatasetSpec", "InMemory", "Split", "Task", "fields_of", "read_task"]
+__all__ += ["validated"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -44,6 +46,8 @@ class Task(Strict):
         target: the column with the label; none for a task that makes its own (masked LM).
         labels: label names in the order of their numbers; left out, they are taken from the data.
         metrics: the first one decides the best checkpoint; left out, the head's own.
+        metric_columns: columns kept for metrics that need them, by the metric's word (``{groups: question_id}``). Rows
+            of one group are never parted by a share of `splits` or a cap of `rows`.
         splits: which of the data set's splits is which: a name, ``null`` for "not used", or for validation and test
             a share (0.1) of the training rows, held out by a hash of the inputs, after removing duplicates.
         split_seed: another number holds out other rows.
@@ -75,6 +79,7 @@ class Task(Strict):
     target: str | None = None
     labels: list[str] | None = None
     metrics: list[str] | None = None
+    metric_columns: dict[str, str] = Field(default_factory=dict)
     splits: dict[Split, str | float | None] = Field(default_factory=dict)
     split_seed: int = Field(default=0, ge=0, lt=2**64)
     prepare: list[str | dict[str, Any]] = Field(default_factory=list)
@@ -121,6 +126,26 @@ class Task(Strict):
             )
         return value
 
+    EXAMPLES: ClassVar[dict[str, str]] = {  # what a message shows as the way out
+        "name": "my_task",
+        "head": "sequence_classification",
+        "dataset": "{path: csv, data_files: {train: my.csv}}",
+        "inputs": "[text]",
+        "target": "label",
+        "labels": "['negative', 'positive']",
+        "metrics": "[accuracy]",
+        "splits": "{validation: 0.1}",
+        "prepare": "{name: drop_empty, columns: [text]}",
+        "rows": "{train: 1000}",
+        "max_length": "128",
+        "head_of": "another_task",
+        "tags": "[my_suite]",
+        "language": "en",
+        "verified": "no",
+        "version": "1",
+        "examples": "[{text: It rained., label: positive}]",
+    }
+
     @field_validator("name", "head_of")
     @classmethod
     def _plain_name(cls, value: str | None) -> str | None:
@@ -149,6 +174,13 @@ class Task(Strict):
             doubled = sorted({label for label in value if value.count(label) > 1})
             if doubled:
                 raise ValueError(f"each label once; found twice: {', '.join(doubled)}")
+        return value
+
+    @field_validator("metric_columns")
+    @classmethod
+    def _columns(cls, value: dict[str, str]) -> dict[str, str]:
+        if "scores" in value:
+            raise ValueError(f"`scores` are made by the head and stand in no column, found {value}")
         return value
 
     @field_validator("splits")
@@ -254,27 +286,57 @@ def fields_of(task: Task) -> dict[str, Any]:
     return {**task.model_dump(exclude_unset=True), **({"file": task.file} if task.file else {})}
 
 
-def read_task(file: str | Path, *, root: str | Path | None = None) -> Task:
-    """Read one task file.
+Said = tuple[dict[str, Any], yamlfile.Lines]
+Fragments = dict[tuple[Path, Path], Said]  # (root, file) → what it says, with what it includes
+
+
+@dataclass(frozen=True)
+class ParsedTask:
+    """What a task file and its fragments say, not yet checked: enough to know a task's name and tags.
+
+    Attributes:
+        file: the task file.
+        data: the keys and values.
+        lines: where they stand.
+    """
+
+    file: Path
+    data: dict[str, Any]
+    lines: yamlfile.Lines
+
+    def checked(self) -> Task:
+        """The task; raises ConfigError with all mistakes, each with its line."""
+        if "file" in self.data:
+            place = f"{self.file}:{self.lines[('file',)]}"
+            raise ConfigError(f"{place}: unknown key 'file'; local files stand in `dataset.data_files`")
+        return validated({**self.data, "file": self.file}, str(self.file), self.lines)
+
+
+def parse_task(file: str | Path, *, root: str | Path | None = None, fragments: Fragments | None = None) -> ParsedTask:
+    """Parse one task file, without checking what it says.
 
     Args:
         file: the YAML file.
         root: `include:` may reach files below this folder only; by default the file's own folder.
+        fragments: those parsed before, for files that include the same ones; new ones are added.
 
     Raises:
-        ConfigError: all mistakes of the file, each with its line.
+        ConfigError: it is no YAML mapping, or includes what it must not.
     """
     file = Path(file)
-    data, lines = _read_with_includes(file, Path(root) if root else file.parent, ())
-    if "file" in data:
-        raise ConfigError(f"{file}:{lines[('file',)]}: unknown key 'file'; local files stand in `dataset.data_files`")
-    return validated({**data, "file": file}, str(file), lines)
+    data, lines = _read_with_includes(file, Path(root) if root else file.parent, (), fragments)
+    return ParsedTask(file, data, lines)
 
 
-def _read_with_includes(file: Path, root: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], yamlfile.Lines]:
+def read_task(file: str | Path, *, root: str | Path | None = None) -> Task:
+    """Read and check one task file; arguments as for :func:`parse_task`. Raises ConfigError with all its mistakes."""
+    return parse_task(file, root=root).checked()
+
+
+def _read_with_includes(file: Path, root: Path, above: tuple[Path, ...], fragments: Fragments | None) -> Said:
     data, lines = yamlfile.load(file)
     if not isinstance(data, dict):
-        raise ConfigError(f"{file}: a task file is a mapping of keys, found {type(data).__name__}")
+        raise ConfigError(f"{file}: {no_mapping(data, 'a task file', Task)}")
     included = data.pop("include", None)
     names = [included] if isinstance(included, str) else included or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -282,13 +344,18 @@ def _read_with_includes(file: Path, root: Path, above: tuple[Path, ...]) -> tupl
         raise ConfigError(f"{place}: `include` names one file or a list of them, found {included!r}")
     below: dict[str, Any] = {}  # what the fragments say: later ones win, and this file over all
     for name in names:
-        target = (file.parent / name).resolve()
-        if not target.is_relative_to(root.resolve()):
-            raise ConfigError(f"{file}:{lines[('include',)]}: `include` stays inside {root}, found {name!r}")
-        if target in above:
-            raise ConfigError(f"{file}:{lines[('include',)]}: `include` goes round in a circle through {name!r}")
-        base, base_lines = _read_with_includes(target, root, (*above, file.resolve()))
-        below = _merge(below, base)
+        known = fragments.get((root, file.parent / name)) if fragments is not None else None
+        if known is None:
+            target = (file.parent / name).resolve()
+            if not target.is_relative_to(root.resolve()):
+                raise ConfigError(f"{file}:{lines[('include',)]}: `include` stays inside {root}, found {name!r}")
+            if target in above:
+                raise ConfigError(f"{file}:{lines[('include',)]}: `include` goes round in a circle through {name!r}")
+            known = _read_with_includes(target, root, (*above, file.resolve()), fragments)
+            if fragments is not None:
+                fragments[root, file.parent / name] = known
+        base, base_lines = known
+        below = _merge(below, copy.deepcopy(base))  # no two tasks hold the same list
         lines = {**dict.fromkeys(base_lines, lines[("include",)]), **lines}  # of this file, whose name stands before
     return _merge(below, data), lines
 
@@ -304,38 +371,6 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def validated(data: dict[str, Any], place: str, lines: yamlfile.Lines | None = None) -> Task:
     """A task of what a file or a run file says; raises ConfigError with all mistakes."""
     try:
-        return Task(**data)
+        return Task.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(explain(error, Task, place, lines or {})) from None
-    except TypeError as error:  # a key that is not a string
-        raise ConfigError(f"{place}: {error}") from None
-
-
-def explain(error: ValidationError, model: type[BaseModel], place: str, lines: yamlfile.Lines) -> list[str]:
-    """One message per mistake that pydantic found: place and line, key, rule, what was found, near names."""
-    messages: dict[tuple[Any, ...], str] = {}
-    for item in error.errors():
-        path = tuple(part for part in item["loc"] if not (isinstance(part, str) and ("[" in part or part in _TYPES)))
-        line = yamlfile.line_of(lines, path)
-        where = f"{place}:{line}" if line else place
-        key = ".".join(str(part) for part in path)
-        if item["type"] == "extra_forbidden":
-            known = _known_keys(model, path)
-            message = f"{where}: unknown key {key!r}{suggestion(str(path[-1]), known)}"
-        elif item["type"] == "missing":
-            message = f"{where}: the key {key!r} is needed"
-        elif item["type"] == "value_error":
-            message = f"{where}: `{key}`: {item['ctx']['error']}" if key else f"{where}: {item['ctx']['error']}"
-        else:
-            message = f"{where}: `{key}`: {item['msg'][0].lower()}{item['msg'][1:]}, found {item['input']!r}"
-        messages.setdefault(path, message)
-    return list(messages.values())
-
-
-_TYPES = {"str", "int", "float", "bool", "none", "dict", "list"}
-
-
-def _known_keys(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
-    if len(path) > 1 and path[0] == "dataset":
-        return list(DatasetSpec.model_fields)
-    return [name for name in model.model_fields if name != "file"]
+        raise ConfigError(explain(error, Task, data, place, lines or {})) from None

@@ -3,73 +3,170 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from nlp_mtl.errors import ConfigError, suggestion
-from nlp_mtl.taskfile import Task, fields_of, read_task, validated
+from nlp_mtl.taskfile import Fragments, ParsedTask, Task, fields_of, parse_task, read_task, validated
 
 
 class TaskRegistry:
-    """The tasks of some folders, read once; later folders win over earlier ones.
+    """The tasks of some folders, parsed once and checked when asked for; later folders win over earlier ones.
+
+    A broken file or missing folder hides no other task, and is not passed over in silence: :attr:`mistakes` names it,
+    and asking for a task or tag that it holds, or may hold because its name can't be read, raises.
 
     Args:
         folders: searched for ``*.yaml``, also in sub-folders; files that begin with ``_`` are fragments for `include:`.
-
-    Raises:
-        ConfigError: all mistakes of all files, each with file and line.
     """
 
     def __init__(self, folders: Iterable[str | Path]):
         self.folders = [Path(folder) for folder in folders]
-        self.tasks: dict[str, Task] = {}
-        mistakes: list[str] = []
+        self._parsed: list[ParsedTask] = []
+        self._named: dict[str, ParsedTask] = {}  # the file that counts for a name
+        self._twice: dict[str, list[str]] = {}  # names that stand in several files of one folder → what to say
+        self._unread: list[ConfigError] = []  # folders that are missing, files whose name and tags can't be known
+        self._checked: dict[Path, Task] = {}
+        fragments: Fragments = {}
         for folder in self.folders:
             if not folder.is_dir():
-                mistakes.append(
+                said = (
                     f"task registry {folder}: no such folder; correct `registry:` in the run file, or NLP_MTL_REGISTRY "
                     f"(folders separated by {os.pathsep!r})"
                 )
+                self._unread.append(ConfigError(said))
                 continue
-            here: dict[str, Task] = {}
-            for file in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
-                if file.name.startswith("_") or file.name == "packages.yaml":
-                    continue
+            here: dict[str, ParsedTask] = {}
+            for file in task_files(folder):
                 try:
-                    task = read_task(file, root=folder)
+                    parsed = parse_task(file, root=folder, fragments=fragments)
+                    if not _has_name_and_tags(parsed.data):
+                        self._check(parsed)
                 except ConfigError as error:
-                    mistakes += error.mistakes
+                    self._unread.append(error)
                     continue
-                if task.name in here:
-                    mistakes.append(f"{file}: the task {task.name!r} stands in {here[task.name].file} too")
-                here[task.name] = task
-            self.tasks.update(here)
-        if mistakes:
-            raise ConfigError(mistakes)
+                self._parsed.append(parsed)
+                name = parsed.data["name"]
+                if name in here:
+                    said = f"{file}: the task {name!r} stands in {here[name].file} too"
+                    self._twice.setdefault(name, []).append(said)
+                here.setdefault(name, parsed)
+            self._named.update(here)
+
+    def _check(self, parsed: ParsedTask) -> Task:
+        if parsed.file not in self._checked:
+            self._checked[parsed.file] = parsed.checked()
+        return self._checked[parsed.file]
+
+    @cached_property
+    def mistakes(self) -> list[str]:
+        """What is wrong with any of the files, each with file and line."""
+        said = [mistake for error in self._unread for mistake in error.mistakes]
+        for parsed in self._parsed:
+            try:
+                self._check(parsed)
+            except ConfigError as error:
+                said += error.mistakes
+        said += [mistake for twins in self._twice.values() for mistake in twins]
+        return list(dict.fromkeys(said))  # a broken fragment once, not once for each file that includes it
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """All tasks by name.
+
+        Raises:
+            ConfigError: all mistakes of all files, if there are any.
+        """
+        if self.mistakes:
+            raise ConfigError(self.mistakes)
+        return self.sound()
+
+    def sound(self) -> dict[str, Task]:
+        """The tasks whose files are right, by name; :attr:`mistakes` says what is wrong with the others."""
+        good = {}
+        for name, parsed in self._named.items():
+            with suppress(ConfigError):  # it is in `mistakes`
+                if name not in self._twice:
+                    good[name] = self._check(parsed)
+        return good
 
     def tags(self) -> dict[str, list[str]]:
         """Suites: tag → names of its tasks."""
         suites: dict[str, list[str]] = {}
-        for task in self.tasks.values():
-            for tag in task.tags:
-                suites.setdefault(tag, []).append(task.name)
+        for name, parsed in self._named.items():
+            for tag in parsed.data.get("tags", []):
+                suites.setdefault(tag, []).append(name)
         return suites
 
     def find(self, name: str) -> list[Task]:
-        """The task of this name, or the tasks with this tag.
+        """The task of this name, or the tasks with this tag; the files of no others are checked.
 
         Raises:
-            ConfigError: neither; suggests near names and tags.
+            ConfigError: neither, with near names and tags; or files that hold them, or may do so, are broken.
         """
-        if name in self.tasks:
-            return [self.tasks[name]]
-        suites = self.tags()
-        if name in suites:
-            return [self.tasks[task] for task in suites[name]]
-        known = [*self.tasks, *suites]
-        raise ConfigError(f"unknown task or tag {name!r}{suggestion(name, known)} (nlp-mtl tasks list shows all)")
+        names = [name] if name in self._named else self.tags().get(name, [])
+        mistakes = [mistake for error in self._unread for mistake in error.mistakes]
+        mistakes += [] if names else [self._unknown(name)]
+        found = []
+        for one in names:
+            try:
+                found.append(self._check(self._named[one]))
+            except ConfigError as error:
+                mistakes += error.mistakes
+            mistakes += self._twice.get(one, [])
+        if mistakes:
+            raise ConfigError(list(dict.fromkeys(mistakes)))
+        return found
+
+    def _unknown(self, name: str) -> str:
+        near = suggestion(name, [*self._named, *self.tags()])
+        return f"unknown task or tag {name!r}{near} (nlp-mtl tasks list shows all)"
+
+    def select(self, *, tag: str | None = None, head: str | None = None, language: str | None = None) -> list[Task]:
+        """The sound tasks with this tag, this kind of head and this language; what is None is not asked for.
+
+        Raises:
+            ConfigError: values that no task has, all at once, each with near ones.
+
+        Example:
+            >>> [task.name for task in task_registry().select(tag="glue", head="regression")]
+            ['stsb']
+        """
+        wanted = {"tag": tag, "head": head, "language": language}
+        tasks = self.sound()
+        have = {
+            task.name: {"tag": task.tags, "head": [task.head_name], "language": [task.language]}
+            for task in tasks.values()
+        }
+        mistakes = []
+        for key, value in wanted.items():
+            known = sorted({one for said in have.values() for one in said[key]})
+            if value is not None and value not in known:
+                mistakes.append(f"no task has the {key} {value!r}{suggestion(value, known)}")
+        if mistakes:
+            raise ConfigError([*mistakes, *self.mistakes])
+        return [
+            task
+            for task in tasks.values()
+            if all(value is None or value in have[task.name][key] for key, value in wanted.items())
+        ]
+
+
+def _has_name_and_tags(data: Mapping[str, Any]) -> bool:
+    tags = data.get("tags", [])
+    return isinstance(data.get("name"), str) and isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
+
+
+def task_files(folder: str | Path) -> list[Path]:
+    """The task files of a folder and its sub-folders, in order: YAML files but for fragments and the package table."""
+    return [file for file in _yaml_files(folder) if not file.name.startswith("_") and file.name != "packages.yaml"]
+
+
+def _yaml_files(folder: str | Path) -> list[Path]:
+    return sorted([*Path(folder).rglob("*.yaml"), *Path(folder).rglob("*.yml")])
 
 
 def builtin_folder() -> Path:
@@ -85,15 +182,15 @@ def registry_folders(more: Sequence[str | Path] = ()) -> tuple[Path, ...]:
 
 
 @lru_cache(maxsize=8)
-def _registry(folders: tuple[Path, ...], times: tuple[tuple[str, int], ...]) -> TaskRegistry:
+def _registry(folders: tuple[Path, ...], stamps: tuple[tuple[str, int, int], ...]) -> TaskRegistry:
     return TaskRegistry(folders)
 
 
 def task_registry(more: Sequence[str | Path] = ()) -> TaskRegistry:
-    """The registry of :func:`registry_folders`, read once per process and again when a file in it changes."""
+    """The registry of :func:`registry_folders`, parsed once per process and again when a file in it changes."""
     folders = registry_folders(more)
-    files = sorted(file for folder in folders for file in folder.rglob("*.y*ml"))
-    return _registry(folders, tuple((str(file), file.stat().st_mtime_ns) for file in files))
+    stats = ((str(file), file.stat()) for folder in folders for file in _yaml_files(folder))
+    return _registry(folders, tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats))
 
 
 def load_tasks(
@@ -121,9 +218,10 @@ def load_tasks(
     items = [wanted] if isinstance(wanted, (str, Path, Task, Mapping)) or not _is_many(wanted) else list(wanted)
     found: dict[str, Task] = {}
     mistakes: list[str] = []
+    known = cache(lambda: task_registry(registry))  # it looks at all its files: once, and only if a name is asked for
     for item in items:
         try:
-            for task in _tasks_of(item, registry):
+            for task in _tasks_of(item, known):
                 if task.name in found and found[task.name] != task:
                     mistakes.append(f"the task {task.name!r} is asked for twice, in two forms; rename or drop one")
                 found.setdefault(task.name, task)
@@ -133,7 +231,7 @@ def load_tasks(
     if not items:
         mistakes.append("no task was named; name at least one (nlp-mtl tasks list shows all)")
     if mistakes:
-        raise ConfigError(mistakes)
+        raise ConfigError(list(dict.fromkeys(mistakes)))
     return list(found.values())
 
 
@@ -141,7 +239,7 @@ def _is_many(wanted: Any) -> bool:
     return isinstance(wanted, Iterable) and not isinstance(wanted, bytes)
 
 
-def _tasks_of(item: Any, registry: Sequence[str | Path]) -> list[Task]:
+def _tasks_of(item: Any, known: Callable[[], TaskRegistry]) -> list[Task]:
     if isinstance(item, Task):
         return [item]
     if isinstance(item, Mapping):
@@ -150,13 +248,13 @@ def _tasks_of(item: Any, registry: Sequence[str | Path]) -> list[Task]:
         if not isinstance(name, str):
             raise ConfigError(f"a task given as a mapping needs `name`, found {dict(item)!r}")
         place = f"task {name!r}"
-        return [validated({**fields_of(task), **changes}, place) for task in _tasks_of(name, registry)]
+        return [validated({**fields_of(task), **changes}, place) for task in _tasks_of(name, known)]
     if not isinstance(item, (str, Path)):
         raise ConfigError(f"a task is a name, a tag, a YAML path, a mapping or a Task, found {item!r}")
     path = Path(item)
     if path.suffix in (".yaml", ".yml"):
         return [read_task(path)]
-    return task_registry(registry).find(str(item))
+    return known().find(str(item))
 
 
 def _head(task: Task) -> dict[str, Any]:

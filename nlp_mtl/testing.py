@@ -6,7 +6,7 @@ Nothing here needs a network, a download or data.
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,8 +17,11 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 from nlp_mtl import batches, reading
 from nlp_mtl.errors import ConfigError, DataError, NlpMtlError
 from nlp_mtl.heads import Head, make_heads
+from nlp_mtl.heads.base import metric_column
 from nlp_mtl.heads.labels import Where
+from nlp_mtl.heads.texts import check_texts
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.registry import not_built
 from nlp_mtl.taskfile import Task
 from nlp_mtl.tasks import load_tasks
 from nlp_mtl.template import Template
@@ -157,11 +160,14 @@ def check_task(task: Task) -> list[str]:
     """Take a task's example rows the whole way: columns, labels, tokens, batch, loss, metrics, on a tiny model.
 
     Returns:
-        What is wrong, one message each; none if the task works.
+        What is wrong, one message each; none if the task works. If its head is not built yet, only columns are checked.
     """
     try:
+        if not_built(task.head_name):
+            _check_only_texts(task, _example_columns(task, task.inputs), "examples")
+            return []
         head = next(iter(make_heads([task.with_(head_of=None)]).values()))
-        rows = _example_columns(task, head)
+        rows = _example_columns(task, head.needed_columns())
         model = _with_head(head, rows)
         made = _rows_of(head, rows, model.tokenizer)
         batch = batches.collate(made, [[task.name]] * len(made), {task.name: head})
@@ -176,10 +182,17 @@ def check_task(task: Task) -> list[str]:
     return []
 
 
-def _example_columns(task: Task, head: Head) -> dict[str, list[Any]]:
+def _check_only_texts(task: Task, rows: Mapping[str, Sequence[Any]], split: str) -> None:
+    """Text in every row of the inputs and, where it is there, of the target: all that can be known without the head."""
+    for column, values in rows.items():
+        if column in (*task.inputs, task.target):
+            check_texts([values], [column], False, Where(task.name, split))
+
+
+def _example_columns(task: Task, needed: Sequence[str]) -> dict[str, list[Any]]:
     if len(task.examples) < 1:
         raise DataError(f"task {task.name!r}: `examples` is empty; write a row or two in the shape of the data")
-    columns = [*head.needed_columns(), *([task.target] if task.target else [])]
+    columns = [*needed, *([task.target] if task.target else []), *task.metric_columns.values()]
     optional = Template(task.template).optional if task.template is not None else frozenset()
     for number, row in enumerate(task.examples):
         missing = [column for column in columns if column not in row and column not in optional]
@@ -232,9 +245,12 @@ def _score(head: Head, made: list[dict[str, Any]], rows: dict[str, list[Any]], p
     table |= {column: [rows[column][source] for source in table["source"]] for column in head.needed_columns()}
     if head.keeps_target and target:
         table[f"target:{name}"] = [rows[target][source] for source in table["source"]]
+    for need, column in head.task.metric_columns.items():
+        table[metric_column(head.task, need)] = [rows[column][source] for source in table["source"]]
     decoded, labels = head.decode(predictions, table), table[f"labels:{name}"]
     if not head.needs_labels or all(label is not None for label in labels):
-        head.score(decoded, head.references(labels, table))
+        given = head.for_metrics(table, lambda: head.scores(predictions))
+        head.score(decoded, head.references(labels, table), given)
 
 
 def _numbered(values: Sequence[Any]) -> bool:
@@ -265,13 +281,18 @@ def check_rows(task: Task, data_root: Any = None, *, most: int = 200) -> tuple[s
         return "real rows not at hand", []
     except NlpMtlError as error:
         return "", str(error).split("\n")
-    head = next(iter(make_heads([task.with_(head_of=None)]).values()))
+    planned = not_built(task.head_name)
+    head = Head(task) if planned else next(iter(make_heads([task.with_(head_of=None)]).values()))
     mistakes, looked = [], []
     for split, rows in found.items():
         if head.labels is None and task.target in rows.column_names:
             head.set_labels(head.label_names(rows, task.target or ""))
         part = rows.select(range(min(most, len(rows))))[:]
+        looked.append(f"{split} {min(most, len(rows))} of {len(rows)}")
         try:
+            if planned:
+                _check_only_texts(task, part, split)
+                continue
             tokens = head.tokenize(part, tiny_tokenizer(), 128, Where(task.name, split))
             if task.target and task.target in part:
                 from nlp_mtl.tokenizing import number_names
@@ -282,5 +303,4 @@ def check_rows(task: Task, data_root: Any = None, *, most: int = 200) -> tuple[s
                 head.place_labels(labels, tokens)
         except NlpMtlError as error:
             mistakes += str(error).split("\n")
-        looked.append(f"{split} {min(most, len(rows))} of {len(rows)}")
-    return f"real rows work ({', '.join(looked)})", mistakes
+    return f"real rows {'have them' if planned else 'work'} ({', '.join(looked)})", mistakes

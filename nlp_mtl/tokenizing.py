@@ -16,7 +16,7 @@ import numpy as np
 from nlp_mtl import sources
 from nlp_mtl.columns import read_column
 from nlp_mtl.errors import DataError
-from nlp_mtl.heads.base import Head
+from nlp_mtl.heads.base import Head, metric_column
 from nlp_mtl.heads.labels import RowsError, Where
 from nlp_mtl.reading import quiet_datasets
 from nlp_mtl.taskfile import Split
@@ -123,6 +123,9 @@ def _tokenize_split(
             out[f"labels:{name}"] = head.place_labels(labels, out)
             if head.keeps_target and target in columns:
                 out[f"target:{name}"] = [values[source] for source in out["source"]]
+            for need, column in head.task.metric_columns.items():
+                if column in columns:
+                    out[metric_column(head.task, need)] = [columns[column][source] for source in out["source"]]
         if errors:
             raise _SeveralErrors(errors)
         out.update({column: [columns[column][source] for source in out["source"]] for column in keep})
@@ -188,6 +191,9 @@ def _features(example: Mapping[str, Sequence[Any]], members: Sequence[Head], row
         features[f"labels:{head.task.name}"] = List(kind) if head.label_is_list else kind
         if f"target:{head.task.name}" in features:
             features[f"target:{head.task.name}"] = rows.features[head.task.target]
+        for need, column in head.task.metric_columns.items():
+            if metric_column(head.task, need) in features:
+                features[metric_column(head.task, need)] = rows.features[column]
     return Features(features)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
@@ -55,6 +57,7 @@ class MultiTaskTrainer(SafeCheckpoints):
     """
 
     loss_is_scaled_for_ga = True  # the loss is divided by the counts of the whole step, not of a micro-batch
+    step_order: Sequence[int] | None = None  # the steps of an epoch in another order, for a dry run
 
     def __init__(
         self,
@@ -77,7 +80,7 @@ class MultiTaskTrainer(SafeCheckpoints):
         if data is None:
             with args.main_process_first(desc="tokenizing"):
                 data = load_data(model.heads, model.tokenizer, max_length=model.max_length, data_root=data_root)
-        self.data = data
+        self.data = data = replace(data, heads={**data.heads, **model.heads})  # what heads learn, both must know
         if args.process_index == 0:
             for note in data.notes():
                 logger.warning(note)
@@ -98,6 +101,7 @@ class MultiTaskTrainer(SafeCheckpoints):
         self._task_steps = torch.zeros(len(self.tasks), dtype=torch.float64)
         self.scores: dict[str, TaskScores] = {}
         self._stop, self._began = StopSafely(), False
+        self._tuned_at: int | None = None  # the step whose weights the heads' thresholds were chosen for
         super().__init__(
             model=model,
             args=args,
@@ -132,6 +136,7 @@ class MultiTaskTrainer(SafeCheckpoints):
             micro_batches=args.gradient_accumulation_steps,
             process=args.process_index,
             processes=args.world_size,
+            order=self.step_order,
         )
         return MixedLoader(
             self.train_dataset,
@@ -150,6 +155,15 @@ class MultiTaskTrainer(SafeCheckpoints):
             for task in pool.tasks:
                 found[task] = int(pool.labelled(task)[pool.trainable[rows]].sum()) if len(rows) else 0
         return found
+
+    def tokens_shown(self, epoch: int, steps: int) -> np.ndarray:
+        """[steps]: tokens of each of the first `steps` steps of an epoch, over all processes."""
+        counts, total = self.plan.counts(epoch)[:steps], np.zeros(steps, dtype=np.int64)
+        for number, (pool, rows) in enumerate(zip(self._train_pools, self.plan.shown(epoch, steps), strict=True)):
+            done = np.concatenate([[0], pool.tokens[pool.trainable[rows]].cumsum()])
+            ends = counts[:, number].cumsum()
+            total += done[ends] - done[ends - counts[:, number]]
+        return total
 
     def _prepare_input(self, data: Any) -> Any:
         """Nested batches to the device; the base class would rebuild mappings by their type."""
@@ -170,12 +184,7 @@ class MultiTaskTrainer(SafeCheckpoints):
             TrainingError: a loss that is not a number, or no room to save.
         """
         if isinstance(resume_from_checkpoint, bool) and resume_from_checkpoint:
-            found = checkpoint.last_good_checkpoint(self.args.output_dir)
-            if found is None:
-                raise RunFolderError(
-                    f"{self.args.output_dir}: no whole checkpoint to resume from; start without --resume"
-                )
-            resume_from_checkpoint = str(found)
+            resume_from_checkpoint = str(checkpoint.checkpoint_to_resume(self.args.output_dir))
         elif resume_from_checkpoint and (wrong := checkpoint.damage(resume_from_checkpoint)):
             raise RunFolderError(f"{resume_from_checkpoint}: {wrong}")
         self.evaluator.check()
@@ -200,7 +209,10 @@ class MultiTaskTrainer(SafeCheckpoints):
             if last:
                 saved = f"saved {last[-1]}; go on with trainer.train(resume_from_checkpoint=True)"
             logger.warning("stopped by Ctrl-C at step %d; %s", self.state.global_step, saved)
-        elif self.args.save_strategy != "no":
+            return result
+        if self._tuned_at != self.state.global_step and (tasks := self.evaluator.tunable()):
+            self._scores("validation", tasks)
+        if self.args.save_strategy != "no":
             self.save_model()
         return result
 
@@ -323,7 +335,8 @@ class MultiTaskTrainer(SafeCheckpoints):
             )
         return given
 
-    def _scores(self, split: Split) -> dict[str, TaskScores]:
+    def evaluation_model(self) -> nn.Module:
+        """The model as evaluations call it: wrapped as in training, in eval mode."""
         model = self._wrap_model(self.model, training=False)
         if not self.accelerator._models and model is self.model:  # evaluation without training: autocast as in training
             model = (
@@ -333,10 +346,16 @@ class MultiTaskTrainer(SafeCheckpoints):
             )
             if self.is_fsdp_enabled:
                 self.model = self.model_wrapped = model
-        model.eval()
+        return model.eval()
+
+    def _scores(self, split: Split, tasks: Sequence[str] | None = None) -> dict[str, TaskScores]:
+        if split == "validation":
+            self._tuned_at = self.state.global_step
         return self.evaluator.evaluate(
-            model,
+            self.evaluation_model(),
             split,
+            tasks=tasks,
+            tune=split == "validation",
             process=self.args.process_index,
             processes=self.args.world_size,
             gather=gather_object if self.args.world_size > 1 else None,

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from nlp_mtl.config import TRAINING_DEFAULTS, key_table
+from nlp_mtl.registry import not_built
 from nlp_mtl.tasks import task_registry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,12 +39,13 @@ def tasks() -> str:
         data = f"package {task.dataset.package}" if task.dataset.package else task.dataset.path
         config = f" ({task.dataset.name})" if task.dataset.name else ""
         labels = str(len(task.labels)) if task.labels else ""
-        metrics = ", ".join(task.metrics or []) or "the head's"
+        planned = bool(not_built(task.head_name))
+        metrics = ", ".join(task.metrics or []) or ("with the head" if planned else "the head's")
         rows.append(
             (
                 f"[{task.name}]({task.file.parent.name}/{task.file.name})",
                 task.description,
-                task.head_name,
+                f"{task.head_name} (not built yet)" if planned else task.head_name,
                 data + config,
                 labels,
                 metrics,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from nlp_mtl import metrics
-from nlp_mtl.errors import ConfigError, UnsupportedError
+from nlp_mtl.attention import Layout
+from nlp_mtl.errors import ConfigError, DataError, UnsupportedError
 from nlp_mtl.heads import vanilla
 from nlp_mtl.heads.labels import Where
 from nlp_mtl.packing import Packed
@@ -44,8 +45,9 @@ class Head:
     on the way in, and one prediction per row on the way out. Class attributes: `auto_class`, the vanilla class;
     `needs_labels`, whether it learns from labelled rows only; `label_type` and `label_is_list`, how labels are stored;
     `keeps_target`, whether the target column is kept for scoring; `reads_template`, whether it reads one text that a
-    template may make; `for_model`, arguments that change nothing of how
-    rows are read.
+    template may make; `for_model`, arguments that change nothing of how rows are read; `gives_scores`, whether
+    :meth:`scores` gives metrics class probabilities; `decodes_rows`, whether there is one decoded prediction per row,
+    so that metrics can be given columns of the rows.
 
     Args:
         task: the task.
@@ -60,6 +62,8 @@ class Head:
     keeps_target: ClassVar[bool] = False
     reads_template: ClassVar[bool] = False
     for_model: ClassVar[tuple[str, ...]] = ()
+    gives_scores: ClassVar[bool] = False
+    decodes_rows: ClassVar[bool] = True
 
     def __init__(self, task: Task):
         if task.template is not None and not self.reads_template:
@@ -211,6 +215,20 @@ class Head:
             fresh: whether the module was never trained, so that it may be started from the labels.
         """
 
+    def record(self, **arguments: Any) -> None:
+        """Note in the spec what was learned from rows; it is saved with the model. None takes an argument out."""
+        said = {"name": self.spec} if isinstance(self.spec, str) else dict(self.spec)
+        self.spec = {key: value for key, value in {**said, **arguments}.items() if value is not None}
+
+    def reads(self, module: nn.Module, layout: Layout, target: Mapping[str, Tensor]) -> Tensor:
+        """Indices of the tokens whose last hidden state :meth:`forward` looks at; by default all of the rows' tokens.
+
+        The encoder may leave out what no head reads.
+        """
+        if "sequences" not in target:
+            return torch.arange(layout.tokens, device=layout.device)
+        return layout.tokens_of(target["sequences"])
+
     def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
         """Logits for the task's rows."""
         raise NotImplementedError
@@ -246,6 +264,25 @@ class Head:
         """Predictions in the form the metrics take."""
         raise NotImplementedError
 
+    @property
+    def tunes(self) -> bool:
+        """Whether decisions hang on something that is chosen on the validation rows."""
+        return False
+
+    def chosen(self) -> dict[str, float]:
+        """What was chosen, by label."""
+        return {}
+
+    def tune(self, predictions: Sequence[Any], references: Sequence[Any]) -> None:
+        """Choose so that the task's first metric is best on these rows, and record it."""
+
+    def recall(self, spec: Mapping[str, Any]) -> None:
+        """Take what was chosen from a recorded spec; from an empty one, nothing is chosen any more."""
+
+    def undecided(self, predictions: Sequence[Any], rows: Any) -> list[Any]:
+        """As :meth:`decode`, as if nothing had been chosen."""
+        return self.decode(predictions, rows)
+
     def in_words(self, decoded: Any) -> Any:
         """One decoded prediction as a user reads it: names for class numbers; by default as it is."""
         return decoded
@@ -254,6 +291,43 @@ class Head:
         """What a baseline that reads nothing would predict, in the form the metrics take."""
         raise NotImplementedError
 
-    def score(self, decoded: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
-        """The task's metrics; the first one decides."""
-        return metrics.score(self.metrics, decoded, references, labels=self.labels)
+    def scores(self, predictions: Sequence[Any]) -> np.ndarray:
+        """[rows, labels]: class probabilities, of a head that `gives_scores`."""
+        raise NotImplementedError
+
+    def trivial_scores(self, train_labels: Sequence[Any], rows: int) -> np.ndarray:
+        """[rows, labels]: what a baseline that reads nothing gives, the labels' shares of the training rows."""
+        raise NotImplementedError
+
+    def for_metrics(self, rows: Any, scores: Callable[[], np.ndarray]) -> dict[str, Any]:
+        """What the task's metrics need besides predictions and references.
+
+        Args:
+            rows: the columns kept by tokenizing, of the rows that are scored.
+            scores: makes [rows, labels]; called where a metric needs them.
+
+        Raises:
+            DataError: rows without a column that a metric needs.
+        """
+        given: dict[str, Any] = {}
+        for need in dict.fromkeys(need for name in self.metrics for need in metrics.needs(name)):
+            kept = metric_column(self.task, need)
+            if need == "scores":
+                given[need] = scores()
+            elif kept not in (rows if isinstance(rows, Mapping) else rows.column_names):
+                column = self.task.metric_columns.get(need)
+                raise DataError(f"task {self.task.name!r}: these rows lack the column {column!r}, which metrics need")
+            else:
+                given[need] = rows[kept][:]
+        return given
+
+    def score(
+        self, decoded: Sequence[Any], references: Sequence[Any], given: Mapping[str, Any] | None = None
+    ) -> dict[str, float]:
+        """The task's metrics; the first one decides. `given`: what they need besides, see :meth:`for_metrics`."""
+        return metrics.score(self.metrics, decoded, references, labels=self.labels, given=given)
+
+
+def metric_column(task: Task, need: str) -> str:
+    """Where tokenized rows keep what a metric calls `need`."""
+    return f"metric:{task.name}:{need}"

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nlp_mtl import registry
+from nlp_mtl import metrics, registry
 from nlp_mtl.errors import ConfigError, UnknownNameError, suggestion
 from nlp_mtl.heads.base import Head
 from nlp_mtl.taskfile import Task
+
+logger = logging.getLogger("nlp_mtl")
 
 
 def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Head]:
     """One head per task, with arguments from its file and from `more` (by task, tag or ``"*"``).
 
     Raises:
-        ConfigError: unknown heads or arguments, of all tasks at once.
+        ConfigError: heads that are unknown or not built yet, unknown arguments, of all tasks at once.
     """
     mistakes, made = [], {}
+    built = [task.name for task in tasks if not registry.not_built(task.head_name)]
     known = {"*", *(task.name for task in tasks), *(tag for task in tasks for tag in task.tags)}
     for key, given in (more or {}).items():
         if key not in known:
@@ -34,17 +38,37 @@ def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | No
                 task = task.with_(labels=owner.labels)
         spec = _spec(owner, more or {})
         try:
+            check_built(task, built)
             head = registry.heads.build(spec, task)
         except ConfigError as error:
             whose = f"task {task.name!r}: "
             mistakes += [whose + mistake.removeprefix(whose) for mistake in error.mistakes]
             continue
         head.spec = spec
-        mistakes += [f"task {task.name!r}: {m}" for m in _unknown_metrics(head)]
+        mistakes += [f"task {task.name!r}: {m}" for m in _wrong_metrics(head)]
         made[task.name] = head
     if mistakes:
         raise ConfigError(mistakes)
     return made
+
+
+def check_built(task: Task, others: Sequence[str] = ()) -> None:
+    """Refuse a task whose kind of head is planned (:data:`nlp_mtl.registry.PLANNED_HEADS`) and not there yet.
+
+    Args:
+        task: the task.
+        others: tasks asked for together with it whose heads are there, for the message.
+
+    Raises:
+        ConfigError: names task and head, and what works.
+    """
+    needs = registry.not_built(task.head_name)
+    if needs:
+        rest = f"leave it out and go on with {', '.join(others)}" if others else "choose other tasks"
+        raise ConfigError(
+            f"task {task.name!r}: its head {task.head_name!r} is not built yet: {needs}; {rest}. Heads that are built: "
+            f"{', '.join(registry.heads)}"
+        )
 
 
 def _spec(task: Task, more: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -75,17 +99,43 @@ def _mistyped(key: str, given: Mapping[str, Any], tasks: Sequence[Task]) -> list
     ]
 
 
-def _unknown_metrics(head: Head) -> list[str]:
+def _wrong_metrics(head: Head) -> list[str]:
+    """Metrics that are not known, or need what the task can't give."""
     mistakes = []
     for name in head.metrics:
-        if not name.startswith("evaluate:") and name not in registry.metrics:
+        if not name.startswith(metrics.PREFIX) and name not in registry.metrics:
             mistakes += UnknownNameError("metric", name, registry.metrics.names()).mistakes
-    return mistakes
+            continue
+        mistakes += [_unmet(head, name, need) for need in metrics.needs(name)]
+    return [mistake for mistake in mistakes if mistake]
+
+
+def _unmet(head: Head, metric: str, need: str) -> str:
+    """Why a metric can't have what it needs besides predictions and references, or nothing."""
+    wanted, kind = f"metric {metric!r} needs `{need}`", head.task.head_name
+    if need == "scores":
+        heads = ", ".join(name for name in registry.heads if registry.heads[name].gives_scores)
+        return "" if head.gives_scores else f"{wanted}, which the head {kind!r} does not give; heads that do: {heads}"
+    if not head.decodes_rows:
+        return f"{wanted} of every prediction, but the head {kind!r} does not make one prediction per row"
+    if need not in head.task.metric_columns:
+        found = suggestion(need, head.task.metric_columns) if head.task.metric_columns else ""
+        return f"{wanted}, a column of the rows; name it: `metric_columns: {{{need}: COLUMN}}`{found}"
+    return ""
 
 
 def head_of_spec(item: Mapping[str, Any]) -> Head:
-    """The head of a task as ``nlp_mtl.json`` records it."""
+    """The head of a task as ``nlp_mtl.json`` records it.
+
+    Raises:
+        ConfigError: a head that is unknown or not built yet.
+    """
     task = Task(**item)
+    check_built(task)
     head = registry.heads.build(task.head, task)
     head.spec = item["head"]
+    if head.tunes and not head.chosen():
+        logger.warning(
+            "task %r: `threshold: tuned`, but this checkpoint was saved without an evaluation; 0.5 is used", task.name
+        )
     return head

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nlp_mtl.attention import Layout
 from nlp_mtl.errors import ConfigError, UnsupportedError
 from nlp_mtl.heads.base import Columns, Head, PlacedRow
 from nlp_mtl.heads.labels import Where
@@ -35,6 +36,7 @@ class MaskedLM(Head):
     default_metrics = ("accuracy",)
     paper = "Devlin et al., 2019, arXiv:1810.04805"
     needs_labels = False
+    decodes_rows = False  # scored are tokens
     reads_template = True
 
     def __init__(self, task: Task, probability: float = 0.15):
@@ -110,6 +112,10 @@ class MaskedLM(Head):
             "(a decoder does not see later words); choose an encoder of the BERT family"
         )
 
+    def reads(self, module: nn.Module, layout: Layout, target: Mapping[str, Tensor]) -> Tensor:
+        """The chosen tokens."""
+        return target["positions"]
+
     def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
         """[chosen tokens, vocabulary]."""
         states = packed.hidden[target["positions"]][None]
@@ -129,7 +135,9 @@ class MaskedLM(Head):
         """The guesses, with what they were: a masked LM's references are made while masking."""
         return list(predictions)
 
-    def score(self, decoded: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+    def score(
+        self, decoded: Sequence[Any], references: Sequence[Any], given: Mapping[str, Any] | None = None
+    ) -> dict[str, float]:
         """The metrics over all chosen tokens."""
         flat = np.concatenate([np.asarray(part).reshape(-1, 2) for part in decoded])
         return super().score(flat[:, 0].tolist(), flat[:, 1].tolist())

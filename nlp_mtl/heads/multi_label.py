@@ -6,24 +6,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
-from nlp_mtl.errors import ConfigError, DataError
+from nlp_mtl.errors import DataError
 from nlp_mtl.heads.base import Columns
+from nlp_mtl.heads.deciding import DecidingHead
 from nlp_mtl.heads.labels import Where, class_numbers, complain, name_of, names_in
-from nlp_mtl.heads.pooled import PooledHead, Pooling
+from nlp_mtl.heads.pooled import Pooling
+from nlp_mtl.heads.thresholds import SEVERAL, at_least, tune_several
 from nlp_mtl.registry import heads
 from nlp_mtl.taskfile import Task
 
 
 @heads.register("multi_label")
-class MultiLabel(PooledHead):
+class MultiLabel(DecidingHead):
     """Any number of labels per text or pair, each decided on its own.
 
     Args:
         task: the task; the target column holds lists of names, lists of numbers, or lists of 0 and 1 for all labels.
-        threshold: probability from which a label is given.
+        threshold: probability from which a label is given: a number, a mapping label → number, or ``tuned``, per label
+            on the validation rows at every evaluation, for a first metric `f1_micro` or `f1_macro`.
+        class_weights: ``balanced``, so that the rows with and without a label weigh the same together; or a mapping
+            label → weight of the rows that have it, where those without it weigh 1 (`pos_weight` in torch). They are
+            brought to a mean of 1 over the training rows, label by label.
+        tuned: what ``threshold: tuned`` found; recorded with a run.
         pooling, pooler: see :class:`PooledHead`.
     """
 
@@ -31,19 +39,54 @@ class MultiLabel(PooledHead):
     default_metrics = ("f1_micro", "f1_macro")
     label_type = "float32"
     label_is_list = True
+    gives_scores = True
 
     def __init__(
         self,
         task: Task,
-        threshold: float = 0.5,
+        threshold: Any = 0.5,
+        class_weights: Any = None,
+        tuned: Any = None,
         pooling: Pooling = "family",
         pooler: Literal["shared", "own"] = "shared",
     ):
-        super().__init__(task, pooling, pooler)
-        if not 0 < threshold < 1:
-            raise ConfigError(f"task {task.name!r}: `threshold` is between 0 and 1, found {threshold}")
-        self.threshold = threshold
+        super().__init__(
+            task,
+            class_weights=class_weights,
+            sides=True,
+            threshold=0.5 if threshold is None else threshold,
+            tuned=tuned,
+            pooling=pooling,
+            pooler=pooler,
+        )
         self._indicators: bool | None = None
+
+    def _refused(self) -> list[str]:
+        if not self.tunes or self.metrics[0] in SEVERAL:
+            return []
+        return [
+            f"task {self.task.name!r}: `threshold: tuned` finds the thresholds of several labels for "
+            f"{' and '.join(SEVERAL)}; the first metric is {self.metrics[0]!r}: put one of them first, or give numbers"
+        ]
+
+    def decided(self) -> list[str]:
+        """All labels."""
+        return list(self.labels or [])
+
+    def log_odds(self, predictions: Sequence[np.ndarray]) -> np.ndarray:
+        """[rows, labels]."""
+        return np.asarray(predictions, dtype=np.float64)
+
+    def _search(self, odds: np.ndarray, references: Sequence[Any]) -> list[float]:
+        return tune_several(odds, np.asarray(references), self.metrics[0])
+
+    def begin(self, module: nn.Module, labels: Sequence[Any], *, fresh: bool) -> None:
+        """Take the weights of both sides of each label."""
+        known = [label for label in labels if label is not None]
+        if self.class_weights is not None and known:
+            having = np.sum(known, axis=0).astype(int)
+            counts = np.stack([len(known) - having, having], -1)
+            self.record(class_weights=self.class_weights.learn(counts, self.labels or []))
 
     def look_at(self, values: Iterable[Any]) -> None:
         """Whether the lists are 0 and 1 for all labels, or name the labels that hold."""
@@ -95,12 +138,12 @@ class MultiLabel(PooledHead):
         return {**super().config_changes(), "problem_type": "multi_label_classification"}
 
     def loss(self, logits: Tensor, target: Mapping[str, Tensor]) -> Tensor:
-        """Sum over rows of the mean binary cross entropy over labels."""
-        return (
-            functional.binary_cross_entropy_with_logits(logits.float(), target["labels"].float(), reduction="none")
-            .mean(-1)
-            .sum()
-        )
+        """Sum over rows of the mean binary cross entropy over labels, each times its side's weight."""
+        labels = target["labels"].float()
+        sides = self.class_weights.table(self.labels or [], logits) if self.class_weights else None
+        weights = None if sides is None else torch.where(labels > 0.5, sides[:, 1], sides[:, 0])
+        every = functional.binary_cross_entropy_with_logits(logits.float(), labels, weight=weights, reduction="none")
+        return every.mean(-1).sum()
 
     def predict(self, logits: Tensor, target: Mapping[str, Tensor]) -> list[np.ndarray]:
         """Per row the logits [labels]."""
@@ -108,8 +151,13 @@ class MultiLabel(PooledHead):
 
     def decode(self, predictions: Sequence[Any], rows: Any) -> list[list[int]]:
         """Lists of 0 and 1, one per label."""
-        edge = float(np.log(self.threshold / (1 - self.threshold)))
-        return [[int(x >= edge) for x in prediction] for prediction in predictions]
+        if self.thresholds is None or not len(predictions):
+            return []
+        return self.thresholds.decide(self.log_odds(predictions), self.decided()).tolist()
+
+    def undecided(self, predictions: Sequence[Any], rows: Any) -> list[list[int]]:
+        """Lists of 0 and 1 at a threshold of 0.5."""
+        return at_least(self.log_odds(predictions), 0.5).tolist()
 
     def references(self, labels: Sequence[Any], rows: Any) -> list[Any]:
         """Lists of 0 and 1, one per label."""
@@ -123,13 +171,23 @@ class MultiLabel(PooledHead):
         """The names given, and every label's probability."""
         scores = 1 / (1 + np.exp(-prediction))
         every = {name: round(float(score), 6) for name, score in zip(self.labels or [], scores, strict=True)}
-        return {"labels": [name for name, score in every.items() if score >= self.threshold], "scores": every}
+        (given,) = self.decode([prediction], row)
+        return {"labels": self.in_words(given), "scores": every}
 
     def trivial(self, train_labels: Sequence[Any], train_rows: Any, labels: Sequence[Any], rows: Any) -> list[Any]:
         """Every label that more than half of the training rows have."""
         known = [label for label in train_labels if label is not None]
         often = (np.mean(known, axis=0) > 0.5).astype(int).tolist() if known else [0] * len(self.labels or [])
         return [often] * len(labels)
+
+    def scores(self, predictions: Sequence[Any]) -> np.ndarray:
+        """[rows, labels]: each label's own probability."""
+        return 1 / (1 + np.exp(-np.asarray(predictions, dtype=np.float64)))
+
+    def trivial_scores(self, train_labels: Sequence[Any], rows: int) -> np.ndarray:
+        """[rows, labels]: each label's share of the training rows."""
+        known = [label for label in train_labels if label is not None]
+        return np.tile(np.mean(known, axis=0) if known else np.zeros(len(self.labels or [])), (rows, 1))
 
 
 def _zeros_and_ones(lists: Sequence[Sequence[Any]]) -> bool:

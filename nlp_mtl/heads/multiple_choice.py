@@ -90,19 +90,31 @@ class MultipleChoice(PooledHead):
     def encode_labels(
         self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where
     ) -> list[Any]:
-        """The number of the right choice; names are looked up in the data's names, or in `labels`."""
+        """The number of the right choice; names are looked up in the data's names, or in `labels`.
+
+        Text such as "1" is read as a number, counted from 0, unless names are written so ("1" and "2" of WinoGrande):
+        then it is one of them, or a mistake.
+        """
         known = list(names or self.labels or [])
+        numbered = any(name.isdigit() for name in known)
         numbers: list[int | None] = []
         mistakes = []
         for row, (value, options) in enumerate(zip(values, self._choices(rows), strict=True)):
+            value = value.strip() if isinstance(value, str) else value
             if value is None or value in (-1, ""):
                 numbers.append(None)
                 continue
             number = known.index(value) if value in known else value
-            if (isinstance(number, str) and number.isdigit()) or (isinstance(number, float) and number.is_integer()):
+            digits = isinstance(number, str) and number.isdigit() and not numbered
+            if digits or (isinstance(number, float) and number.is_integer()):
                 number = int(number)
             if not isinstance(number, int) or not 0 <= number < len(options):
-                mistakes.append((row, f"the right choice {value!r} is not one of 0 … {len(options) - 1}"))
+                names_here, places = ", ".join(known[: len(options)]), f"0 … {len(options) - 1}"
+                if numbered:
+                    ways = names_here if isinstance(value, str) else places
+                else:
+                    ways = f"{places} or {names_here}" if known else places
+                mistakes.append((row, f"the right choice {value!r} is not one of {ways}"))
                 number = 0
             numbers.append(number)
         complain(where, mistakes)

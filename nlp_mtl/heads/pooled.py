@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nlp_mtl.attention import Layout
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads.base import Head
 from nlp_mtl.packing import Packed
@@ -30,7 +31,7 @@ class PooledHead(Head):
     """
 
     reads_template = True
-    for_model = ("pooling", "pooler", "variance", "threshold")
+    for_model = ("pooling", "pooler", "variance", "class_weights", "threshold", "tuned")
 
     def __init__(self, task: Task, pooling: Pooling = "family", pooler: Literal["shared", "own"] = "shared"):
         super().__init__(task)
@@ -47,10 +48,19 @@ class PooledHead(Head):
         """The encoder's pooler for the family's own pooling, else none."""
         return self._pooler if self.pooling == "family" else "none"
 
+    def _way(self, module: nn.Module) -> str:
+        return self.pooling if self.pooling != "family" else family_pooling(module)
+
+    def reads(self, module: nn.Module, layout: Layout, target: Mapping[str, Tensor]) -> Tensor:
+        """The first or last token of each sequence, or all for their mean."""
+        way, sequences = self._way(module), target["sequences"]
+        if way == "mean":
+            return layout.tokens_of(sequences)
+        return (layout.firsts if way == "cls" else layout.lasts)[sequences]
+
     def pooled(self, module: nn.Module, packed: Packed, sequences: Tensor) -> Tensor:
         """[…, 1, hidden]: the vectors of the given sequences, as sequences of one token."""
-        way = self.pooling if self.pooling != "family" else family_pooling(module)
-        read = {"cls": packed.firsts, "last": packed.lasts, "mean": packed.means}[way]
+        read = {"cls": packed.firsts, "last": packed.lasts, "mean": packed.means}[self._way(module)]
         return read(sequences).unsqueeze(-2)
 
     def logits_of(self, module: nn.Module, states: Tensor) -> Tensor:
@@ -84,9 +94,9 @@ def family_pooling(module: nn.Module) -> str:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities [labels] of the logits of one row."""
-    exponent = np.exp(logits - logits.max())
-    return exponent / exponent.sum()
+    """Probabilities […, labels] of logits."""
+    exponent = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponent / exponent.sum(-1, keepdims=True)
 
 
 def most_frequent(labels: Sequence[Any]) -> Any:

@@ -39,6 +39,7 @@ class QuestionAnswering(Head):
     default_metrics = ("f1_answer", "exact_match")
     label_is_list = True
     keeps_target = True
+    decodes_rows = False  # a question's windows have one answer
     paper = "Rajpurkar et al., 2016, arXiv:1606.05250"
 
     def __init__(
@@ -153,7 +154,7 @@ class QuestionAnswering(Head):
 
     def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
         """[rows, most tokens, 2]: start and end scores, −inf beyond a row's tokens."""
-        tokens = packed.tokens_of(target["sequences"])
+        tokens = packed.layout.tokens_of(target["sequences"])
         states = packed.hidden[tokens][None]
         ids = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
         out = module(input_ids=ids, inputs_embeds=states)

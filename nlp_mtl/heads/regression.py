@@ -56,8 +56,7 @@ class Regression(PooledHead):
         known = [label for label in labels if label is not None]
         if self.variance is None and known:
             self.variance = float(np.var(known)) or 1.0
-            said = {"name": self.spec} if isinstance(self.spec, str) else dict(self.spec)
-            self.spec = {**said, "variance": self.variance}
+            self.record(variance=self.variance)
         if fresh and known and (last := _last_linear(module)) is not None and last.bias is not None:
             with torch.no_grad():
                 last.bias.fill_(float(np.mean(known)))

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nlp_mtl.attention import Layout
 from nlp_mtl.errors import ConfigError, DataError
 from nlp_mtl.heads.base import Columns, Head, PlacedRow
+from nlp_mtl.heads.class_weights import ClassWeights
 from nlp_mtl.heads.labels import Where, class_numbers, complain, name_of, names_in
 from nlp_mtl.heads.spans import Scheme, iob2_labels, misfits, spans_of, to_iob2, words_in
 from nlp_mtl.packing import Packed
@@ -31,13 +33,16 @@ class TokenClassification(Head):
         task: the task; its one input holds lists of words, its target lists of tags.
         scheme: how the data marks spans: ``iob2``; ``iob1`` or ``io``, which are converted; ``none`` for tags that mark
             no spans (parts of speech), scored by accuracy.
+        class_weights: ``balanced``, so that all tags weigh the same together, n / (k · n_c) each; or a mapping tag (in
+            IOB2) → weight, brought to a mean of 1 over the tagged words of the training rows.
     """
 
     auto_class = "AutoModelForTokenClassification"
     default_metrics = ("span_f1",)
     label_is_list = True
+    for_model = ("class_weights",)
 
-    def __init__(self, task: Task, scheme: Scheme = "iob2"):
+    def __init__(self, task: Task, scheme: Scheme = "iob2", class_weights: Any = None):
         super().__init__(task)
         if scheme not in ("iob2", "iob1", "io", "none"):
             raise ConfigError(f"task {task.name!r}: `scheme` is iob2, iob1, io or none, found {scheme!r}")
@@ -52,6 +57,12 @@ class TokenClassification(Head):
             raise ConfigError(f"task {task.name!r}: {wrong}")
         if scheme == "none" and task.metrics is None:
             self.metrics = ["accuracy"]
+        self.class_weights = None if class_weights is None else ClassWeights(task.name, class_weights)
+        if mistakes := self._misweighed():
+            raise ConfigError(mistakes)
+
+    def _misweighed(self) -> list[str]:
+        return self.class_weights.misfits(self.labels) if self.class_weights and self.labels else []
 
     def set_labels(self, names: Sequence[str] | None) -> None:
         """Label names found in the data, brought to IOB2."""
@@ -60,6 +71,8 @@ class TokenClassification(Head):
                 raise DataError(f"task {self.task.name!r}: {wrong}")
             self.data_labels = list(names)
             self.labels = iob2_labels(names, self.scheme)
+            if mistakes := self._misweighed():
+                raise DataError("\n".join(mistakes))
 
     def label_names(self, rows: Any, column: str) -> list[str] | None:
         """Names of a list of ClassLabels, or the distinct values, O first."""
@@ -119,6 +132,15 @@ class TokenClassification(Head):
                 encoded[-1] = None
         return encoded
 
+    def begin(self, module: nn.Module, labels: Sequence[Any], *, fresh: bool) -> None:
+        """Take the tags' weights."""
+        if self.class_weights is None:
+            return
+        known = [number for tags in labels for number in (tags or []) if number >= 0]
+        if known:
+            counts = np.bincount(known, minlength=len(self.labels or []))
+            self.record(class_weights=self.class_weights.learn(counts, self.labels or []))
+
     def collate(self, rows: Sequence[PlacedRow]) -> dict[str, Tensor]:
         """`positions` [words]: the first piece of every word read; `counts` [rows]; `labels` [words], −1 if none."""
         positions, labels, counts = [], [], []
@@ -141,6 +163,10 @@ class TokenClassification(Head):
         """Tagged words."""
         return int((target["labels"] >= 0).sum()) if "labels" in target else 0
 
+    def reads(self, module: nn.Module, layout: Layout, target: Mapping[str, Tensor]) -> Tensor:
+        """The first piece of each word."""
+        return target["positions"]
+
     def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
         """[words, labels]."""
         states = packed.hidden[target["positions"]][None]
@@ -148,8 +174,11 @@ class TokenClassification(Head):
         return module(input_ids=ids, inputs_embeds=states).logits[0]
 
     def loss(self, logits: Tensor, target: Mapping[str, Tensor]) -> Tensor:
-        """Sum of cross entropies over tagged words."""
-        return functional.cross_entropy(logits.float(), target["labels"], ignore_index=-1, reduction="sum")
+        """Sum of cross entropies over tagged words, each times its tag's weight."""
+        weights = self.class_weights.table(self.labels or [], logits) if self.class_weights else None
+        return functional.cross_entropy(
+            logits.float(), target["labels"], weight=weights, ignore_index=-1, reduction="sum"
+        )
 
     def predict(self, logits: Tensor, target: Mapping[str, Tensor]) -> list[np.ndarray]:
         """Per row [words read, 2]: the tag's number and its probability."""
@@ -173,13 +202,15 @@ class TokenClassification(Head):
         names = self.labels or []
         return [[names[number] if number >= 0 else "" for number in tags] for tags in labels]
 
-    def score(self, decoded: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+    def score(
+        self, decoded: Sequence[Any], references: Sequence[Any], given: Mapping[str, Any] | None = None
+    ) -> dict[str, float]:
         """The metrics over words that have a reference."""
         pairs = [
             [(d, r) for d, r in zip(tags, gold, strict=True) if r != ""]
             for tags, gold in zip(decoded, references, strict=True)
         ]
-        return super().score([[d for d, _ in row] for row in pairs], [[r for _, r in row] for row in pairs])
+        return super().score([[d for d, _ in row] for row in pairs], [[r for _, r in row] for row in pairs], given)
 
     def answer(self, prediction: np.ndarray, row: Mapping[str, Any]) -> dict[str, Any]:
         """Entities with offsets (characters of a text, words of a list), or every word's tag if tags mark no spans."""

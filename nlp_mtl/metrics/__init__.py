@@ -10,6 +10,10 @@ The form of predictions and references goes with the kind of head:
 | token classification | one list of tag names per sentence | the same |
 | question answering | strings (empty: no answer) | a list of acceptable answers (empty list: no answer) |
 
+A metric may need more than these: class probabilities (``scores``), or columns of the rows (``groups``). It says so
+where it is registered (``@metric(name, needs=[…])``), the head gives the scores, the task file names the columns
+(``metric_columns: {groups: question_id}``), and the Evaluator hands them over.
+
 Proportions lie in [0, 1], never in percent. scikit-learn, scipy, seqeval and evaluate are imported on first use.
 
 Example:
@@ -19,27 +23,47 @@ Example:
 
 from nlp_mtl.metrics.answers import exact_match, f1_answer, normalize_answer
 from nlp_mtl.metrics.base import metric
-from nlp_mtl.metrics.classification import accuracy, f1, f1_macro, f1_micro, matthews_correlation
+from nlp_mtl.metrics.classification import (
+    accuracy,
+    f1,
+    f1_favor_against,
+    f1_macro,
+    f1_micro,
+    matthews_correlation,
+    recall_macro,
+)
+from nlp_mtl.metrics.groups import best_exact_match, best_f1_answer, gender_parity, group_exact_match
+from nlp_mtl.metrics.ranking import average_precision, roc_auc
 from nlp_mtl.metrics.regression import mae, mse, pearson, spearman
-from nlp_mtl.metrics.scoring import greater_is_better, key_of, resolve, score
+from nlp_mtl.metrics.scoring import PREFIX, greater_is_better, key_of, needs, resolve, score
 from nlp_mtl.metrics.spans import span_f1
 
 __all__ = [
+    "PREFIX",
     "accuracy",
+    "average_precision",
+    "best_exact_match",
+    "best_f1_answer",
     "exact_match",
     "f1",
     "f1_answer",
+    "f1_favor_against",
     "f1_macro",
     "f1_micro",
+    "gender_parity",
     "greater_is_better",
+    "group_exact_match",
     "key_of",
     "mae",
     "matthews_correlation",
     "metric",
     "mse",
+    "needs",
     "normalize_answer",
     "pearson",
+    "recall_macro",
     "resolve",
+    "roc_auc",
     "score",
     "span_f1",
     "spearman",

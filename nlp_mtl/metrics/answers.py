@@ -53,7 +53,7 @@ def exact_match(
         >>> exact_match(["the Senate.", "in 1920", ""], [["Senate", "U.S. Senate"], ["1920"], []])
         {'exact_match': 0.6666666666666666, 'exact_match_has_answer': 0.5, 'exact_match_no_answer': 1.0}
     """
-    return _over_rows("exact_match", predictions, references, lambda predicted, answer: float(predicted == answer))
+    return _over_rows("exact_match", predictions, references, equal_words)
 
 
 @metric("f1_answer", paper=_PAPER)
@@ -82,10 +82,24 @@ def f1_answer(
         >>> f1_answer(["in the year 1920"], [["1920", "year 1920"]])    # words in, year, 1920: 2·2 / (3 + 2)
         {'f1_answer': 0.8}
     """
-    return _over_rows("f1_answer", predictions, references, _word_f1)
+    return _over_rows("f1_answer", predictions, references, word_f1)
 
 
-def _word_f1(predicted: str, answer: str) -> float:
+def best_match(prediction: str, answers: Sequence[str], value: Callable[[str, str], float]) -> float:
+    """The best `value` of an answer in words over the acceptable ones, all normalised."""
+    # SQuAD 2.0 passes over answers that normalise to nothing, unless no other is left.
+    texts = [text for text in map(normalize_answer, answers) if text] or [""]
+    predicted = normalize_answer(prediction)
+    return max(value(predicted, text) for text in texts)
+
+
+def equal_words(predicted: str, answer: str) -> float:
+    """1 if two normalised answers are equal, else 0."""
+    return float(predicted == answer)
+
+
+def word_f1(predicted: str, answer: str) -> float:
+    """F1 over the words of two normalised answers; see :func:`f1_answer`."""
     ours, theirs = Counter(predicted.split()), Counter(answer.split())
     if not ours or not theirs:
         return float(ours == theirs)
@@ -105,10 +119,7 @@ def _over_rows(
                 f"metric {name!r}, row {row}: the prediction must be a string and the references a list of strings, "
                 f"found {prediction!r} and {answers!r}"
             )
-        # SQuAD 2.0 passes over answers that normalise to nothing, unless no other is left.
-        texts = [text for text in map(normalize_answer, answers) if text] or [""]
-        predicted = normalize_answer(prediction)
-        groups["has_answer" if len(answers) else "no_answer"].append(max(value(predicted, text) for text in texts))
+        groups["has_answer" if len(answers) else "no_answer"].append(best_match(prediction, answers, value))
     result = {name: _mean([*groups["has_answer"], *groups["no_answer"]])}
     if all(groups.values()):
         result |= {f"{name}_{group}": _mean(values) for group, values in groups.items()}

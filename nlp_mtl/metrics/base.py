@@ -14,17 +14,22 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def metric(name: str, *, greater_is_better: bool = True, paper: str = "") -> Callable[[Function], Function]:
+def metric(
+    name: str, *, greater_is_better: bool = True, needs: Sequence[str] = (), paper: str = ""
+) -> Callable[[Function], Function]:
     """Decorator: register a metric and say which direction is better (``registry.metrics.register`` alone means up).
 
     Args:
         name: what a task file writes under `metrics`.
         greater_is_better: False for errors such as `mse`.
+        needs: what it takes besides predictions and references, each under its name as a keyword argument, one value
+            per row: ``scores``, class probabilities [rows, labels] from the head; any other name is a column of the
+            rows, which the task names under `metric_columns` (``groups``, for instance).
         paper: where the metric comes from, in one line.
     """
 
     def decorate(function: Function) -> Function:
-        vars(function).update(greater_is_better=greater_is_better, paper=paper)
+        vars(function).update(greater_is_better=greater_is_better, needs=tuple(needs), paper=paper)
         return registry.metrics.register(name)(function)
 
     return decorate

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nlp_mtl.errors import DataError
-from nlp_mtl.metrics.base import as_arrays, as_flat_arrays, metric
+from nlp_mtl.metrics.base import as_arrays, as_flat_arrays, f1_of, metric
 
 
 @metric("accuracy", paper="GLUE: Wang et al., 2018, arXiv:1804.07461")
@@ -93,10 +93,7 @@ def f1_macro(predictions: Sequence[Any], references: Sequence[Any], *, labels: S
         >>> f1_macro([[1, 0], [1, 1]], [[1, 0], [0, 1]])    # 2/3 and 1
         0.8333333333333333
     """
-    from sklearn.metrics import f1_score
-
-    predicted, expected = as_arrays(predictions, references)
-    return float(f1_score(expected, predicted, average="macro", zero_division=0.0))
+    return _f1("macro", predictions, references)
 
 
 @metric("f1_micro", paper="Lewis, Evaluating Text Categorization, 1991")
@@ -118,10 +115,16 @@ def f1_micro(predictions: Sequence[Any], references: Sequence[Any], *, labels: S
         >>> f1_micro([[1, 0], [1, 1]], [[1, 0], [0, 1]])    # TP 2, FP 1, FN 0
         0.8
     """
+    return _f1("micro", predictions, references)
+
+
+def _f1(average: str, predictions: Sequence[Any], references: Sequence[Any]) -> float:
     from sklearn.metrics import f1_score
 
     predicted, expected = as_arrays(predictions, references)
-    return float(f1_score(expected, predicted, average="micro", zero_division=0.0))
+    if expected.ndim > 1 and expected.shape[1] == 1:  # one label: scikit-learn would take 0 and 1 for two classes
+        predicted, expected, average = predicted[:, 0], expected[:, 0], "binary"
+    return float(f1_score(expected, predicted, average=average, zero_division=0.0))
 
 
 @metric("matthews_correlation", paper="Matthews, 1975; CoLA: Warstadt et al., 2018, arXiv:1805.12471")
@@ -154,3 +157,88 @@ def matthews_correlation(
     if (predicted == predicted[0]).all() or (expected == expected[0]).all():
         return 0.0  # scikit-learn says the same, with a warning
     return float(matthews_corrcoef(expected, predicted))
+
+
+@metric("recall_macro", paper="SemEval-2017 Task 4: Rosenthal et al., 2017, arXiv:1912.00741")
+def recall_macro(
+    predictions: Sequence[Any], references: Sequence[Any], *, labels: Sequence[str] | None = None
+) -> float:
+    """Mean over classes of the share of each class that is found: ``(1/C) Σ_c TP_c / (TP_c + FN_c)``.
+
+    As in scikit-learn, and so in TweetEval: with one label per row, C counts the classes that occur in predictions or
+    references, and one that is only predicted adds 0; with multi-label rows, C counts all columns, and a column without
+    a single 1 in the references adds 0.
+
+    Range:
+        0 to 1, greater is better; calling everything one of C classes gives 1/C, however rare the others are.
+
+    References:
+        Official for sentiment in tweets (as "AvgRec"): Rosenthal, Farra and Nakov, SemEval-2017 Task 4, 2017,
+        arXiv:1912.00741, and with it in TweetEval (Barbieri et al., 2020, arXiv:2010.12421).
+
+    Relations:
+        `f1_macro` also counts what is wrongly said to be of a class.
+
+    Raises:
+        DataError: predictions and references do not fit each other.
+
+    Example:
+        >>> recall_macro([0, 1, 1, 0], [0, 1, 0, 0])        # of class 0, 2 of 3 are found; of class 1, 1 of 1
+        0.8333333333333333
+    """
+    from sklearn.metrics import recall_score
+
+    predicted, expected = as_arrays(predictions, references)
+    return float(recall_score(expected, predicted, average="macro", zero_division=0.0))
+
+
+@metric("f1_favor_against", paper="SemEval-2016 Task 6, as in TweetEval: Barbieri et al., 2020, arXiv:2010.12421")
+def f1_favor_against(
+    predictions: Sequence[Any], references: Sequence[Any], *, labels: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Mean of the F1 of the classes "favor" and "against": ``(F1_favor + F1_against) / 2``.
+
+    ``F1_c = 2·TP_c / (2·TP_c + FP_c + FN_c)``, 0 for a class that nobody ever says. A third class ("none") has no term
+    of its own, but rows wrongly put into it or taken out of it count as misses and false alarms of the other two.
+
+    The classes are found by their names in `labels`; where `labels` is not given, against is 1 and favor is 2, as in
+    TweetEval.
+
+    Range:
+        0 to 1, greater is better.
+
+    References:
+        Official for stance in tweets: Mohammad, Kiritchenko, Sobhani, Zhu and Cherry, "SemEval-2016 Task 6: Detecting
+        Stance in Tweets", 2016, and in TweetEval (Barbieri et al., 2020, arXiv:2010.12421), which scores the rows of
+        all targets together.
+
+    Relations:
+        `f1_macro` takes the mean over all classes, "none" included.
+
+    Returns:
+        `f1_favor_against`, `f1_favor` and `f1_against`.
+
+    Raises:
+        DataError: predictions and references do not fit each other, are multi-label, or are tag names; no class is
+            called favor or against.
+
+    Example:
+        >>> labels = ["none", "against", "favor"]
+        >>> f1_favor_against([2, 1, 0, 1], [2, 1, 1, 0], labels=labels)     # favor: TP 1; against: TP 1, FP 1, FN 1
+        {'f1_favor_against': 0.75, 'f1_favor': 1.0, 'f1_against': 0.5}
+    """
+    predicted, expected = as_flat_arrays("f1_favor_against", predictions, references)
+    if expected.dtype.kind in "US":
+        raise DataError("metric 'f1_favor_against' takes label numbers, found tag names; use f1_macro")
+    names = list(labels) if labels is not None else ["none", "against", "favor"]
+    missing = [name for name in ("favor", "against") if name not in names]
+    if missing:
+        raise DataError(
+            f"metric 'f1_favor_against' needs the labels favor and against; {' and '.join(missing)} is not among "
+            f"{', '.join(names)}; use f1_macro, or name the labels so"
+        )
+    each = {}
+    for name in ("favor", "against"):
+        ours, theirs = predicted == names.index(name), expected == names.index(name)
+        each[f"f1_{name}"] = f1_of(float((ours & theirs).sum()), float(ours.sum()), float(theirs.sum()))[2]
+    return {"f1_favor_against": sum(each.values()) / 2, **each}

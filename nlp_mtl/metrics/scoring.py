@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nlp_mtl import registry
-from nlp_mtl.errors import ConfigError, NotFoundError
+from nlp_mtl.errors import ConfigError, DataError, NotFoundError
 from nlp_mtl.metrics.base import check_pairs
 
 PREFIX = "evaluate:"
@@ -68,12 +68,23 @@ def greater_is_better(name: str) -> bool:
     return bool(getattr(resolve(name), "greater_is_better", True))
 
 
+def needs(name: str) -> tuple[str, ...]:
+    """What the metric `name` takes besides predictions and references; see :func:`nlp_mtl.metrics.base.metric`.
+
+    Example:
+        >>> needs("accuracy"), needs("roc_auc"), needs("group_exact_match")
+        ((), ('scores',), ('groups',))
+    """
+    return () if name.startswith(PREFIX) else tuple(getattr(resolve(name), "needs", ()))
+
+
 def score(
     names: Sequence[str],
     predictions: Sequence[Any],
     references: Sequence[Any],
     *,
     labels: Sequence[str] | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Compute several metrics of the same predictions.
 
@@ -82,14 +93,15 @@ def score(
         predictions: one per row, in the form that the metrics take.
         references: one per row, in the same order.
         labels: the task's label names, in the order of their numbers.
+        given: what metrics need besides, by the name they give it (:func:`needs`), each with one value per prediction.
 
     Returns:
         For each metric its value under :func:`key_of` its name, followed by the further values it gives. A further
         value whose name is taken already gets the metric's name in front.
 
     Raises:
-        DataError: predictions and references have different lengths, or are empty.
-        ConfigError: unknown metric; two metrics reported under one name.
+        DataError: predictions, references and what is given besides have different lengths, or are empty.
+        ConfigError: unknown metric; two metrics reported under one name; a metric that needs what is not given.
 
     Example:
         >>> score(["exact_match", "f1_answer"], ["blue whale"], [["the blue whale", "whale"]])
@@ -102,7 +114,7 @@ def score(
         raise ConfigError(f"metrics: two of {', '.join(names)} would be reported under the same name; leave one out")
     result: dict[str, float] = {}
     for name, key in own.items():
-        value = resolve(name)(predictions, references, labels=labels)
+        value = resolve(name)(predictions, references, labels=labels, **_needed(name, given or {}, len(predictions)))
         values = dict(value) if isinstance(value, Mapping) else {key: value}
         if key not in values:
             raise ConfigError(f"metric {name!r} gave {sorted(values)}; one of the keys must be its own name, {key!r}")
@@ -111,6 +123,16 @@ def score(
             taken = further in result or further in own.values()
             result[f"{key}_{further}" if taken else further] = float(number)
     return result
+
+
+def _needed(name: str, given: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    wanted = needs(name)
+    if missing := [f"`{need}`" for need in wanted if need not in given]:
+        raise ConfigError(f"metric {name!r} needs {' and '.join(missing)} for every row, which is not given")
+    for need in wanted:
+        if len(given[need]) != rows:
+            raise DataError(f"metric {name!r}: {rows} predictions but {len(given[need])} `{need}`; give one for each")
+    return {need: given[need] for need in wanted}
 
 
 @lru_cache(maxsize=64)

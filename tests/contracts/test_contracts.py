@@ -18,7 +18,7 @@ from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.evaluation import Evaluator
 from nlp_mtl.heads import Head
 from nlp_mtl.heads.labels import Where
-from nlp_mtl.metrics import greater_is_better
+from nlp_mtl.metrics import greater_is_better, needs
 from nlp_mtl.model import MultiTaskModel, make_heads
 from nlp_mtl.packing import Packed, choose_way, encode
 from nlp_mtl.plan import MixingPlan, Pool
@@ -28,6 +28,7 @@ from nlp_mtl.sharing import Sharing
 from nlp_mtl.taskfile import Task
 from nlp_mtl.tasks import task_registry
 from nlp_mtl.testing import check_task, tiny_encoder, tiny_model, tiny_tokenizer
+from tests.unit.preparation_cases import CASES
 
 torch.set_num_threads(1)  # tiny models: threads would only wait for one another
 
@@ -92,18 +93,36 @@ def test_every_head_learns(name, tmp_path):
     batch = Collator([pool], data.heads, training=True)([(0, row, 0) for row in range(len(pool))])
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     losses = []
-    for _ in range(4):
+    for _ in range(12):
         loss = model(**batch)["loss"]
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert all(math.isfinite(loss) for loss in losses)
-    assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < losses[0] - 1e-3
+    assert losses[-1] < losses[0] - 1e-2, "Adam's first steps may go up; twelve go down whichever task comes first"
     reached = [p.grad is not None and bool(p.grad.any()) for p in model.module_of(task.name).parameters()]
     assert any(reached)
     assert any(bool(p.grad.any()) for p in model.sharing.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", registry.heads.names())
+def test_every_head_reads_only_the_tokens_it_says(name, tmp_path):
+    """Whatever is said not to be read may hold anything: the encoder leaves it out."""
+    task = tasks_of(name)[0]
+    model, data = a_model_of(task, tmp_path)
+    pool = data.pool_of(task.name, "train")
+    batch = Collator([pool], data.heads)([(0, row, -1) for row in range(len(pool))])
+    target, head, module = batch["targets"][task.name], model.heads[task.name], model.eval().module_of(task.name)
+    layout = Layout(batch["lengths"].tolist())
+    hidden = torch.randn(layout.tokens, model.config.hidden_size)
+    read = torch.zeros(layout.tokens, dtype=torch.bool)
+    read[head.reads(module, layout, target).flatten()] = True
+    assert read.any()
+    holes = hidden.masked_fill(~read[:, None], torch.nan)
+    with torch.no_grad():
+        expected = head.forward(module, Packed(hidden, layout), target)
+        assert torch.equal(head.forward(module, Packed(holes, layout), target), expected)
 
 
 @pytest.mark.parametrize("name", registry.heads.names())
@@ -144,6 +163,22 @@ def test_every_head_keeps_the_contract(name, tmp_path):
         references = head.references(pool.labels(task.name), pool.table)
         perfect = [r[0] if name == "question_answering" else r for r in references]
         assert head.score(perfect, references)[found.first] == pytest.approx(1.0 if found.better else 0.0)
+
+
+@pytest.mark.parametrize("name", [name for name in registry.heads.names() if registry.heads[name].gives_scores])
+def test_every_head_that_gives_scores_gives_one_per_label(name, tmp_path):
+    task = tasks_of(name)[0]
+    model, data = a_model_of(task, tmp_path)
+    head, pool = data.heads[task.name], data.pool_of(task.name, "train")
+    batch = Collator([pool], data.heads)([(0, row, -1) for row in range(len(pool))])
+    with torch.no_grad():
+        predictions = head.predict(model.eval()(**batch)["logits"][task.name], batch["targets"][task.name])
+    trivial = head.trivial_scores(pool.labels(task.name), len(pool))
+    for scores in (head.scores(predictions), trivial):
+        assert scores.shape == (len(pool), len(head.labels))
+        assert ((scores >= 0) & (scores <= 1)).all()
+    assert (trivial == trivial[0]).all(), "a baseline that reads nothing says the same of all rows"
+    assert float(head.scores(predictions).std()) > 0
 
 
 @pytest.mark.parametrize("name", registry.heads.names())
@@ -386,15 +421,31 @@ def test_every_balancers_state_round_trips(name):
 # kind of prediction → perfect predictions, worse ones, references
 SCORED = {
     "classes": ([0, 1, 1, 0, 1, 0], [0, 1, 0, 0, 1, 1], [0, 1, 1, 0, 1, 0]),
+    "three classes": ([0, 1, 2, 1, 2, 0], [0, 2, 2, 1, 1, 0], [0, 1, 2, 1, 2, 0]),
     "numbers": ([0.5, 2.0, -1.0, 4.0], [0.5, 1.0, 3.0, 2.0], [0.5, 2.0, -1.0, 4.0]),
     "several": ([[1, 0], [0, 1], [1, 1]], [[1, 0], [1, 0], [0, 1]], [[1, 0], [0, 1], [1, 1]]),
     "tags": ([["B-X", "I-X", "O"], ["B-Y"]], [["B-X", "O", "O"], ["O"]], [["B-X", "I-X", "O"], ["B-Y"]]),
     "answers": (["a cat", "", "old city"], ["a dog", "rain", "city"], [["cat"], [], ["city", "old city"]]),
 }
 
+# What metrics of classes may need besides: columns, and scores that go with the perfect and the worse predictions.
+ROWS = {
+    "groups": ["a", "b", "b", "a", "b", "a"],
+    "candidates": ["cat", "rain", "sun", "dog", "city", "house"],
+    "answers": [["cat"], ["rain", "the sea"], ["rain", "the sea"], ["cat"], ["rain", "the sea"], ["cat"]],
+}
+POSITIVE = ([0.3, 0.9, 0.8, 0.2, 0.7, 0.1], [0.3, 0.7, 0.4, 0.2, 0.9, 0.6])
 
-def deciding(name, predictions, references):
-    value = registry.metrics[name](predictions, references, labels=None)
+
+def deciding(name, predictions, references, scores, order=None):
+    given = {**ROWS, "scores": [[1 - score, score] for score in scores]}
+    order = range(len(references)) if order is None else order
+    value = registry.metrics[name](
+        [predictions[i] for i in order],
+        [references[i] for i in order],
+        labels=None,
+        **{need: [given[need][i] for i in order] for need in needs(name)},
+    )
     return float(next(iter(value.values())) if isinstance(value, dict) else value)
 
 
@@ -402,77 +453,37 @@ def deciding(name, predictions, references):
 def test_every_metric_prefers_what_is_right_and_sees_no_order(name):
     optimum, kinds = 1.0 if greater_is_better(name) else 0.0, []
     for kind, (perfect, worse, references) in SCORED.items():
+        if needs(name) and kind != "classes":
+            continue
         try:
-            best = deciding(name, perfect, references)
+            best = deciding(name, perfect, references, POSITIVE[0])
         except ValueError:
             continue
         if best != pytest.approx(optimum, abs=1e-9):
             continue  # predictions of a kind that it is not made for
         kinds.append(kind)
-        low = deciding(name, worse, references)
+        low = deciding(name, worse, references, POSITIVE[1])
         assert (low < best) if greater_is_better(name) else (low > best), kind
         order = np.random.default_rng(0).permutation(len(references)).tolist()
-        moved = deciding(name, [worse[i] for i in order], [references[i] for i in order])
-        assert moved == pytest.approx(low, abs=1e-12), kind
+        assert deciding(name, worse, references, POSITIVE[1], order) == pytest.approx(low, abs=1e-12), kind
     assert kinds, f"the metric {name!r} is perfect for none of the kinds of predictions that heads make"
 
 
 # --------------------------------------------------------------------------------------------------------- preparations
 
-# preparation → arguments, rows, expected rows
-PREPARED = {
-    "drop_empty": ({"columns": ["a"]}, [{"a": "x"}, {"a": " "}, {"a": None}], [{"a": "x"}]),
-    "rename": ({"columns": {"a": "b", "z": "y"}}, [{"a": "x"}], [{"b": "x"}]),
-    "map_labels": (
-        {"column": "a", "names": {"1": "yes", "0": "no"}},
-        [{"a": 1}, {"a": 0}],
-        [{"a": "yes"}, {"a": "no"}],
-    ),
-    "last_rows": ({"count": 1}, [{"a": 1}, {"a": 2}], [{"a": 2}]),
-    "question_lines": (
-        {},
-        [{"line": "NUM:date When was it ?"}],
-        [{"text": "When was it ?", "coarse_label": "NUM", "fine_label": "NUM:date"}],
-    ),
-    "split_labels": (
-        {"column": "y", "separator": "|"},
-        [{"y": "a|b"}, {"y": " "}, {"y": None}],
-        [{"y": ["a", "b"]}, {"y": []}, {"y": None}],
-    ),
-    "split_words": (
-        {"columns": ["a", "b"]},
-        [{"a": "x y", "b": "O O"}, {"a": "x", "b": "O O"}],
-        [{"a": ["x", "y"], "b": ["O", "O"]}],
-    ),
-    "sms_lines": (
-        {},
-        [{"line": "ham\thello"}, {"line": '7,1,"win"'}, {"line": "?"}],
-        [{"text": "hello", "label": "ham"}, {"text": "win", "label": "spam"}],
-    ),
-    "sign_labels": (
-        {"column": "r", "neutral": 1},
-        [{"r": 2.0}, {"r": -1.5}, {"r": 0.5}],
-        [{"r": 2.0, "label": "positive"}, {"r": -1.5, "label": "negative"}],
-    ),
-    "cause_or_effect": (
-        {},
-        [{"premise": "It rained.", "question": "effect"}],
-        [{"premise": "It rained. What happened as a result?", "question": "effect"}],
-    ),
-}
-
 
 @pytest.mark.parametrize("name", registry.preparations.names())
 def test_every_preparation_is_a_pure_function_of_rows(name):
-    assert name in PREPARED, f"give an example of the preparation {name!r} in PREPARED"
-    arguments, given, expected = PREPARED[name]
+    assert name in CASES, f"give an example of the preparation {name!r} in tests/unit/preparation_cases.py"
+    arguments, given, expected = CASES[name][0]
     prepare = registry.preparations[name]
     assert registry.preparations.summary(name)
     assert registry.preparations.check_arguments(name, arguments, given=1) == []
-    rows = Dataset.from_list(given)
+    rows = Dataset.from_dict(given)
+    before = rows.to_list()
     once, twice = prepare(rows, **arguments), prepare(rows, **arguments)
-    assert once.to_list() == twice.to_list() == expected
-    assert rows.to_list() == given, "what was given is left as it was"
+    assert once[:] == twice[:] == expected
+    assert rows.to_list() == before, "what was given is left as it was"
 
 
 def test_what_the_built_in_tasks_name_is_registered():
@@ -483,7 +494,12 @@ def test_what_the_built_in_tasks_name_is_registered():
         for metric in task.metrics or []:
             assert metric in registry.metrics, task.name
         name, arguments = registry.parse_spec(task.head, "head")
-        assert registry.heads.check_arguments(name, arguments, given=1) == [], task.name
+        if not registry.not_built(name):
+            assert registry.heads.check_arguments(name, arguments, given=1) == [], task.name
+
+
+def test_a_head_is_planned_or_built_and_not_both():
+    assert not set(registry.PLANNED_HEADS) & set(registry.heads.names()), "it is built now: it is planned no more"
 
 
 @pytest.mark.parametrize("known", registry.ALL, ids=lambda known: known.kind)

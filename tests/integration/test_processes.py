@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.integration.tiny import config, write_base, write_tasks
+from tests.integration.tiny import config, write_base, write_rare, write_tasks
 
 pytestmark = pytest.mark.processes
 WORKER = Path(__file__).parent / "tiny.py"
@@ -60,6 +60,34 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, way):
         torch.testing.assert_close(
             state_two[name], value, atol=1e-6, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_weighed_losses_and_tuned_thresholds_are_those_of_one_process(tmp_path, way):
+    tasks = write_rare(tmp_path / "data")
+    base = write_base(tmp_path / "base")
+    # 7 rows for 2 processes: counts of rare rows and of words differ between them
+    shape = {"per_device_train_batch_size": 7, "gradient_accumulation_steps": 2, "max_steps": 6, "learning_rate": 5e-3}
+    one = {"config": config(base, tasks, tmp_path / "one", training=shape)}
+    more = FSDP if way == "fsdp" else {}
+    halves = {**shape, "gradient_accumulation_steps": 1, "per_device_eval_batch_size": 3, **more}
+    two = {"config": config(base, tasks, tmp_path / "two", training=halves)}
+    log_one, state_one = run(tmp_path, one, name=f"rare-{way}-one")
+    log_two, state_two = run(tmp_path, two, processes=2, name=f"rare-{way}-two")
+    for a, b in zip(log_one["log"], log_two["log"], strict=True):
+        for key in a:
+            if key.startswith(("loss", "grad_norm")):
+                assert b[key] == pytest.approx(a[key], abs=1e-6, rel=1e-5), key
+    for name, value in state_one.items():
+        torch.testing.assert_close(state_two[name], value, atol=1e-6, rtol=1e-5)
+    (alone,), (first, second) = log_one["chosen"], log_two["chosen"]
+    assert first == second, "to the bit"
+    for task in ("rare", "many"):
+        assert first[task] == pytest.approx(alone[task], abs=1e-4)
+        assert any(value != 0.5 for value in alone[task].values())
+    for folder, found in ((tmp_path / "one", alone), (tmp_path / "two", first)):
+        said = json.loads((folder / "nlp_mtl.json").read_text(encoding="utf-8"))
+        assert {t["name"]: t["head"]["tuned"] for t in said["tasks"][:2]} == {t: found[t] for t in ("rare", "many")}
 
 
 def test_rows_are_fewer_than_processes(tmp_path):
@@ -111,3 +139,25 @@ def test_fewer_processes_than_asked_for_is_an_error(tmp_path):
     assert done.returncode != 0
     assert "several processes were asked for" in done.stderr
     assert "torchrun" in done.stderr
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_a_dry_run_of_two_processes_speaks_once_and_writes_nothing(tmp_path, way):
+    tasks = write_tasks(tmp_path / "data")
+    base = write_base(tmp_path / "base")
+    shape = {"per_device_train_batch_size": 4, "max_steps": -1, "num_train_epochs": 2, "eval_strategy": "epoch"}
+    said = config(base, tasks, tmp_path / "run", training={**shape, **(FSDP if way == "fsdp" else {})})
+    (tmp_path / "run.yaml").write_text(json.dumps(said))
+    launch = ["--nproc_per_node", "2", "--master_port", str(29500 + hash(way) % 400), "-m", "nlp_mtl.cli"]
+    words = ["train", str(tmp_path / "run.yaml"), "--dry-run", "--json", "-"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "torch.distributed.run", *launch, *words]
+    done = subprocess.run(command, env=env, text=True, capture_output=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(done.stdout)
+    assert found["run"]["processes"] == 2
+    assert found["steps"]["rows_per_step"] == 8
+    assert sum(found["steps"]["rows_per_epoch"][0][task] for task in ("mood", "alike", "names")) == 40 + 16 + 40
+    assert found["time"]["timed_steps"] == 9
+    assert found["parameters"]["total"]["trained"] == found["parameters"]["total"]["all"] > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "data", "run.yaml"]

@@ -186,7 +186,7 @@ def test_ctrl_c_saves_and_leaves_the_model_usable(world, tmp_path):
                 os.kill(os.getpid(), signal.SIGINT)
 
     from nlp_mtl.config import RunConfig
-    from nlp_mtl.run import training_arguments
+    from nlp_mtl.starting import training_arguments
 
     said = settings(world, tmp_path / "stopped", training={**SAVING, "save_steps": 100})
     model = mtl.MultiTaskModel.from_base(said["model"], said["tasks"], max_length=64, seed=42)

@@ -57,6 +57,51 @@ def write_tasks(folder: Path, *, rows: int = 48, seed: int = 0) -> list[str]:
     return files
 
 
+def write_rare(folder: Path, *, rows: int = 120, seed: int = 0) -> list[str]:
+    """A rare class, rare labels and rare tags; gives the task files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw, made = random.Random(seed), []
+    for _ in range(rows):
+        words = draw.choices(WORDS, k=draw.randint(2, 9))
+        noisy = "rain" in words if draw.random() < 0.9 else draw.random() < 0.2
+        made.append(
+            {
+                "text": " ".join(words),
+                "words": words,
+                "rare": "yes" if noisy else "no",
+                "many": [word for word in ("cat", "dog") if word in words],
+                "tags": ["B-LOC" if word == "city" else "O" for word in words],
+            }
+        )
+    for split, part in (("train", made[:60]), ("validation", made[60:90]), ("test", made[90:])):
+        lines = "".join(json.dumps(row) + "\n" for row in part)
+        (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    said: dict[str, dict[str, Any]] = {
+        "rare": {
+            "head": {"name": "sequence_classification", "class_weights": "balanced", "threshold": "tuned"},
+            "labels": ["no", "yes"],
+            "metrics": ["f1"],
+        },
+        "many": {
+            "head": {"name": "multi_label", "class_weights": "balanced", "threshold": "tuned"},
+            "labels": ["cat", "dog"],
+            "metrics": ["f1_macro"],
+        },
+        "tags": {
+            "head": {"name": "token_classification", "class_weights": {"O": 1, "B-LOC": 5}},
+            "labels": ["O", "B-LOC"],
+            "inputs": ["words"],
+        },
+    }
+    files = []
+    for name, spec in said.items():
+        data = {"path": "json", "data_files": {s: f"{s}.jsonl" for s in ("train", "validation", "test")}}
+        whole = {"name": name, "dataset": data, "target": name, "inputs": ["text"], **spec}
+        (folder / f"{name}.yaml").write_text(json.dumps(whole), encoding="utf-8")
+        files.append(str(folder / f"{name}.yaml"))
+    return files
+
+
 def write_base(folder: Path, family: str = "bert", *, dropout: float = 0.0, **changes: Any) -> str:
     """A tiny pretrained model's folder."""
     from nlp_mtl.testing import DECODERS, tiny_encoder, tiny_tokenizer
@@ -102,6 +147,7 @@ class InterruptSecond(TrainerCallback):
 def main() -> None:
     """Train as the JSON file of the first argument says; write losses and weights beside it."""
     import torch
+    from accelerate.utils import gather_object
 
     from nlp_mtl.run import train
 
@@ -111,6 +157,7 @@ def main() -> None:
     trainer = run.trainer
     assert trainer is not None
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else trainer.model.state_dict()
+    chosen = gather_object([{task: head.chosen() for task, head in run.model.heads.items()}])
     if trainer.args.process_index == 0:
         keep = {
             name for name, p in trainer.accelerator.unwrap_model(trainer.model).named_parameters() if p.requires_grad
@@ -118,7 +165,7 @@ def main() -> None:
         torch.save({name: value for name, value in state.items() if name in keep}, file.with_suffix(".pt"))
         log = [entry for entry in trainer.state.log_history if "loss" in entry]
         file.with_suffix(".log.json").write_text(
-            json.dumps({"log": log, "world": trainer.args.world_size, "stopped": run.stopped})
+            json.dumps({"log": log, "world": trainer.args.world_size, "stopped": run.stopped, "chosen": chosen})
         )
     if torch.distributed.is_initialized():
         torch.distributed.barrier()

@@ -50,7 +50,7 @@ lora: {r: abc, lora_dropout: x}
         (6, "`training.per_device_train_batch_size` is at least 1, found 0"),
         (7, "`training.gradient_accumulation_steps` is at least 1, found 0"),
         (8, "`training.output_dir` is the folder of the run, found None; name one, or leave the key out"),
-        (9, "`training.seed` is at least 0, found -1"),
+        (9, "`training.seed` is from 0 to 4294967295, found -1; left out, it is 42"),
         (10, "`lora.r` is a whole number, found 'abc'"),
         (10, "`lora.lora_dropout` is a number, found 'x'"),
     ]:

@@ -69,6 +69,21 @@ def test_rows_counts_every_row_the_same(step):
 
 
 @quick
+@given(step=steps)
+def test_rows_with_weights_counts_a_row_so_often_in_every_step(step):
+    plain, weighted = weights_of("rows", step), weights_of("rows", step, weights={"t0": 2.5, "t1": 0.0})
+    factors = torch.tensor([2.5, 0.0] + [1.0] * (len(step) - 2))
+    torch.testing.assert_close(weighted, plain * factors)
+
+
+def test_rows_refuses_weights_that_fit_no_task_or_are_negative():
+    with pytest.raises(ConfigError, match="balancer 'rows': 't9' is not a task"):
+        weights_of("rows", [(1, 1), (1, 1)], weights={"t9": 2.0})
+    with pytest.raises(ConfigError, match=r"`weights` are at least 0, found \{'t0': -1.0\}"):
+        weights_of("rows", [(1, 1), (1, 1)], weights={"t0": -1.0})
+
+
+@quick
 @given(count=st.integers(2, 6), rows=st.integers(1, 50))
 def test_equal_counts_of_rows_make_rows_and_equal_the_same(count, rows):
     step = [(rows, rows)] * count
@@ -85,7 +100,10 @@ def test_fixed_weights_are_used_as_they_are():
     [
         ({"name": "fixed", "weights": {"a": -1}}, "`weights` are at least 0, found {'a': -1}"),
         ({"name": "fixed", "weights": {"a": float("nan")}}, "`weights` are at least 0"),
-        ({"name": "fixed", "weights": {"a": "much"}}, "balancer 'fixed': an argument is of the wrong type"),
+        (
+            {"name": "fixed", "weights": {"a": "much"}},
+            "balancer 'fixed': `weights` is a mapping of numbers, found {'a': 'much'}",
+        ),
         ({"name": "fixed"}, "needs the argument 'weights'"),
         ({"name": "equel"}, "unknown balancer 'equel'; did you mean 'equal'?"),
     ],

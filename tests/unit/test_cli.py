@@ -135,8 +135,12 @@ def test_help_ends_with_two_lines_that_can_be_run(verb):
         for word in words[1:]:
             if word.endswith(".yaml"):
                 assert (ROOT / word).is_file(), word
-        for name in words[3:] if words[1] == "tasks" and verb != ["tasks", "new"] else []:
-            assert name.startswith("--") or task_registry().find(name)
+        if words[1:3] == ["tasks", "list"]:
+            assert task_registry().select(
+                **{key.removeprefix("--"): words[words.index(key) + 1] for key in words[3::2]}
+            )
+        elif words[1] == "tasks" and verb != ["tasks", "new"]:
+            assert all(task_registry().find(name) for name in words[3:])
 
 
 def test_every_verb_is_covered_here():
@@ -182,20 +186,70 @@ def test_a_mistake_on_a_real_command_line():
 # ---------------------------------------------------------------------------------------------------------------- tasks
 
 
+def listed(result):
+    """The rows of a list of tasks, by name."""
+    code, out, _ = result
+    assert code == 0
+    rows = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
+    assert rows[0] == ["task", "head", "language", "data", "verified", "tags"]
+    assert out.splitlines()[-1].startswith(f"{len(rows) - 3} tasks")
+    return {row[0]: row for row in rows[2:-1]}
+
+
 def test_tasks_list_shows_every_task(run):
-    code, out, _ = run("tasks", "list")
-    assert code == 0
-    shown = [line.split()[0] for line in out.splitlines()[2:-1]]
-    assert shown == list(task_registry().tasks)
-    assert out.splitlines()[-1].startswith(f"{len(shown)} tasks")
+    shown = listed(run("tasks", "list"))
+    assert list(shown) == list(task_registry().tasks)
+    for name, row in shown.items():
+        task = task_registry().tasks[name]
+        assert row[1].split()[0] == task.head_name
+        assert (row[2], row[4], row[5]) == (task.language, task.verified, " ".join(task.tags))
+    assert "head not built yet" not in shown["rte"][1]
+    assert shown["xsum"][1] == "seq2seq (head not built yet)"
 
 
-def test_tasks_list_by_tag(run):
-    code, out, _ = run("tasks", "list", "--tag", "ner")
+def test_tasks_list_by_tag_head_and_language(run):
+    assert list(listed(run("tasks", "list", "--tag", "ner"))) == [task.name for task in task_registry().find("ner")]
+    assert set(listed(run("tasks", "list", "--tag", "glue", "--head", "regression"))) == {"stsb"}
+    assert "wmt16_ro_en" in listed(run("tasks", "list", "--head", "seq2seq", "--language", "ro"))
+    assert run("tasks", "list", "--tag", "glue", "--language", "ro") == (0, "0 tasks are all of that at once\n", "")
+    fails(run("tasks", "list", "--tag", "nerr"), "no task has the tag 'nerr'", "did you mean 'ner'")
+    fails(run("tasks", "list", "--tag", "rte"), "no task has the tag 'rte'")
+    err = fails(run("tasks", "list", "--head", "regresion", "--language", "xx"), "did you mean 'regression'", "'xx'")
+    assert "2 mistakes" in err
+
+
+def test_broken_task_files_hide_no_others_and_fail_the_command(run, tmp_path, monkeypatch):
+    good = (
+        "name: mine\nhead: sequence_classification\ndataset: {path: csv, data_files: x.csv}\ninputs: [text]\n"
+        "target: label\nlabels: [a, b]\ntags: [mine_only]\nexamples: [{text: cat, label: a}, {text: dog, label: b}]\n"
+    )
+    (tmp_path / "mine.yaml").write_text(good, encoding="utf-8")
+    (tmp_path / "syntax.yaml").write_text("name: [a\n", encoding="utf-8")
+    (tmp_path / "wrong.yaml").write_text(good.replace("mine", "wrong") + "verson: 1\n", encoding="utf-8")
+    monkeypatch.setenv("NLP_MTL_REGISTRY", str(tmp_path))
+    built_in = len(task_registry().sound()) - 1
+    for words, shown in (([], built_in + 1), (["--tag", "mine_only"], 1)):
+        code, out, err = run("tasks", "list", *words)
+        assert code == 2
+        assert "\nmine " in out
+        assert f"{shown} tasks" in out.splitlines()[-1]
+        assert f"{tmp_path / 'syntax.yaml'}:2: not valid YAML" in err
+        assert f"{tmp_path / 'wrong.yaml'}:9: unknown key 'verson'" in err
+    fails(run("tasks", "list", "--tag", "wrong_only"), "no task has the tag 'wrong_only'", "syntax.yaml:2", "'verson'")
+    monkeypatch.setattr("nlp_mtl.tasks.builtin_folder", lambda: tmp_path)
+    monkeypatch.delenv("NLP_MTL_REGISTRY")
+    code, out, err = run("tasks", "check", "--offline")
+    assert (code, out) == (2, "mine: examples work\n")
+    assert "syntax.yaml:2" in err and "'verson'" in err
+
+
+def test_a_task_whose_head_is_not_built_is_shown_and_checked_as_such(run):
+    code, out, _ = run("tasks", "show", "xsum")
     assert code == 0
-    shown = [line.split()[0] for line in out.splitlines()[2:-1]]
-    assert shown == [task.name for task in task_registry().find("ner")]
-    fails(run("tasks", "list", "--tag", "nerr"), "'nerr'", "did you mean 'ner'")
+    assert re.search(r"^# head not built yet: it writes text", out, re.MULTILINE)
+    code, out, _ = run("tasks", "check", "xsum", "rte", "--offline")
+    assert (code, out) == (0, "xsum: head not built yet; examples have the columns\nrte: examples work\n")
+    assert "head not built yet" not in run("tasks", "show", "rte")[1]
 
 
 def test_tasks_show_is_the_task_as_yaml(run, tmp_path):

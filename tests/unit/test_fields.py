@@ -47,7 +47,7 @@ def test_values_become_what_the_field_takes(field, value, read):
         ("max_steps", 1.5, "`training.max_steps` is a whole number, found 1.5"),
         ("bf16", "maybe", "`training.bf16` is true or false, found 'maybe'"),
         ("eval_steps", "x", "`training.eval_steps` is a number or null, found 'x'"),
-        ("report_to", {"a": 1}, "`training.report_to` is null or text or a list, found {'a': 1}"),
+        ("report_to", {"a": 1}, "`training.report_to` is null or text or a list of texts, found {'a': 1}"),
         ("eval_strategy", "epohc", "one of no, steps, epoch, found 'epohc'; did you mean 'epoch'?"),
         ("eval_strategy", 5, "one of no, steps, epoch, found 5"),
         ("optim", "adafactr", "found 'adafactr'; did you mean 'adafactor'"),

@@ -466,6 +466,25 @@ def test_the_right_choice_by_number_text_and_name():
             task.encode_labels([1, wrong], None, {"one": ["a"] * 2, "two": ["b"] * 2}, WHERE)
 
 
+def test_names_that_look_like_numbers_are_names():
+    """WinoGrande counts its options from 1: reading "1" as the second would train on wrong answers without a word."""
+    rows = {"one": ["a"] * 5, "two": ["b"] * 5}
+    task = choice(["one", "two"], labels=["1", "2"])
+    assert task.encode_labels(["1", "2", "", " 2\n", None], None, rows, WHERE) == [0, 1, None, 1, None]
+    assert task.encode_labels([0, 1, -1], None, {key: value[:3] for key, value in rows.items()}, WHERE) == [0, 1, None]
+    for wrong in ("0", "3"):
+        with pytest.raises(DataError, match=f"row 4001: the right choice '{wrong}' is not one of 1, 2\n"):
+            task.encode_labels(["1", wrong], None, {"one": ["a"] * 2, "two": ["b"] * 2}, WHERE)
+
+
+def test_a_row_with_fewer_choices_has_fewer_names():
+    rows = {"options": [["a", "b", "c"], ["a", "b"]]}
+    task = choice("options", labels=["A", "B", "C"])
+    assert task.encode_labels(["C", "B"], None, rows, WHERE) == [2, 1]
+    with pytest.raises(DataError, match="row 4001: the right choice 'C' is not one of 0 … 1 or A, B\n"):
+        task.encode_labels(["C", "C"], None, rows, WHERE)
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [

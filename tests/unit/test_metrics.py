@@ -24,12 +24,14 @@ NAMES = [
     "exact_match",
     "f1",
     "f1_answer",
+    "f1_favor_against",
     "f1_macro",
     "f1_micro",
     "mae",
     "matthews_correlation",
     "mse",
     "pearson",
+    "recall_macro",
     "span_f1",
     "spearman",
 ]
@@ -97,11 +99,14 @@ FORMS = [
     ("accuracy", label_pairs, 0, 1),
     ("accuracy", multi_label_pairs(), 0, 1),
     ("f1", label_pairs, 0, 1),
+    ("f1_favor_against", label_pairs, 0, 1),
     ("f1_macro", label_pairs, 0, 1),
     ("f1_macro", multi_label_pairs(), 0, 1),
     ("f1_micro", label_pairs, 0, 1),
     ("f1_micro", multi_label_pairs(), 0, 1),
     ("matthews_correlation", label_pairs, -1, 1),
+    ("recall_macro", label_pairs, 0, 1),
+    ("recall_macro", multi_label_pairs(), 0, 1),
     ("pearson", number_pairs, -1, 1),
     ("spearman", number_pairs, -1, 1),
     ("mse", number_pairs, 0, math.inf),
@@ -133,7 +138,7 @@ def test_range_and_permutation(name, form, low, high, data):
         assert after[key] == pytest.approx(before[key], rel=1e-9, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", ["accuracy", "f1_macro", "f1_micro"])
+@pytest.mark.parametrize("name", ["accuracy", "f1_macro", "f1_micro", "recall_macro"])
 @quick
 @given(rows=label_pairs)
 def test_perfect_labels(name, rows):
@@ -148,7 +153,7 @@ def test_perfect_labels_where_both_kinds_are_needed(rows):
     assert value("matthews_correlation", labels, labels) == pytest.approx(1.0 if len(set(labels)) > 1 else 0.0)
 
 
-@pytest.mark.parametrize("name", ["accuracy", "f1_macro", "f1_micro"])
+@pytest.mark.parametrize("name", ["accuracy", "f1_macro", "f1_micro", "recall_macro"])
 @quick
 @given(rows=multi_label_pairs())
 def test_perfect_multi_label(name, rows):
@@ -156,6 +161,12 @@ def test_perfect_multi_label(name, rows):
     if name != "accuracy":
         assume(all(any(column) for column in zip(*labels, strict=True)))
     assert value(name, labels, labels) == pytest.approx(1.0)
+
+
+def test_rows_with_one_label_are_scored_by_that_label():
+    """Their 0 is no class of its own: with more labels it is none either."""
+    predicted, expected = [[1], [0], [0], [0]], [[1], [1], [0], [0]]
+    assert value("f1_macro", predicted, expected) == value("f1_micro", predicted, expected) == pytest.approx(2 / 3)
 
 
 @quick
@@ -211,6 +222,19 @@ def test_f1_macro_and_micro_equal_their_definitions(rows):
     assert value("f1_micro", *rows) == pytest.approx(value("accuracy", *rows))
     tp, fp, fn = counts(2)
     assert value("f1", *rows, labels=["a", "b", "c"]) == pytest.approx(2 * tp / ((2 * tp + fp + fn) or 1))
+    found = [tp / ((tp + fn) or 1) for tp, fp, fn in map(counts, classes)]
+    assert value("recall_macro", *rows) == pytest.approx(sum(found) / len(found))
+    two = [2 * tp / ((2 * tp + fp + fn) or 1) for tp, fp, fn in map(counts, (1, 3))]
+    assert value("f1_favor_against", *rows, labels=["a", "favor", "b", "against"]) == pytest.approx(sum(two) / 2)
+
+
+@quick
+@given(rows=label_pairs)
+def test_recall_macro_of_one_answer_for_all_is_one_of_the_classes(rows):
+    references = rows[1]
+    assert value("recall_macro", [references[0]] * len(references), references) == pytest.approx(
+        1 / len(set(references))
+    )
 
 
 @quick
@@ -317,6 +341,39 @@ def test_f1_micro():
     assert value("f1_micro", [[1, 0], [1, 1]], [[1, 1], [0, 1]]) == pytest.approx(4 / 6)
     assert value("f1_micro", [[0, 0]], [[0, 0]]) == 0.0
     assert value("f1_micro", [0, 1, 2], [0, 1, 1]) == pytest.approx(2 / 3)
+
+
+def test_recall_macro():
+    # Class 0: 2 of 3 found. Class 1: 1 of 1.
+    assert value("recall_macro", [0, 1, 1, 0], [0, 1, 0, 0]) == pytest.approx((2 / 3 + 1) / 2)
+    # Class 2 is predicted once and never right: it adds 0 to the sum and 1 to the count.
+    assert value("recall_macro", [0, 1, 2], [0, 1, 1]) == pytest.approx((1 + 1 / 2 + 0) / 3)
+    # Columns: 1 of 1 found; 1 of 2; none to be found.
+    assert value("recall_macro", [[1, 0, 0], [1, 1, 1]], [[1, 1, 0], [0, 1, 0]]) == pytest.approx((1 + 1 / 2 + 0) / 3)
+    # Tags, over tokens. A: 1 of 2. B: 1 of 1.
+    assert value("recall_macro", [["A", "B"], ["B"]], [["A", "A"], ["B"]]) == pytest.approx(3 / 4)
+
+
+def test_f1_favor_against():
+    labels = ["none", "against", "favor"]
+    # Favor: TP 1, FP 1, FN 0 → 2/3. Against: TP 1, FP 0, FN 2 → 2/4. None (TP 1, FP 1, FN 0) has no say of its own.
+    predictions, references = [2, 2, 1, 0, 0], [2, 1, 1, 1, 0]
+    expected = {"f1_favor_against": (2 / 3 + 1 / 2) / 2, "f1_favor": 2 / 3, "f1_against": 1 / 2}
+    assert registry.metrics["f1_favor_against"](predictions, references, labels=labels) == pytest.approx(expected)
+    # Without labels, TweetEval's order; with them, wherever the names are.
+    assert registry.metrics["f1_favor_against"](predictions, references) == pytest.approx(expected)
+    turned = [[2 - number for number in side] for side in (predictions, references)]
+    assert registry.metrics["f1_favor_against"](*turned, labels=labels[::-1]) == pytest.approx(expected)
+    # Nobody says favor: its F1 is 0, not left out of the mean.
+    assert value("f1_favor_against", [1, 1], [1, 1], labels=labels) == 0.5
+    assert value("f1_favor_against", [0, 0], [0, 0], labels=labels) == 0.0
+
+
+def test_f1_favor_against_needs_its_labels():
+    with pytest.raises(DataError, match="favor is not among con, against; use f1_macro"):
+        registry.metrics["f1_favor_against"]([0], [1], labels=["con", "against"])
+    with pytest.raises(DataError, match="favor and against is not among a, b"):
+        registry.metrics["f1_favor_against"]([0], [1], labels=["a", "b"])
 
 
 def test_matthews_correlation():
@@ -457,6 +514,8 @@ def test_unequal_lengths_and_no_rows(name):
         ("f1", [[1, 0]], [[1, 0]], "f1_micro or f1_macro"),
         ("f1", [["A"]], [["A"]], "label numbers"),
         ("matthews_correlation", [[1, 0]], [[1, 0]], "f1_micro or f1_macro"),
+        ("f1_favor_against", [[1, 0]], [[1, 0]], "f1_micro or f1_macro"),
+        ("f1_favor_against", [["A"]], [["A"]], "label numbers"),
         ("pearson", [1.0, math.nan], [1.0, 2.0], "prediction of row 1 is nan"),
         ("mse", [1.0], [math.inf], "reference of row 0 is inf"),
         ("mae", [[1.0]], [[1.0]], "one number"),

@@ -311,7 +311,7 @@ def test_firsts_lasts_means_and_tokens_are_those_of_the_sequence(lengths, random
     assert torch.equal(packed.firsts(sequences), torch.stack([rows[i][0] for i in wanted]))
     assert torch.equal(packed.lasts(sequences), torch.stack([rows[i][-1] for i in wanted]))
     assert torch.allclose(packed.means(sequences), torch.stack([rows[i].mean(0) for i in wanted]), atol=1e-6)
-    assert torch.equal(packed.hidden[packed.tokens_of(sequences)], torch.cat([rows[i] for i in wanted]))
+    assert torch.equal(packed.hidden[packed.layout.tokens_of(sequences)], torch.cat([rows[i] for i in wanted]))
 
 
 def test_means_keep_the_type_of_the_hidden_states():

@@ -118,7 +118,7 @@ def test_what_takes_anything_still_needs_what_it_needs(things):
 def test_a_refused_value_and_a_value_of_the_wrong_type_are_mistakes_of_the_config(things):
     with pytest.raises(ConfigError, match="`size` is at least 0, found -1"):
         things.build({"name": "plain", "size": -1})
-    with pytest.raises(ConfigError, match="thing 'plain': an argument is of the wrong type"):
+    with pytest.raises(ConfigError, match="thing 'plain': `size` is a whole number, found 'three'"):
         things.build({"name": "plain", "size": "three"})
 
 

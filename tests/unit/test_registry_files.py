@@ -19,8 +19,46 @@ ALL = list(TASKS.tasks.values())
 
 SUITES = {
     "glue": {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "mnli_mm", "qnli", "rte", "wnli", "ax"},
-    "ner": {"conll2003", "wnut_17"},
-    "sentiment": {"sst5", "tweet_emotion", "tweet_irony"},
+    "advglue": {"adv_sst2", "adv_qqp", "adv_mnli", "adv_mnli_mismatched", "adv_qnli", "adv_rte"},
+    "anli": {"anli_r1", "anli_r2", "anli_r3"},
+    "xnli": {f"xnli_{language}" for language in ("en", "de", "fr", "es", "zh")},
+    "paws_x": {f"paws_x_{language}" for language in ("en", "de", "fr", "es", "zh")},
+    "sentiment": {
+        "sst5",
+        "imdb",
+        "yelp_polarity",
+        "amazon_polarity",
+        "financial_phrasebank",
+        "poem_sentiment",
+        "tweet_sentiment",
+        "tweet_emotion",
+        "tweet_irony",
+    },
+    "tweet_eval": {
+        *(f"tweet_{part}" for part in ("emoji", "emotion", "hate", "irony", "offensive", "sentiment")),
+        *(f"tweet_stance_{target}" for target in ("abortion", "atheism", "climate", "feminist", "hillary")),
+    },
+    "topic": {"ag_news", "dbpedia_14", "yahoo_answers_topics", "newsgroups_20", "bbc_news", "subj"},
+    "multi_label": {"go_emotions", "unfair_tos", "civil_comments"},
+    "summarization": {"cnn_dailymail", "xsum"},
+    "translation": {"wmt16_de_en", "wmt16_ro_en", "multi30k_en_de"},
+    "ner": {
+        "conll2003",
+        "wnut_17",
+        "ontonotes5",
+        "bc5cdr",
+        "jnlpba",
+        "fin",
+        "ncbi_disease",
+        "bc2gm",
+        "few_nerd_coarse",
+        "few_nerd_fine",
+        "multinerd_en",
+    },
+    "clinc": {"clinc150", "clinc150_small", "clinc150_imbalanced"},
+    "atis": {"atis_intent", "atis_slots"},
+    "chunking": {"conll2003_chunks", "conll2000_chunks"},
+    "superglue": {"boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc", "axb", "axg"},
     "quickstart": {"quick_stsb", "quick_movies", "quick_tweets", "quick_trec", "quick_sms", "quick_ner"},
 }
 
@@ -34,12 +72,17 @@ MIRRORED = {
     "wnli": (635, 71),
     "cb": (250, 56),
     "copa": (400, 100),
+    "mmlu": (285, 1529, 14042),
+    "wic": (5428, 638),
     "conll2003": (14041, 3250, 3453),
     "wnut_17": (3394, 1009, 1287),
     "ud_english": (12544, 2001, 2077),
     "sst5": (8544, 1101, 2210),
     "tweet_emotion": (3257, 374, 1421),
     "tweet_irony": (2862, 955, 784),
+    "multi_domain_books": (1700, 300),
+    "multi_domain_dvd": (1700, 300),
+    "multi30k_en_de": (29000, 1014, 1000),
     "trec": (4821, 560, 500),
     "trec_fine": (4821, 560, 500),
     "banking77": (8973, 1030, 3080),
@@ -67,14 +110,6 @@ def data_root() -> Path | None:
 needs_mirror = pytest.mark.skipif(data_root() is None, reason="real data: no NLP_MTL_DATA_ROOT, no ../shared/data")
 
 
-def mirrored(name: str) -> Task:
-    """The task as the mirror holds it: SNIPS lies there in another form, under a name that is not the Hub's."""
-    task = TASKS.tasks[name]
-    if name.startswith("snips"):
-        return task.with_(dataset={"path": "snips/joint_intent_slot"}, splits={})
-    return task
-
-
 def each(tasks):
     return pytest.mark.parametrize("task", tasks, ids=lambda task: task.name)
 
@@ -96,7 +131,15 @@ def test_it_says_what_it_is(task):
     assert "\n" not in task.description
     assert task.tags
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", tag) for tag in task.tags)
-    assert task.metrics, "the first metric decides the best checkpoint: name it"
+    planned = registry.not_built(task.head_name)  # its metrics come with it
+    assert planned or task.metrics, "the first metric decides the best checkpoint: name it"
+
+
+@each([task for task in ALL if {"quickstart", "sentiment", "topic", "multi_label"} & set(task.tags)])
+def test_it_says_where_it_comes_from_and_how_that_is_known(task):
+    assert task.license
+    assert re.search(r"\b(19|20)\d\d, \w", task.citation), "authors, year, title"
+    assert task.verified != "no"
 
 
 @each(ALL)
@@ -111,7 +154,8 @@ def test_lines_fit_a_screen_and_name_no_host(task):
 def test_examples_have_the_shape_of_the_prepared_rows(task):
     assert len(task.examples) >= 2
     for row in task.examples:
-        for column in (*task.inputs, *_choices(task), *([task.target] if task.target else [])):
+        read = (*task.inputs, *_choices(task), *task.metric_columns.values())
+        for column in (*read, *([task.target] if task.target else [])):
             assert column in row
         for column in task.inputs:
             words = row[column] if isinstance(row[column], list) else [row[column]]
@@ -131,6 +175,11 @@ def test_examples_have_valid_targets(task):
         elif task.head_name == "token_classification":
             assert len(value) == len(row[task.inputs[0]])
             assert all(_is_label(task, tag) for tag in value)
+        elif task.head_name == "multi_label":
+            assert len(set(value)) == len(value)
+            assert all(_is_label(task, label) for label in value)
+        elif registry.not_built(task.head_name):
+            assert isinstance(value, str) and value.strip()
         else:
             assert _is_label(task, value)
 
@@ -138,7 +187,7 @@ def test_examples_have_valid_targets(task):
 @each([task for task in ALL if task.labels])
 def test_examples_show_more_than_one_label(task):
     shown = [row[task.target] for row in task.examples]
-    if task.head_name == "token_classification":
+    if task.head_name in ("token_classification", "multi_label"):
         shown = [tag for tags in shown for tag in tags]
     assert len(set(shown)) > 1
 
@@ -148,16 +197,26 @@ def test_preparations_and_metrics_exist(task):
     for spec in task.prepare:
         name, arguments = registry.parse_spec(spec, "preparation")
         assert not registry.preparations.check_arguments(name, arguments, given=1)
-    assert all(metric in registry.metrics for metric in task.metrics)
+    assert all(metric in registry.metrics for metric in task.metrics or [])
 
 
 def test_iob2_label_lists_begin_each_type_with_b():
     for task in ALL:
         if isinstance(task.head, dict) and task.head.get("scheme") == "iob2" and task.labels:
-            assert task.labels[0] == "O"
+            assert "O" in task.labels
             inside = {label[2:] for label in task.labels if label.startswith("I-")}
             assert inside <= {label[2:] for label in task.labels if label.startswith("B-")}
 
+
+MASSIVE = ["en", "de", "fr", "es"]
+UD = ["german", "french", "spanish", "italian", "dutch", "portuguese", "swedish", "russian"]
+WIKIANN = ["en", "de", "fr", "es", "it", "ru", "zh", "ar"]
+MULTINERD = ["en", "de", "fr", "es"]
+SPANS = [
+    *["ontonotes5", "bc5cdr", "jnlpba", "fin", "mit_restaurant", "ncbi_disease", "bc2gm", "german_ler"],
+    *["few_nerd_coarse", "few_nerd_fine", "conll2002_es", "conll2002_nl"],
+    *["conll2003_chunks", "conll2000_chunks", "atis_slots"],
+]
 
 # As the owners of the benchmarks score them; what stands first decides the best checkpoint.
 OFFICIAL = {
@@ -172,9 +231,23 @@ OFFICIAL = {
     "rte": ["accuracy"],
     "wnli": ["accuracy"],
     "ax": ["matthews_correlation"],
+    "adv_qqp": ["f1", "accuracy"],
+    **{f"adv_{name}": ["accuracy"] for name in ("sst2", "mnli", "mnli_mismatched", "qnli", "rte")},
+    **{name: ["accuracy"] for name in ("snli", "scitail", "anli_r1", "anli_r2", "anli_r3", "paws")},
+    **{
+        f"{name}_{language}": ["accuracy"] for name in ("xnli", "paws_x") for language in ("en", "de", "fr", "es", "zh")
+    },
+    **{name: ["accuracy"] for name in ("arc_easy", "arc_challenge", "hellaswag", "mmlu", "commonsense_qa")},
+    **{name: ["accuracy"] for name in ("openbookqa", "winogrande", "piqa", "social_iqa")},
     "boolq": ["accuracy"],
     "cb": ["f1_macro", "accuracy"],
     "copa": ["accuracy"],
+    "multirc": ["f1", "group_exact_match"],
+    "record": ["best_f1_answer", "best_exact_match"],
+    "wic": ["accuracy"],
+    "wsc": ["accuracy"],
+    "axb": ["matthews_correlation"],
+    "axg": ["accuracy", "gender_parity"],
     "squad": ["exact_match", "f1_answer"],
     "squad_v2": ["exact_match", "f1_answer"],
     "conll2003": ["span_f1"],
@@ -184,14 +257,42 @@ OFFICIAL = {
     "ud_english": ["accuracy"],
     "tweet_emotion": ["f1_macro"],
     "tweet_irony": ["f1"],
+    "tweet_emoji": ["f1_macro"],
+    "tweet_hate": ["f1_macro"],
+    "tweet_offensive": ["f1_macro"],
+    "tweet_sentiment": ["recall_macro"],
+    **{name: ["f1_favor_against"] for name in SUITES["tweet_eval"] if "stance" in name},
     "sst5": ["accuracy"],
+    "imdb": ["accuracy"],
+    "rotten_tomatoes": ["accuracy"],
+    "yelp_polarity": ["accuracy"],
+    "yelp_review_full": ["accuracy"],
+    "amazon_polarity": ["accuracy"],
+    "financial_phrasebank": ["accuracy", "f1_macro"],
+    "poem_sentiment": ["accuracy"],
+    "multi_domain_books": ["accuracy"],
+    "multi_domain_dvd": ["accuracy"],
+    **{name: ["accuracy"] for name in SUITES["topic"]},
+    "ledgar": ["f1_micro", "f1_macro"],
+    "unfair_tos": ["f1_micro", "f1_macro"],
+    "go_emotions": ["f1_macro"],
     "trec": ["accuracy"],
     "trec_fine": ["accuracy"],
     "banking77": ["accuracy"],
+    "hwu64": ["accuracy"],
+    "atis_intent": ["accuracy"],
+    "conll2003_pos": ["accuracy"],
+    **{name: ["accuracy"] for name in ["clinc150", "clinc150_small", "clinc150_imbalanced"]},
+    **{f"massive_{language}_intent": ["accuracy"] for language in MASSIVE},
+    **{f"massive_{language}_slots": ["span_f1"] for language in MASSIVE},
+    **{f"ud_{language}": ["accuracy"] for language in UD},
+    **{f"wikiann_{language}": ["span_f1"] for language in WIKIANN},
+    **{f"multinerd_{language}": ["span_f1"] for language in MULTINERD},
+    **{name: ["span_f1"] for name in SPANS},
 }
 
 
-@pytest.mark.parametrize("name", OFFICIAL)
+@pytest.mark.parametrize("name", sorted(OFFICIAL))
 def test_tasks_are_scored_by_their_official_metrics(name):
     said = TASKS.tasks[name].metrics
     assert set(OFFICIAL[name]) <= set(said), "all of them"
@@ -200,9 +301,14 @@ def test_tasks_are_scored_by_their_official_metrics(name):
         assert said[0] == OFFICIAL[name][0]
 
 
+# These have no official metric, or one that needs more than labels (a bias by identity group).
+UNOFFICIAL = {"hate_speech_offensive", "civil_toxicity", "civil_comments"}
+
+
 def test_every_task_of_a_benchmark_has_its_official_metrics_here():
     own = {name for name, task in TASKS.tasks.items() if "quickstart" in task.tags or "lm" in task.tags}
-    assert set(OFFICIAL) == set(TASKS.tasks) - own
+    planned = {name for name, task in TASKS.tasks.items() if registry.not_built(task.head_name)}
+    assert set(OFFICIAL) == set(TASKS.tasks) - own - planned - UNOFFICIAL
 
 
 def test_suites():
@@ -219,41 +325,28 @@ def test_quickstart_needs_no_hub():
 
 
 def test_no_suite_holds_tasks_that_share_rows_across_splits():
-    related = ["sst2 sst5 quick_movies", "wnut_17 quick_ner", "stsb quick_stsb", "trec quick_trec"]
+    related = [
+        "sst2 sst5 quick_movies rotten_tomatoes",
+        "adv_sst2 sst5 quick_movies rotten_tomatoes",
+        "wnut_17 quick_ner",
+        "stsb quick_stsb",
+        "trec quick_trec",
+        "yelp_polarity yelp_review_full",
+        "amazon_polarity multi_domain_books",
+        "amazon_polarity multi_domain_dvd",
+        "hwu64 massive_en_intent",
+        "hwu64 massive_en_slots",
+    ]
     for suite, members in TASKS.tags().items():
         for names in related:
             assert len(set(names.split()) & set(members)) < 2, suite
-
-
-def test_snips_tasks_read_the_same_rows():
-    intent, slots = TASKS.tasks["snips_intent"], TASKS.tasks["snips_slots"]
-    for key in ("dataset", "splits", "inputs", "prepare", "examples"):
-        assert getattr(intent, key) == getattr(slots, key)
-
-
-def test_snips_as_the_hub_holds_it(tmp_path):
-    folder = tmp_path / "bkonkle" / "snips-joint-intent"
-    folder.mkdir(parents=True)
-    rows = [f"play song {number},PlayMusic,O B-music_item O" for number in range(60)]
-    rows.append("one tag too few,PlayMusic,O O O")
-    for split in ("train", "test"):
-        (folder / f"{split}.csv").write_text("\n".join(["input,intent,slots", *rows]) + "\n", encoding="utf-8")
-    (folder / "intent_labels.txt").write_text("PlayMusic\n", encoding="utf-8")
-    for name in ("snips_intent", "snips_slots"):
-        found = load_rows(TASKS.tasks[name], data_root=tmp_path)
-        assert len(found["train"]) + len(found["validation"]) == len(found["test"]) == 60
-        assert found["test"][7] == {
-            "tokens": ["play", "song", "7"],
-            "intent": "PlayMusic",
-            "slots": ["O", "B-music_item", "O"],
-        }
 
 
 @pytest.mark.realdata
 @needs_mirror
 @pytest.mark.parametrize("name", MIRRORED)
 def test_rows_and_labels_of_the_mirror(name):
-    task = mirrored(name)
+    task = TASKS.tasks[name]
     found = load_rows(task, data_root=data_root())
     assert tuple(len(found[split]) for split in ("train", "validation", "test") if split in found) == MIRRORED[name]
     for rows in found.values():
@@ -292,4 +385,4 @@ def _choices(task: Task) -> list[str]:
 def _is_label(task: Task, value: object) -> bool:
     if isinstance(value, int):
         return 0 <= value < len(task.labels or range(1000))
-    return task.labels is not None and value in task.labels
+    return isinstance(value, str) if task.labels is None else value in task.labels

@@ -316,7 +316,7 @@ def test_rows_that_several_tasks_label_are_drawn_once_at_their_mean_rate():
         ({"name": "fixed"}, "needs the argument 'rates'"),
         (
             {"name": "uniform", "epoch": "long"},
-            "`epoch` is all, mean, largest or a number of rows above 0, found 'long'",
+            "`epoch` is one of all, mean, largest or a whole number, found 'long'; left out, it is 'all'",
         ),
         ({"name": "uniform", "epoch": 0}, "found 0"),
         ({"name": "uniform", "epoch": 1.5}, "found 1.5"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import stat
 import subprocess
 from pathlib import Path
@@ -92,20 +91,3 @@ def test_every_dependency_is_pinned():
     }
     wanted = {n.split("[")[0].split(">")[0].split("=")[0].split("<")[0].lower() for n in names} - {"nlp-mtl"}
     assert wanted <= pinned
-
-
-def test_the_wheel_holds_registry_and_runs(tmp_path):
-    """Built as pip would, without the network."""
-    pytest.importorskip("hatchling")
-    env = {**os.environ, "PYTHONPATH": ""}
-    code = f"import os, hatchling.build as b; os.chdir({str(ROOT)!r}); print(b.build_wheel({str(tmp_path)!r}))"
-    import sys
-    import zipfile
-
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
-    for file in (ROOT / "task_registry").rglob("*.yaml"):
-        assert f"nlp_mtl/task_registry/{file.relative_to(ROOT / 'task_registry')}" in names
-    assert {"nlp_mtl/runs/quickstart.yaml", "nlp_mtl/py.typed"} <= names

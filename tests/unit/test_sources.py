@@ -281,6 +281,14 @@ def test_a_mirror_in_the_hubs_layout_comes_first(tmp_path, monkeypatch):
     assert load_rows(other)["train"]["text"][:] == ["z"], "`mirrors` names other folders of the root"
 
 
+def test_a_mirror_may_hold_one_configuration_as_its_default(tmp_path):
+    mirror(tmp_path, {"default": {"train": CSV}})
+    elsewhere = task_of(tmp_path, "away/all", dataset={"name": "mail", "mirrors": ["me/mail"]})
+    assert len(load_rows(elsewhere, data_root=tmp_path)["train"]) == 2
+    message = message_of(NotFoundError, task_of(tmp_path, "me/mail", dataset={"name": "mail"}), data_root=tmp_path)
+    assert "has no 'mail', it has default" in message, "under its own id the configuration is asked for by name"
+
+
 def test_a_split_without_rows_in_a_mirror_is_named(tmp_path):
     mirror(tmp_path, {"plain": {"train": CSV, "test": "text,label\n"}})
     task = task_of(tmp_path, "me/mail", dataset={"name": "plain"})

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nlp_mtl import tasks
+from nlp_mtl import tasks, yamlfile
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.taskfile import NAME, Task, read_task
+from nlp_mtl.taskfile import NAME, ParsedTask, Task, read_task
 from nlp_mtl.tasks import TaskRegistry, builtin_folder, load_tasks, registry_folders
 
 quick = settings(max_examples=50, deadline=None)
@@ -105,13 +105,13 @@ labels:
     for line, *words in [
         (None, "the key 'name' is needed"),
         (1, "unknown key 'nmae'", "did you mean 'name'?"),
-        (2, "`head`", "valid string", "found 3"),
+        (2, "`head` is text or a mapping, found 3; e.g. `head: sequence_classification`"),
         (5, "unknown key 'dataset.data_file'", "did you mean 'data_files'"),
         (6, "`inputs`", "at least 1 item"),
-        (7, "`splits.trian`", "'train', 'validation' or 'test'"),
+        (7, "`splits.trian`", "is one of train, validation, test"),
         (8, "`rows` are counts from 1", "{'train': 0}"),
-        (9, "`max_length`", "greater than or equal to 2", "found 1"),
-        (12, "`labels.1`", "valid string", "found 2"),
+        (9, "`max_length`", "is at least 2, found 1; e.g. `max_length: 128`"),
+        (12, "`labels.1` is text, found 2; e.g. `labels: ["),
     ]:
         start = f"{file}:{line}: " if line else f"{file}: "
         assert any(m.startswith(start) and all(word in m for word in words) for m in mistakes), (line, words)
@@ -181,9 +181,11 @@ def test_whatever_is_accepted_as_a_name_is_one_plain_part_of_a_path(name):
 
 
 def test_a_file_that_is_no_mapping_is_refused(tmp_path):
-    for text, found in [("", "NoneType"), ("- a\n", "list"), ("just text\n", "str")]:
+    for text, found in [("", "nothing"), ("- a\n", "['a']"), ("just text\n", "'just text'")]:
         file = write(tmp_path, "a.yaml", text)
-        assert mistakes_of(read_task, file) == [f"{file}: a task file is a mapping of keys, found {found}"]
+        assert mistakes_of(read_task, file) == [
+            f"{file}: a task file is a mapping of keys, found {found}; begin with `name: my_task`"
+        ]
     assert mistakes_of(read_task, write(tmp_path, "b.yaml", "3: x\n" + BODY)) != []
 
 
@@ -283,6 +285,32 @@ def test_names_and_tags(tmp_path):
     assert mistake.startswith("unknown task or tag 'pairs'; did you mean 'pair'")
 
 
+def test_tasks_are_selected_by_tag_head_and_language(tmp_path):
+    parts = {
+        "one": "tags: [news, short]\nlanguage: de\nhead: sequence_classification\n",
+        "two": "tags: [news]\nhead: sequence_classification\n",
+        "three": "tags: [news]\nlanguage: de\nhead: {name: regression, low: 0}\n",
+    }
+    for name, part in parts.items():
+        write(tmp_path, f"{name}.yaml", f"name: {name}\n{part}dataset: {{path: x}}\ninputs: [text]\n")
+    known = TaskRegistry([tmp_path])
+
+    def names(**wanted):
+        return {task.name for task in known.select(**wanted)}
+
+    assert names() == names(tag="news") == {"one", "two", "three"}
+    assert names(language="de") == {"one", "three"}
+    assert names(head="regression") == names(tag="news", head="regression", language="de") == {"three"}
+    assert names(tag="short", head="regression") == set(), "each is known, and no task is both"
+    assert mistakes_of(known.select, tag="nwes", head="regresion", language="fr") == [
+        "no task has the tag 'nwes'; did you mean 'news'?",
+        "no task has the head 'regresion'; did you mean 'regression'?",
+        "no task has the language 'fr'; known: de, en",
+    ]
+    with pytest.raises(ConfigError, match="no task has the tag 'one'"):
+        known.select(tag="one")  # a task's name is no tag
+
+
 def test_fragments_and_the_package_table_are_no_tasks(tmp_path):
     write(tmp_path, "_half.yaml", "version: 2\n")
     write(tmp_path, "packages.yaml", "packages: {}\n")
@@ -304,16 +332,110 @@ def test_no_broken_file_is_swallowed_and_all_are_named(tmp_path):
     (tmp_path / "latin.yaml").write_bytes("name: l\ndescription: gr\u00fcn\n".encode("latin-1"))
     first = write(tmp_path, "a_twin.yaml", "name: twin\n" + BODY)
     second = write(tmp_path, "b_twin.yaml", "name: twin\n" + BODY)
-    mistakes = mistakes_of(TaskRegistry, [tmp_path, tmp_path / "gone"])
-    assert len(mistakes) == 5
+    third = write(tmp_path, "c_twin.yml", "name: twin\n" + BODY)
+    registry = TaskRegistry([tmp_path, tmp_path / "gone"])
+    mistakes = mistakes_of(lambda: registry.tasks)
+    assert mistakes == registry.mistakes
+    assert len(mistakes) == 6
     for start in (
         f"{syntax}:2: not valid YAML",
         f"{wrong}:2: unknown key 'verson'; did you mean 'version'?",
         f"{tmp_path / 'latin.yaml'}:2: not UTF-8",
         f"{second}: the task 'twin' stands in {first} too",
+        f"{third}: the task 'twin' stands in {first} too",
         f"task registry {tmp_path / 'gone'}: no such folder",
     ):
         assert any(m.startswith(start) for m in mistakes), (start, mistakes)
+
+
+def test_a_broken_file_hides_no_other_task_and_is_told_where_it_may_matter(tmp_path):
+    for number in range(20):
+        write(tmp_path, f"t{number}.yaml", f"name: t{number}\ntags: [good]\n{BODY}")
+    wrong = write(tmp_path, "wrong.yaml", f"name: wrong\ntags: [mixed]\nverson: 1\n{BODY}")
+    write(tmp_path, "member.yaml", f"name: member\ntags: [mixed]\n{BODY}")
+    registry = TaskRegistry([tmp_path])
+    assert len(registry.sound()) == len(registry.select()) == 21
+    assert "wrong" not in registry.sound()
+    assert [task.name for task in registry.find("t3")] == ["t3"], "a mistake in a file that is not asked for"
+    for asked in ("wrong", "mixed"):
+        (mistake,) = mistakes_of(registry.find, asked)
+        assert mistake.startswith(f"{wrong}:3: unknown key 'verson'")
+    syntax = write(tmp_path, "syntax.yaml", "name: [a\n")
+    tags = write(tmp_path, "tags.yaml", f"name: tags\ntags: good\n{BODY}")
+    registry = TaskRegistry([tmp_path])
+    assert len(registry.sound()) == 21
+    for asked in ("t3", "good", "nothing"):  # what can't be read may be any task, of any tag
+        mistakes = mistakes_of(registry.find, asked)
+        assert [m.startswith(f"{syntax}:2: not valid YAML") for m in mistakes].count(True) == 1
+        assert [m.startswith(f"{tags}:2: `tags`") for m in mistakes].count(True) == 1
+
+
+def test_a_broken_fragment_is_told_once(tmp_path):
+    fragment = write(tmp_path, "_part.yaml", "version: [\n")
+    for number in range(5):
+        write(tmp_path, f"t{number}.yaml", f"include: _part.yaml\nname: t{number}\n{BODY}")
+    write(tmp_path, "sound.yaml", f"name: sound\n{BODY}")
+    registry = TaskRegistry([tmp_path])
+    (mistake,) = registry.mistakes
+    assert mistake.startswith(f"{fragment}:2:")
+    assert list(registry.sound()) == ["sound"]
+
+
+def test_only_the_tasks_that_are_asked_for_are_checked(tmp_path, monkeypatch):
+    for number in range(30):
+        write(tmp_path, f"t{number}.yaml", f"name: t{number}\ntags: [{'few' if number < 3 else 'many'}]\n{BODY}")
+    checked, plain = [], ParsedTask.checked
+    monkeypatch.setattr(ParsedTask, "checked", lambda self: (checked.append(self.file.stem), plain(self))[1])
+    registry = TaskRegistry([tmp_path])
+    assert registry.tags().keys() == {"few", "many"}
+    assert checked == []
+    registry.find("t7")
+    registry.find("t7")
+    assert checked == ["t7"]
+    registry.find("few")
+    assert sorted(checked) == ["t0", "t1", "t2", "t7"]
+
+
+def test_many_names_look_through_the_registry_once(tmp_path, monkeypatch):
+    for number in range(30):
+        write(tmp_path, f"t{number}.yaml", f"name: t{number}\n{BODY}")
+    looked, plain = [], tasks.task_registry
+    monkeypatch.setattr(tasks, "task_registry", lambda more=(): (looked.append(more), plain(more))[1])
+    names = [f"t{number}" for number in range(30)]
+    assert [task.name for task in load_tasks(names, registry=[tmp_path])] == names
+    assert len(looked) == 1
+    load_tasks([tmp_path / "t1.yaml", Task(**FIELDS)])
+    assert len(looked) == 1, "a path and a task need no registry"
+    missing = tmp_path / "gone"
+    assert mistakes_of(load_tasks, names, registry=[missing])[0].startswith(f"task registry {missing}: no such folder")
+
+
+def test_fragments_are_read_once_and_shared_by_no_two_tasks(tmp_path, monkeypatch):
+    write(tmp_path, "_top.yaml", "license: mit\n")
+    write(tmp_path, "_part.yaml", "include: _top.yaml\nexamples: [{text: [a, b]}]\ndataset: {options: {names: [x]}}\n")
+    for number in range(10):
+        write(tmp_path, f"t{number}.yaml", f"include: _part.yaml\nname: t{number}\n{BODY}")
+    read, plain = [], yamlfile.load
+    monkeypatch.setattr(yamlfile, "load", lambda path: (read.append(Path(path).name), plain(path))[1])
+    first, *others = TaskRegistry([tmp_path]).tasks.values()
+    assert read.count("_part.yaml") == read.count("_top.yaml") == 1
+    assert len(read) == 12
+    first.examples[0]["text"].append("c")
+    first.dataset.options["names"].append("y")
+    assert all(task.license == "mit" for task in others)
+    assert all(task.examples == [{"text": ["a", "b"]}] for task in others)
+    assert all(task.dataset.options == {"names": ["x"]} for task in others)
+
+
+def test_a_circle_of_fragments_is_told_by_every_file_in_it(tmp_path):
+    write(tmp_path, "_a.yaml", "include: _b.yaml\n")
+    write(tmp_path, "_b.yaml", "include: _a.yaml\n")
+    for name, part in (("one", "_a"), ("two", "_b"), ("three", "_a")):
+        write(tmp_path, f"{name}.yaml", f"include: {part}.yaml\nname: {name}\n{BODY}")
+    registry = TaskRegistry([tmp_path])
+    assert not registry.sound()
+    assert registry.mistakes
+    assert all("goes round in a circle" in mistake for mistake in registry.mistakes)
 
 
 def test_folders_of_the_registry_in_order(tmp_path, monkeypatch):
@@ -429,8 +551,18 @@ def test_a_shared_head_needs_its_owner_of_the_same_kind_with_the_same_labels():
 
 def test_the_built_in_registry_is_read_once(monkeypatch):
     first = tasks.task_registry()
-    monkeypatch.setattr(tasks, "read_task", None)
+    monkeypatch.setattr(tasks, "parse_task", None)
     assert tasks.task_registry() is first
+
+
+@pytest.mark.parametrize("name", ["mine.yml", "_part.yaml"])
+def test_a_fragment_or_a_yml_file_that_changed_is_read_again(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("NLP_MTL_REGISTRY", str(tmp_path))
+    write(tmp_path, "mine.yml", f"name: mine\ninclude: _part.yaml\n{BODY}")
+    write(tmp_path, "_part.yaml", "version: 1\n")
+    assert load_tasks("mine")[0].version == 1
+    write(tmp_path, name, (tmp_path / name).read_text().replace("version: 1", "") + "version: 22\n")
+    assert load_tasks("mine")[0].version == 22
 
 
 def test_a_task_file_that_changed_is_read_again(tmp_path, monkeypatch):

@@ -123,7 +123,8 @@ def test_a_key_stands_once(keys):
     with pytest.raises(ConfigError) as caught:
         loads(text, "run.yaml")
     assert (
-        str(caught.value) == f"run.yaml:{second + 1}: the key {keys[second]!r} stands twice, first at line {first + 1}"
+        str(caught.value)
+        == f"run.yaml:{second + 1}: the key {keys[second]!r} stands twice, first at line {first + 1}; drop one"
     )
 
 

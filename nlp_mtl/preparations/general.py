@@ -1,39 +1,16 @@
-"""Preparations: named, pure functions rows → rows, for what a task file can't say (``prepare: name``).
-
-A preparation takes a `datasets.Dataset` and its arguments and returns a `datasets.Dataset`; it sees one split at a time
-and must give the same rows for the same rows.
-
-Example:
-    >>> from datasets import Dataset
-    >>> rows = Dataset.from_dict({"line": ["NUM:date When was the war ?"]})
-    >>> registry.preparations["question_lines"](rows)[0]
-    {'text': 'When was the war ?', 'coarse_label': 'NUM', 'fine_label': 'NUM:date'}
-"""
+"""Preparations for any data: columns renamed, labels mapped, rows left out, lines taken apart."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import registry
 from nlp_mtl.errors import DataError
+from nlp_mtl.preparations.base import rewrite
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-def _rewrite(rows: Dataset, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Dataset:
-    """Every row changed by a function; rows for which it gives None are left out."""
-
-    def batch(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        names = list(columns)
-        changed = [change(dict(zip(names, values, strict=True))) for values in zip(*columns.values(), strict=True)]
-        kept = [row for row in changed if row is not None]
-        keys = list(kept[0]) if kept else names
-        return {key: [row[key] for row in kept] for key in keys}
-
-    return rows.map(batch, batched=True, remove_columns=rows.column_names, desc="preparing rows")
 
 
 @registry.preparations.register("drop_empty")
@@ -48,7 +25,14 @@ def drop_empty(rows: Dataset, columns: list[str]) -> Dataset:
 
 @registry.preparations.register("rename")
 def rename(rows: Dataset, columns: dict[str, str]) -> Dataset:
-    """Rename columns: `{old: new}`; columns that are not there are passed over."""
+    """Rename columns: `{old: new}`; columns that are not there are passed over.
+
+    Raises:
+        DataError: two columns would have one name.
+    """
+    found = [columns.get(name, name) for name in rows.column_names]
+    if twice := sorted({name for name in found if found.count(name) > 1}):
+        raise DataError(f"columns have different names, found {', '.join(map(repr, twice))} twice; rename that one too")
     return rows.rename_columns({old: new for old, new in columns.items() if old in rows.column_names})
 
 
@@ -68,7 +52,7 @@ def map_labels(rows: Dataset, column: str, names: dict[str, str]) -> Dataset:
 
     if column not in rows.column_names:  # a test split without labels
         return rows
-    return _rewrite(rows.cast_column(column, _string()), change)
+    return rewrite(rows.cast_column(column, _string()), change)
 
 
 @registry.preparations.register("last_rows")
@@ -87,24 +71,7 @@ def question_lines(rows: Dataset, column: str = "line") -> Dataset:
         fine, _, text = row[column].partition(" ")
         return {"text": text.strip(), "coarse_label": fine.partition(":")[0], "fine_label": fine}
 
-    return _rewrite(rows, change)
-
-
-@registry.preparations.register("split_words")
-def split_words(rows: Dataset, columns: list[str]) -> Dataset:
-    """Make lists of words out of text; rows whose lists differ in length are left out.
-
-    Columns that hold lists already are kept, and columns that are not there are passed over.
-    """
-    there = [column for column in columns if column in rows.column_names]
-
-    def change(row: dict[str, Any]) -> dict[str, Any] | None:
-        words = {column: row[column].split() if isinstance(row[column], str) else row[column] or [] for column in there}
-        if len({len(value) for value in words.values()}) > 1:
-            return None
-        return {**row, **words}
-
-    return _rewrite(rows, change)
+    return rewrite(rows, change)
 
 
 @registry.preparations.register("split_labels")
@@ -121,7 +88,7 @@ def split_labels(rows: Dataset, column: str, separator: str) -> Dataset:
         parts = value.split(separator) if isinstance(value, str) else value
         return {**row, column: None if parts is None else [part.strip() for part in parts if part.strip()]}
 
-    return _rewrite(rows, change)
+    return rewrite(rows, change)
 
 
 _SMS_CSV = re.compile(r'^\d+,([01]),"?(.*?)"?$')
@@ -143,7 +110,7 @@ def sms_lines(rows: Dataset, column: str = "line") -> Dataset:
             return {"text": match[2].replace('""', '"').strip(), "label": "spam" if match[1] == "1" else "ham"}
         return None
 
-    return _rewrite(rows, change)
+    return rewrite(rows, change)
 
 
 @registry.preparations.register("sign_labels")
@@ -156,23 +123,73 @@ def sign_labels(rows: Dataset, column: str, label: str = "label", neutral: float
             return None
         return {**row, label: "positive" if rating > 0 else "negative"}
 
-    return _rewrite(rows, change)
-
-
-@registry.preparations.register("cause_or_effect")
-def cause_or_effect(rows: Dataset, premise: str = "premise", question: str = "question") -> Dataset:
-    """COPA: put the question into words after the premise ("What was the cause of this?")."""
-    words = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
-
-    def change(row: dict[str, Any]) -> dict[str, Any]:
-        if row[question] not in words:
-            raise DataError(f"column {question!r} holds cause or effect, found {row[question]!r}")
-        return {**row, premise: f"{row[premise]} {words[row[question]]}"}
-
-    return _rewrite(rows, change)
+    return rewrite(rows, change)
 
 
 def _string() -> Any:
     from datasets import Value
 
     return Value("string")
+
+
+@registry.preparations.register("unnest")
+def unnest(rows: Dataset, column: str) -> Dataset:
+    """Make the fields of a column of mappings columns of their own (`translation: {de: …, en: …}` → `de`, `en`).
+
+    Raises:
+        DataError: the column holds no mappings, or a field has the name of another column.
+    """
+    from datasets import concatenate_datasets
+
+    flat = rows.select_columns([column]).flatten()
+    if flat.column_names == [column]:
+        raise DataError(f"column {column!r} holds {rows.features[column]}, not mappings; leave this preparation out")
+    flat = flat.rename_columns({name: name.removeprefix(f"{column}.") for name in flat.column_names})
+    others = [name for name in rows.column_names if name != column]
+    if taken := sorted(set(others) & set(flat.column_names)):
+        raise DataError(f"a field of {column!r} has the name of a column: {', '.join(taken)}; rename the column first")
+    return concatenate_datasets([rows.select_columns(others), flat], axis=1) if others else flat
+
+
+@registry.preparations.register("label_at_least")
+def label_at_least(rows: Dataset, column: str, names: list[str], label: str = "label", at: float = 0.5) -> Dataset:
+    """A label from a number: the first of two `names` below `at`, the second from there on; none where it is missing.
+
+    Raises:
+        DataError: `names` are not two.
+    """
+    if len(names) != 2:
+        raise DataError(f"`names` are two, for numbers below `at` and from there on, found {names}")
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        number = row[column]
+        return {**row, label: None if number is None else names[float(number) >= at]}
+
+    return rewrite(rows, change)
+
+
+@registry.preparations.register("labels_at_least")
+def labels_at_least(rows: Dataset, columns: list[str], label: str = "labels", at: float = 0.5) -> Dataset:
+    """Lists of labels from one column per label: the names of the `columns` whose number (or true) is `at` or more.
+
+    A row in which one of them is missing has no label.
+    """
+    from datasets import Features, List, Value
+
+    def batch(found: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        lists = []
+        for numbers in zip(*(found[column] for column in columns), strict=True):
+            names = [name for name, x in zip(columns, numbers, strict=True) if x is not None and float(x) >= at]
+            lists.append(None if None in numbers else names)
+        return {label: lists}
+
+    features = Features({**rows.features, label: List(Value("string"))})  # a batch may have empty lists only
+    return rows.map(batch, batched=True, features=features, desc="preparing rows")
+
+
+@registry.preparations.register("keep_rows")
+def keep_rows(rows: Dataset, column: str, values: list[Any]) -> Dataset:
+    """Keep the rows whose `column` is one of `values`, e.g. one language of a data set that mixes several."""
+    if column not in rows.column_names:
+        raise KeyError(column)
+    return rows.filter(lambda found: [value in values for value in found], batched=True, input_columns=[column])

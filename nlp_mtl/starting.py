@@ -1,0 +1,135 @@
+"""From a run file to the trainer that does it; what can be known to be wrong before the first step is found here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from nlp_mtl import checkpoint, config
+from nlp_mtl.callbacks import Progress
+from nlp_mtl.errors import ConfigError, RunFolderError
+from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.settings import check_processes
+from nlp_mtl.trainer import MultiTaskTrainer
+
+
+def read_run(
+    source: str | Path | Mapping[str, Any] | config.RunConfig, overrides: Sequence[str] = ()
+) -> tuple[config.RunConfig, TrainingArguments]:
+    """What a run file says, checked, and the Trainer's arguments that it means.
+
+    Raises:
+        ConfigError: mistakes in the file, all at once.
+        UnsupportedError: fewer processes than asked for.
+    """
+    settings = source if isinstance(source, config.RunConfig) else config.load_config(source, overrides)
+    check_processes()
+    args = training_arguments(settings, Path(source).stem if isinstance(source, (str, Path)) else "run")
+    _check_loggers(args)
+    return settings, args
+
+
+def training_arguments(settings: config.RunConfig, name: str) -> TrainingArguments:
+    """The Trainer's arguments: what the run file says, over :data:`nlp_mtl.config.TRAINING_DEFAULTS`.
+
+    Raises:
+        ConfigError: a value that TrainingArguments refuses.
+    """
+    given = {"output_dir": f"runs/{name}", "disable_tqdm": False, **config.TRAINING_DEFAULTS, **settings.training}
+    if given["eval_strategy"] == "no":
+        given["load_best_model_at_end"] = settings.training.get("load_best_model_at_end", False)
+    elif given["eval_strategy"] != given["save_strategy"] and "load_best_model_at_end" not in settings.training:
+        given["load_best_model_at_end"] = given["save_strategy"] == "best"
+    if "max_grad_norm" in given and given["max_grad_norm"] is None:
+        given["max_grad_norm"] = 0.0
+    try:
+        return TrainingArguments(**given)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"training: {error}") from None
+
+
+def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
+    """Refuse an output folder that a run can't be written to, or in which another run would be lost.
+
+    Raises:
+        RunFolderError: with the way out; nothing is made or changed.
+    """
+    if resume and overwrite:
+        raise RunFolderError("--resume continues a run and --overwrite removes it; use one of them")
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"training.output_dir: {folder} is a file; name a folder")
+    above = next(part for part in (folder, *folder.absolute().parents) if part.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        why = "can't be written to" if above.is_dir() else "is a file"
+        raise RunFolderError(f"training.output_dir: {folder} can't be made, since {above} {why}; name another folder")
+    holds = checkpoint.holds_run(folder)
+    if resume and not holds:
+        raise RunFolderError(f"{folder}: there is no run to resume; start it without --resume")
+    if holds and not resume and not overwrite:
+        raise RunFolderError(
+            f"{folder} already holds a run: continue it with --resume, replace it with --overwrite, or write elsewhere "
+            "with training.output_dir=…"
+        )
+
+
+def trainer_of(settings: config.RunConfig, args: TrainingArguments) -> MultiTaskTrainer:
+    """The model and trainer of a run, with its rows read and everything checked that can be before the first step.
+
+    Only the metrics are left to check: ``trainer.evaluator.check()``.
+
+    Args:
+        settings: the run file.
+        args: what :func:`training_arguments` makes of it.
+
+    Raises:
+        ConfigError, DataError, NotFoundError, UnsupportedError: with the way out.
+    """
+    set_seed(args.seed)
+    model = MultiTaskModel.from_base(
+        settings.model,
+        settings.tasks,
+        sharing=settings.sharing,
+        lora=settings.lora,
+        freeze=settings.freeze,
+        heads=settings.heads,
+        registry_folders=settings.registry,
+        data_root=settings.data_root,
+        max_length=settings.max_length,
+        seed=args.seed,
+    )
+    callbacks = [config.callback(spec) for spec in settings.callbacks]
+    trainer = MultiTaskTrainer(
+        model,
+        args,
+        balancer=settings.balancer,
+        sampler=settings.sampler,
+        data_root=settings.data_root,
+        precision="args" if {"bf16", "fp16"} & set(settings.training) else "auto",
+        learning_rates=settings.learning_rates,
+        callbacks=callbacks,
+    )
+    if not args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(Progress())
+    trainer.remove_callback(PrinterCallback)
+    if trainer.args.eval_strategy == "no" and any(isinstance(one, EarlyStoppingCallback) for one in callbacks):
+        raise ConfigError(
+            "callbacks: EarlyStoppingCallback looks at the scores of evaluations, and this run has none "
+            "(`training.eval_strategy` is no, or no task has validation rows); evaluate, or leave it out"
+        )
+    return trainer
+
+
+def _check_loggers(args: TrainingArguments) -> None:
+    """Make what `report_to` names once, which fails where its library is missing."""
+    try:
+        for kind in get_reporting_integration_callbacks(args.report_to):
+            kind()
+    except (RuntimeError, ValueError, ImportError) as error:
+        raise ConfigError(f"training.report_to: {args.report_to}: {error}; install it, or leave it out") from None
