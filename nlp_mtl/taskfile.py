@@ -20,7 +20,7 @@ from pydantic import (
 
 from nlp_mtl import yamlfile
 from nlp_mtl.dataspec import LOCAL_FORMATS, MEMORY, SPLITS, DatasetSpec, InMemory, Split, Strict
-from nlp_mtl.errors import ConfigError
+from nlp_mtl.errors import ConfigError, near, shown
 from nlp_mtl.explain import explain, no_mapping
 from nlp_mtl.template import Template
 
@@ -98,6 +98,13 @@ class Task(Strict):
     _rows: dict[str, Dataset] | None = PrivateAttr(default=None)
     _inferred: tuple[str, ...] = PrivateAttr(default=())
 
+    def __init__(self, **said: Any):
+        try:
+            super().__init__(**said)
+        except ValidationError as error:
+            place = f"task {said['name']!r}" if isinstance(said.get("name"), str) else "a task"
+            raise ConfigError(explain(error, Task, said, place, {})) from error
+
     @model_validator(mode="before")
     @classmethod
     def _inputs_of_template(cls, data: Any) -> Any:
@@ -171,9 +178,11 @@ class Task(Strict):
     @classmethod
     def _distinct(cls, value: list[str] | None) -> list[str] | None:
         if value is not None:
+            if not value:
+                raise ValueError("at least one label, found none; leave `labels` out to take them from the data")
             doubled = sorted({label for label in value if value.count(label) > 1})
             if doubled:
-                raise ValueError(f"each label once; found twice: {', '.join(doubled)}")
+                raise ValueError(f"each label once, found twice: {', '.join(doubled)}; drop one of them")
         return value
 
     @field_validator("metric_columns")
@@ -341,16 +350,24 @@ def _read_with_includes(file: Path, root: Path, above: tuple[Path, ...], fragmen
     names = [included] if isinstance(included, str) else included or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         place = f"{file}:{lines[('include',)]}"
-        raise ConfigError(f"{place}: `include` names one file or a list of them, found {included!r}")
+        raise ConfigError(
+            f"{place}: `include` names one file or a list of them, found {included!r}; e.g. [_common.yaml]"
+        )
     below: dict[str, Any] = {}  # what the fragments say: later ones win, and this file over all
     for name in names:
         known = fragments.get((root, file.parent / name)) if fragments is not None else None
         if known is None:
-            target = (file.parent / name).resolve()
+            target, place = _resolved(file.parent / name), f"{file}:{lines[('include',)]}: `include`"
+            if target is None:
+                raise ConfigError(f"{place} names a file, found {shown(name)}; no file can be called so")
             if not target.is_relative_to(root.resolve()):
-                raise ConfigError(f"{file}:{lines[('include',)]}: `include` stays inside {root}, found {name!r}")
+                raise ConfigError(f"{place} stays inside {root}, found {name!r}; put the file there")
             if target in above:
-                raise ConfigError(f"{file}:{lines[('include',)]}: `include` goes round in a circle through {name!r}")
+                raise ConfigError(f"{place} goes round in a circle through {name!r}; leave one of them out")
+            if not target.is_file():
+                there = [str(other.relative_to(file.parent)) for other in file.parent.rglob("_*.yaml")]
+                way = near(name, there) or "; tell it from this file's folder"
+                raise ConfigError(f"{place} names a file, found {shown(name)}, which is no such file{way}")
             known = _read_with_includes(target, root, (*above, file.resolve()), fragments)
             if fragments is not None:
                 fragments[root, file.parent / name] = known
@@ -358,6 +375,15 @@ def _read_with_includes(file: Path, root: Path, above: tuple[Path, ...], fragmen
         below = _merge(below, copy.deepcopy(base))  # no two tasks hold the same list
         lines = {**dict.fromkeys(base_lines, lines[("include",)]), **lines}  # of this file, whose name stands before
     return _merge(below, data), lines
+
+
+def _resolved(file: Path) -> Path | None:
+    """The file's real path; None if no file can have this name."""
+    try:
+        file.exists()
+        return file.resolve()
+    except (OSError, ValueError):
+        return None
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -370,7 +396,12 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def validated(data: dict[str, Any], place: str, lines: yamlfile.Lines | None = None) -> Task:
     """A task of what a file or a run file says; raises ConfigError with all mistakes."""
+    if wrong := [key for key in data if not isinstance(key, str)]:
+        said = ", ".join(map(repr, wrong))
+        raise ConfigError(f"{place}: keys are text, found {said}; put such a key into quotes, or leave it out")
     try:
-        return Task.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(explain(error, Task, data, place, lines or {})) from None
+        return Task(**data)
+    except ConfigError as error:
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        raise ConfigError(explain(error.__cause__, Task, data, place, lines or {})) from None
