@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from nlp_mtl.heads.base import Head
 
 LARGEST = sys.float_info.max  # neither infinite nor not a number
+BELOW_ONE = math.nextafter(1, 0)
 _LIMITS: dict[str, tuple[float, float]] = {
     "per_device_train_batch_size": (1, LARGEST),
     "per_device_eval_batch_size": (1, LARGEST),
@@ -25,8 +27,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "weight_decay": (0, LARGEST),
     "max_grad_norm": (0, LARGEST),
     "warmup_steps": (0, LARGEST),
-    "adam_beta1": (0, 1),
-    "adam_beta2": (0, 1),
+    "adam_beta1": (0, BELOW_ONE),
+    "adam_beta2": (0, BELOW_ONE),
     "adam_epsilon": (0, LARGEST),
     "num_train_epochs": (0, LARGEST),
     "seed": (0, 2**32 - 1),
@@ -49,7 +51,8 @@ def read_training(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, s
     for key, (least, most) in _LIMITS.items():
         value = read.get(key)
         if key not in wrong and isinstance(value, (int, float)) and not least <= value <= most:
-            rule = f"at least {least}" if most == LARGEST else f"from {least} to {most}"
+            end = "below 1" if most == BELOW_ONE else most
+            rule = f"at least {least}" if most == LARGEST else f"from {least} to {end}"
             wrong[key] = f"`training.{key}` is {rule}, found {value!r}{left_out(TrainingArguments, key)}"
     if "output_dir" in read and (not str(read["output_dir"] or "").strip() or "\0" in str(read["output_dir"])):
         wrong["output_dir"] = (

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
+
+from nlp_mtl.errors import ConfigError
 
 
 def write_text(file: str | Path, text: str) -> None:
     """Write a text file so that it is either the old one or the new one, never half of it."""
-    file = Path(file)
-    work = file.with_name(f".{file.name}.writing")
+    with whole_file(file) as stream:
+        stream.write(text)
+
+
+@contextmanager
+def whole_file(file: str | Path) -> Iterator[TextIO]:
+    """A text file to write to, which appears in its place, or replaces what was there, when it is whole and on disk.
+
+    Raises:
+        ConfigError: a file can't stand there.
+    """
+    place = Path(file)
+    if place.is_dir() or not place.parent.is_dir():
+        why = "is a folder" if place.is_dir() else f"can't be made: there is no folder {place.parent}"
+        raise ConfigError(f"the output is a file, found {str(file)!r}, which {why}; name another file")
+    work = place.with_name(f".{place.name}.writing")
     try:
         with work.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(work, file)
+        os.replace(work, place)
     except BaseException:
         work.unlink(missing_ok=True)
         raise

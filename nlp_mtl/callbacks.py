@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,25 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 logger = logging.getLogger("nlp_mtl")
+
+
+class AtBegin(TrainerCallback):
+    """Calls a function once, when all is made and loaded and the first step is about to come.
+
+    Args:
+        action: called without arguments.
+    """
+
+    def __init__(self, action: Callable[[], None]):
+        self.action, self._done = action, False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Call it."""
+        if not self._done:
+            self._done = True
+            self.action()
 
 
 class StopSafely(TrainerCallback):

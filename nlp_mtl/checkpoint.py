@@ -95,15 +95,16 @@ def damage(folder: str | Path) -> str | None:
         return "there is no such folder"
     try:
         files = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))["files"]
+        sizes = {folder / name: (known["bytes"], known["sha256"]) for name, known in files.items()}
     except FileNotFoundError:
         return f"damaged: {COMPLETE} is missing, the write was cut off"
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"damaged: {COMPLETE} can't be read"
-    for name, known in files.items():
-        file = folder / name
+    for file, (size, digest) in sizes.items():
+        name = file.relative_to(folder)
         if not file.is_file():
             return f"damaged: {name} is missing"
-        if file.stat().st_size != known["bytes"] or _digest(file) != known["sha256"]:
+        if file.stat().st_size != size or _digest(file) != digest:
             return f"damaged: {name} is not as it was written"
     return None
 
@@ -161,7 +162,13 @@ def check_whole(folder: str | Path) -> None:
         raise RunFolderError(f"{folder}: the last save was cut off; take {folder}/checkpoint-N, or train with --resume")
     sealed = (folder / COMPLETE).is_file() or _CHECKPOINT.fullmatch(folder.name)
     if sealed and (wrong := damage(folder)):
-        raise RunFolderError(f"{folder}: {wrong}")
+        raise RunFolderError(f"{folder}: {wrong}; {other_ways(folder)}")
+
+
+def other_ways(folder: str | Path) -> str:
+    """What to do about a run folder that can't be used, as the end of a message."""
+    places = [folder for folder in reversed(checkpoints(folder)) if (folder / COMPLETE).is_file()]
+    return f"take {places[0]}" if places else "copy the folder again, or train again"
 
 
 def holds_run(folder: str | Path) -> bool:
@@ -319,26 +326,6 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except FileNotFoundError:
-        raise RunFolderError(f"{file.parent}: {file.name} is missing") from None
-    except SafetensorError as error:
-        raise RunFolderError(f"{file} is damaged: {error}") from None
-
-
-def read_spec(folder: str | Path) -> dict[str, Any]:
-    """What ``nlp_mtl.json`` says.
-
-    Raises:
-        RunFolderError: not a run folder, damaged, or written by a newer format.
-    """
-    file = Path(folder) / SPEC
-    try:
-        spec = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunFolderError(f"{folder}: not a run folder ({SPEC} is missing)") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{file}: damaged ({error})") from None
-    if not isinstance(spec, dict) or not isinstance(spec.get("format"), int):
-        raise RunFolderError(f"{file}: damaged (no format version)")
-    if spec["format"] > FORMAT:
-        raise RunFolderError(f"{file}: written by a newer version (format {spec['format']}); update nlp_mtl")
-    return spec
+        raise RunFolderError(f"{file.parent}: {file.name} is missing; {other_ways(file.parent)}") from None
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(f"{file} is damaged: {error}; {other_ways(file.parent)}") from None

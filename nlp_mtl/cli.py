@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from nlp_mtl.errors import ConfigError, NlpMtlError
+from nlp_mtl.atomic import write_text
+from nlp_mtl.errors import ConfigError, NlpMtlError, shown
 from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
 
@@ -65,7 +66,7 @@ def train(
     files = [word for word in given if "=" not in word]
     overrides = [word for word in given if "=" in word]
     if len(files) > 1:
-        raise ConfigError(f"one run file at a time, found {', '.join(files)}; overrides are key=value")
+        raise ConfigError(f"train: one run file at a time, found {', '.join(files)}; overrides are key=value")
     own = any(word.startswith("tasks=") for word in overrides)
     file = Path(files[0]) if files else builtin_run("own" if own else "quickstart")
     if data_root is not None:
@@ -114,7 +115,7 @@ def evaluate(
 
     scores = score(run, split, tasks=task, data_root=data_root, base=base, progress=sys.stderr.isatty())  # type: ignore[arg-type]
     if not scores:
-        raise ConfigError(f"{run}: none of its tasks has a split {split!r}")
+        raise ConfigError(f"{run}: --split is one that a task has, found {split!r}, which none has; name another")
     from nlp_mtl.evaluation import score_table
 
     print_scores([row for row in score_table(scores, every=True) if row["metric"]], split)
@@ -122,9 +123,7 @@ def evaluate(
         if not found.metrics:
             file = run / "predictions" / f"{name}.{split}.jsonl"
             file.parent.mkdir(exist_ok=True)
-            file.write_text(
-                "".join(json.dumps(_plain(found.in_words(p))) + "\n" for p in found.decoded), encoding="utf-8"
-            )
+            write_text(file, "".join(json.dumps(_plain(found.in_words(p))) + "\n" for p in found.decoded))
             print(f"{name}: {found.rows} rows without labels; predictions in {file}")
 
 
@@ -150,15 +149,15 @@ def predict(
 
     if file is not None:
         if texts:
-            raise ConfigError("predict: give TEXTs or --file, not both")
+            raise ConfigError(f"predict: reads TEXTs or --file, found both ({shown(texts)} and {file}); leave one out")
         count = predict_file(run, file, out, tasks=task, base=base)
         if out is not None:
             print(f"{count} inputs answered in {out}")
         return
     if not texts:
-        raise ConfigError("predict: give a TEXT, or --file IN.jsonl")
+        raise ConfigError("predict: reads a TEXT or --file, found neither; give a TEXT, or --file IN.jsonl")
     if pair and len(texts) != 2:
-        raise ConfigError(f"predict: --pair takes two TEXTs, found {len(texts)}")
+        raise ConfigError(f"predict: --pair takes two TEXTs, found {len(texts)}; put each into quotes")
     from nlp_mtl.prediction import predict as answer
 
     inputs: list[Any] = [tuple(texts)] if pair else [_row_or_text(text) for text in texts]
@@ -168,7 +167,7 @@ def predict(
     if out is None:
         print("\n".join(lines))
     else:
-        out.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        write_text(out, "".join(line + "\n" for line in lines))
 
 
 @tasks_app.command(
@@ -293,7 +292,8 @@ def _row_or_text(text: str) -> Any:
         return json.loads(text) if text.startswith("{") else text
     except json.JSONDecodeError as error:
         raise ConfigError(
-            f"predict: {text[:60]!r} begins as an object of columns, but is not JSON ({error.msg})"
+            f"predict: {text[:60]!r} begins as an object of columns, but is not JSON ({error.msg}); write "
+            '\'{"column": "text"}\''
         ) from None
 
 

@@ -49,13 +49,13 @@ def explain(
         lines: the line of every key; see :func:`nlp_mtl.yamlfile.load`.
 
     Example:
-        >>> from nlp_mtl.taskfile import Task
-        >>> data = {"name": "a", "head": "regression", "dataset": {"path": "me/x"}, "inputs": "text"}
+        >>> from nlp_mtl.dataspec import DatasetSpec
+        >>> data = {"path": "csv", "data_file": "a.csv"}
         >>> try:
-        ...     Task(**data)
+        ...     DatasetSpec(**data)
         ... except ValidationError as error:
-        ...     print(*explain(error, Task, data, "a.yaml", {("inputs",): 4}))
-        a.yaml:4: `inputs` is a list, found 'text'; e.g. `inputs: [text]`
+        ...     print(*explain(error, DatasetSpec, data, "a.yaml", {("data_file",): 4}))
+        a.yaml:4: unknown key 'data_file', did you mean 'data_files'?
     """
     rules: dict[Path, list[str]] = {}
     messages: dict[Path, str] = {}

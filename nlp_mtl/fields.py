@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import enum
 import inspect
 import os
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +57,7 @@ def read_fields(kind: type[Any], given: Mapping[str, Any], key: str) -> tuple[di
             continue
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         try:
-            read[name] = _read(hints.get(name, Any), value)
+            read[name] = read_value(hints.get(name, Any), value)
         except ValueError as error:
             wrong[name] = f"`{key}.{name}` is {error}{left_out(kind, name)}"
     return read, wrong
@@ -74,7 +76,7 @@ def read_arguments(make: Callable[..., Any], given: Mapping[str, Any]) -> tuple[
     read, wrong = dict(given), {}
     for name, value in given.items():
         try:
-            read[name] = _read(hints.get(name, Any), value)
+            read[name] = read_value(hints.get(name, Any), value)
         except ValueError as error:
             wrong[name] = f"`{name}` is {error}{left_out(make, name)}"
     return read, wrong
@@ -89,14 +91,25 @@ def left_out(kind: Callable[..., Any], name: str) -> str:
     return "; left out, it is the usual one" if default is None else f"; left out, it is {default!r}"
 
 
+class _Names(dict[str, Any]):
+    """Names for annotations: what only a type checker can resolve is `Any`; what is known is looked up elsewhere."""
+
+    def __missing__(self, name: str) -> Any:
+        if hasattr(builtins, name) or name in self["known names"]:
+            raise KeyError(name)
+        return Any
+
+
 def _hints(kind: Any) -> dict[str, Any]:
+    modules = [getattr(part, "__module__", "builtins") for part in getattr(kind, "__mro__", [kind])]
+    places = [vars(sys.modules.get(name, builtins)) for name in modules]
     try:
-        return typing.get_type_hints(kind)
-    except (NameError, TypeError):  # a name that only a type checker can resolve
+        return typing.get_type_hints(kind, localns=_Names({"known names": set().union(*places)}))
+    except (NameError, TypeError):  # e.g. a name that is defined inside a function
         return {}
 
 
-def _read(annotation: Any, value: Any) -> Any:
+def read_value(annotation: Any, value: Any) -> Any:
     """The value as the annotation takes it; raises ValueError with what it takes and what was found."""
     parts = _parts(annotation)
     if not all(_is_plain(part) for part in parts):

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import packages
 from nlp_mtl.errors import DataError, NotFoundError
+from nlp_mtl.filechecks import check_encoding, check_json, check_options, unreadable
 from nlp_mtl.folders import listed, read_folders
-from nlp_mtl.reading import opened, quiet_datasets
+from nlp_mtl.reading import quiet_datasets
 from nlp_mtl.taskfile import DatasetSpec, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _ENCODED = ("csv", "json", "text", "conll", "folders")
-_OPTIONS = {
-    "text": {"encoding"},
-    "conll": {"encoding", "columns", "separator"},
-    "folders": {"encoding", "pattern", "labels"},
-}
 
 
 def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> Mapping[str, Dataset]:
@@ -37,36 +31,34 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
     """
     from datasets import load_dataset
 
-    known = _OPTIONS.get(spec.path)
-    unknown = sorted(set(spec.options) - known) if known is not None else []
-    if unknown:
-        raise DataError(
-            f"task {task.name!r}: `dataset.options` of {spec.path} are {sorted(known or ())}, found {unknown}"
-        )
+    options = check_options(task)
     files = resolve_files(task, spec, data_root)
-    encoding = spec.options.get("encoding", "utf-8")
+    encoding = options.get("encoding", "utf-8")
     if spec.path in _ENCODED:
         for place in {place for group in files.values() for place in group}:
-            for file in listed(place, spec.options.get("pattern", "*")):
-                _check_encoding(task, file, encoding)
+            for file in listed(place, options.get("pattern", "*")):
+                check_encoding(task, file, encoding)
     if spec.path == "folders":
-        return {split: _read_folders(task, group, spec.options) for split, group in files.items()}
+        return {split: _read_folders(task, group, options) for split, group in files.items()}
     if spec.path == "conll":
-        return {split: _read_conll(task, group, **spec.options) for split, group in files.items()}
+        return {split: _read_conll(task, group, **options) for split, group in files.items()}
     if spec.path == "text":
         return {split: _read_lines(group, encoding) for split, group in files.items()}
     _check_rows(task, files, spec.path)
-    if spec.path == "json" and "field" not in spec.options:
+    if spec.path == "json":
         for file in {file for group in files.values() for file in group}:
-            _check_objects(task, file)
-    named = {split: [str(file) for file in group] for split, group in files.items()}
+            check_json(task, file, encoding, options.get("field"))
     # pandas would take a field that has no name for the rows' index, and read every column from the field beside it
-    options = {"index_col": False, **spec.options} if spec.path == "csv" else spec.options
+    options = {"index_col": False, **options} if spec.path == "csv" else options
+
+    def read(named: Any) -> Any:
+        return load_dataset(spec.path, data_files=named, **options)
+
     with quiet_datasets(), _no_field_lost():
         try:
-            return opened(task, lambda: load_dataset(spec.path, data_files=named, **options))
-        except DataError as error:
-            if "index_col=False" in str(error):
+            return read({split: [str(file) for file in group] for split, group in files.items()})
+        except Exception as error:  # of many kinds: whatever pandas, pyarrow and datasets raise
+            if "index_col=False" in str(error.__cause__ or error):
                 which = ", ".join(str(file) for group in files.values() for file in group)
                 raise DataError(
                     f"task {task.name!r}: {which}: rows have more fields than there are names of columns; name all "
@@ -74,7 +66,7 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
                 ) from error
             empty = {split: group for split, group in files.items() if _reads_nothing(spec, group)}
             if not empty:
-                raise
+                raise unreadable(task, files, error, read) from error
             raise DataError("\n".join(_no_rows(task, split, group) for split, group in empty.items())) from error
 
 
@@ -151,8 +143,7 @@ def resolve_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -
     missing = []
     for split, value in named.items():
         for name in [value] if isinstance(value, str) else (value or []):
-            places = [base / Path(name).expanduser() for base in bases]
-            hits = [place for place in places if (place.is_dir() if spec.path == "folders" else place.is_file())]
+            hits = [place for base in bases if (place := _there(base, name, folder=spec.path == "folders"))]
             if hits:
                 files.setdefault(split, []).append(hits[0])
             else:
@@ -166,39 +157,12 @@ def resolve_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -
     return files
 
 
-def _check_encoding(task: Task, file: Path, encoding: str) -> None:
-    """Find the first bytes that are not text, before a reader fails without naming the line."""
+def _there(base: Path, name: str, *, folder: bool) -> Path | None:
     try:
-        decoder = codecs.getincrementaldecoder(encoding)()
-    except LookupError:
-        raise DataError(f"task {task.name!r}: `options.encoding`: unknown encoding {encoding!r}") from None
-    line = 1
-    with file.open("rb") as stream:
-        for chunk in chain(stream, [b""]):
-            try:
-                decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as error:
-                line -= not chunk  # what is cut off at the end stands in the line before
-                raise DataError(
-                    f"task {task.name!r}: {file}:{line}: not {encoding} (byte {error.object[error.start]:#04x}); "
-                    "save it as UTF-8 or set `options: {encoding: …}`, e.g. latin-1"
-                ) from None
-            line += 1
-
-
-def _check_objects(task: Task, file: Path) -> None:
-    """Refuse lines of JSONL that are null: where the first one is, pyarrow's reader ends the whole process."""
-    first = True
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            start = line.removeprefix(codecs.BOM_UTF8).lstrip()
-            if first and start[:1] == b"[":  # an array, which is read in another way
-                return
-            first = first and not start
-            if start.startswith(b"null"):
-                raise DataError(
-                    f"task {task.name!r}: {file}:{number}: a row is an object of columns, found null; remove the line"
-                )
+        place = base / Path(name).expanduser()
+        return place if (place.is_dir() if folder else place.is_file()) else None
+    except (OSError, RuntimeError, ValueError):  # a name that no file can have, a home of nobody
+        return None
 
 
 def _text_of(file: Path, encoding: str) -> str:
@@ -225,7 +189,7 @@ def _read_conll(
     """Token-per-line files: one column per field, an empty line (or lone separators) between sentences."""
     from datasets import Dataset
 
-    names = columns or ["tokens", "tags"]
+    names = [str(name) for name in columns or ("tokens", "tags")]
     sentences: dict[str, list[list[str]]] = {name: [] for name in names}
     for file in files:
         current: list[list[str]] = []

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from nlp_mtl import adapters, bases, checkpoint, registry
 from nlp_mtl.attention import Layout
@@ -19,10 +19,11 @@ from nlp_mtl.card import card
 from nlp_mtl.data import load_data
 from nlp_mtl.dropout import use_cheap_dropout
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.heads import Head, head_of_spec, make_heads
+from nlp_mtl.heads import Head, make_heads
 from nlp_mtl.memory import KeptGradient
-from nlp_mtl.opening import checked_length, give_pad_token, load_encoder, open_base
+from nlp_mtl.opening import checked_length, give_pad_token, load_encoder, open_base, open_tokenizer
 from nlp_mtl.packing import base_of
+from nlp_mtl.runspec import heads_of, read_spec
 from nlp_mtl.sharing import Sharing
 from nlp_mtl.tasks import load_tasks
 
@@ -186,10 +187,10 @@ class MultiTaskModel(nn.Module):
             RunFolderError: not a run folder, damaged, or weights of another model.
         """
         folder = Path(folder)
-        spec = checkpoint.read_spec(folder)
+        spec = read_spec(folder)
         checkpoint.check_whole(folder)
-        heads = {item["name"]: head_of_spec(item) for item in spec["tasks"]}
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        heads = heads_of(spec, folder)
+        tokenizer = open_tokenizer(folder)
         if (folder / "adapter_config.json").is_file():
             from peft import PeftModel
 

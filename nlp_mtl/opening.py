@@ -28,6 +28,11 @@ def open_base(folder: Path) -> tuple[PreTrainedTokenizerBase, nn.Module]:
         UnsupportedError: slow tokenizers, encoder–decoder models, models that bring code of their own.
     """
     _check_kind(folder)
+    return open_tokenizer(folder), load_encoder(folder)
+
+
+def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a folder; raises as :func:`open_base`."""
     with _explained(folder, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not tokenizer.is_fast:
@@ -38,7 +43,7 @@ def open_base(folder: Path) -> tuple[PreTrainedTokenizerBase, nn.Module]:
             [f"{folder}: {_files(folder)}, and no vocabulary in them"],
             ["put its tokenizer.json there: AutoTokenizer.from_pretrained(…).save_pretrained(folder)"],
         )
-    return tokenizer, load_encoder(folder)
+    return tokenizer
 
 
 def load_encoder(folder: Path) -> nn.Module:

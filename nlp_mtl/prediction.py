@@ -210,5 +210,6 @@ def columns_for(head: Head, value: Input, number: int) -> dict[str, Any] | list[
         missing = [column for column in needed if column not in value and column not in optional]
         return missing or {column: value.get(column) for column in needed}
     raise DataError(
-        f"input {number}: a text, a pair of texts or a mapping of columns is read, found {str(value)[:60]!r}"
+        f"input {number}: a text, a pair of texts or a mapping of columns is read, found {str(value)[:60]!r}; give one "
+        "of them"
     )

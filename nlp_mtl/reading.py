@@ -52,12 +52,12 @@ def hub_reachable() -> tuple[bool, str]:
 def quiet_datasets(*, offline: bool = False) -> Iterator[None]:
     """`datasets` without progress bars for local files, and, if asked, without the network."""
     import datasets
-    from datasets.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
+    from datasets.utils.logging import CRITICAL, get_verbosity, set_verbosity
 
     shown, level = datasets.are_progress_bars_disabled(), get_verbosity()
     was_offline = datasets.config.HF_HUB_OFFLINE
     datasets.disable_progress_bars()
-    set_verbosity_error()
+    set_verbosity(CRITICAL)  # what it logs before it raises is told by our own error
     datasets.config.HF_HUB_OFFLINE = was_offline or offline
     try:
         yield

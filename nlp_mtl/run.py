@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nlp_mtl import checkpoint, config, yamlfile
+from nlp_mtl.atomic import whole_file
+from nlp_mtl.callbacks import AtBegin
 from nlp_mtl.data import load_data
-from nlp_mtl.errors import ConfigError
+from nlp_mtl.errors import ConfigError, DataError, near, shown
 from nlp_mtl.evaluation import Evaluator, TaskScores, score_table
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.prediction import predict_stream
@@ -80,14 +84,14 @@ def train(
     trainer = trainer_of(settings, args)
     model: MultiTaskModel = trainer.model
     trainer.evaluator.check()
+    whole = str(checkpoint.checkpoint_to_resume(folder)) if resume else None
     if main:  # all that can be known to be wrong is known: now the old run may go
         if overwrite:
             checkpoint.remove_run(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_text(folder / "run.yaml", yamlfile.dumps(_recordable(settings, folder)))
+        trainer.add_callback(AtBegin(partial(_record, settings, folder)))
     trainer.accelerator.wait_for_everyone()
     began = time.perf_counter()
-    trainer.train(resume_from_checkpoint=resume)
+    trainer.train(resume_from_checkpoint=whole)
     seconds = time.perf_counter() - began
     if trainer.stopped:
         return Run(folder, model.eval(), {}, stopped=True, trainer=trainer)
@@ -98,6 +102,12 @@ def train(
     if main:
         _write_metrics(run, seconds)
     return run
+
+
+def _record(settings: config.RunConfig, folder: Path) -> None:
+    """Write the run file into the run folder, which begins with it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_text(folder / "run.yaml", yamlfile.dumps(_recordable(settings, folder)))
 
 
 def _recordable(settings: config.RunConfig, folder: Path) -> dict[str, Any]:
@@ -166,12 +176,12 @@ def evaluate(
         progress: show a bar.
     """
     if split not in SPLITS:
-        raise ConfigError(f"split: one of {', '.join(SPLITS)}, found {split!r}")
+        raise ConfigError(f"split: one of {', '.join(SPLITS)}, found {split!r}{near(str(split), SPLITS)}")
     model = MultiTaskModel.from_pretrained(folder, base=base)
     names = None if tasks is None else [task.name if isinstance(task, Task) else task for task in tasks]
     unknown = [name for name in names or () if name not in model.heads]
     if unknown:
-        raise ConfigError(f"{folder} has no task {', '.join(unknown)}; it has {', '.join(model.tasks)}")
+        raise ConfigError(f"evaluate: {folder} has no task {', '.join(unknown)}; it has {', '.join(model.tasks)}")
     heads = {task: head for task, head in model.heads.items() if names is None or task in names}
     recorded = _recorded(folder)
     root = data_root or recorded.get("data_root")
@@ -239,17 +249,16 @@ def predict_file(
         How many lines were answered.
     """
     model = MultiTaskModel.from_pretrained(folder, base=base)
-    answers = predict_stream(model, _lines(Path(file)), tasks=tasks)
-    if out is None:
-        return _write_lines(sys.stdout, answers)
-    work = Path(out).with_name(f".{Path(out).name}.writing")
+    numbers: list[int] = []
+    answers = predict_stream(model, _lines(Path(file), numbers), tasks=tasks)
     try:
-        with work.open("w", encoding="utf-8") as stream:
-            count = _write_lines(stream, answers)
-        os.replace(work, out)
-    finally:
-        work.unlink(missing_ok=True)
-    return count
+        if out is None:
+            return _write_lines(sys.stdout, answers)
+        with whole_file(out) as stream:
+            return _write_lines(stream, answers)
+    except DataError as error:
+        said = re.sub(r"\binput (\d+):", lambda found: f"line {numbers[int(found[1])]}:", str(error))
+        raise DataError(f"{file}: {said}") from error
 
 
 def _write_lines(stream: Any, answers: Iterable[Any]) -> int:
@@ -260,7 +269,14 @@ def _write_lines(stream: Any, answers: Iterable[Any]) -> int:
     return count
 
 
-def _lines(file: Path) -> Any:
+def _lines(file: Path, numbers: list[int]) -> Any:
+    """The values of a JSONL file; `numbers` takes the line of each."""
+    if not file.is_file():
+        found = "a folder" if file.is_dir() else "no such file"
+        raise ConfigError(
+            f"predict: --file is a JSONL file with a text, a pair or an object a line, found {file}: {found}; name one "
+            "that is there"
+        )
     with file.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
@@ -268,6 +284,11 @@ def _lines(file: Path) -> Any:
                     value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
                 except UnicodeDecodeError as error:
                     raise ConfigError(f"{file}:{number}: not UTF-8 ({error.reason}); save it as UTF-8") from None
-                except json.JSONDecodeError as error:
-                    raise ConfigError(f"{file}:{number}: not JSON ({error.msg})") from None
+                except (ValueError, RecursionError) as error:
+                    found = shown(line.decode().strip(), most=40)
+                    raise ConfigError(
+                        f"{file}:{number}: not JSON, found {found} ({getattr(error, 'msg', error)}); write a text in "
+                        'quotes, a pair ["…", "…"] or an object {column: text} a line'
+                    ) from None
+                numbers.append(number)
                 yield tuple(value) if isinstance(value, list) else value

@@ -20,6 +20,7 @@ from nlp_mtl import checkpoint
 from nlp_mtl.balancers import Balancer
 from nlp_mtl.errors import RunFolderError, TrainingError
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.runspec import read_spec
 from nlp_mtl.samplers import Sampler
 
 logger = logging.getLogger("nlp_mtl")
@@ -150,7 +151,7 @@ class SafeCheckpoints(Trainer):
         else:
             own: MultiTaskModel = self.accelerator.unwrap_model(self.model)
             checkpoint.load_weights(resume_from_checkpoint, own.sharing, dict(own.modules_.items()))
-        tasks = checkpoint.read_spec(resume_from_checkpoint)["tasks"]
+        tasks = read_spec(resume_from_checkpoint)["tasks"]
         self._recall({task["name"]: task["head"] for task in tasks if isinstance(task["head"], dict)})
 
     def _recall(self, specs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -159,7 +160,7 @@ class SafeCheckpoints(Trainer):
             head.recall(specs.get(task, {}))
 
     def _check_same_run(self, folder: str) -> None:
-        spec, model = checkpoint.read_spec(folder), self.accelerator.unwrap_model(self.model)
+        spec, model = read_spec(folder), self.accelerator.unwrap_model(self.model)
         theirs, ours = [task["name"] for task in spec["tasks"]], model.tasks
         wrong = []
         if spec["base"].get("sha256") != model.base.get("sha256") or spec["base"]["id"] != model.base["id"]:

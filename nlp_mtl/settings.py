@@ -80,7 +80,31 @@ def best_precision(device: torch.device) -> str:
 
 
 def regroup(optimizer: torch.optim.Optimizer, model: nn.Module, rates: Mapping[str, float]) -> None:
-    """Move parameters whose names match to groups with their own learning rate; the last match counts."""
+    """Move parameters whose names match to groups with their own learning rate; see :func:`chosen_rates`."""
+    chosen = chosen_rates(model, rates)
+    for group in list(optimizer.param_groups):
+        moved: dict[float, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            if id(parameter) in chosen:
+                moved.setdefault(float(chosen[id(parameter)]), []).append(parameter)
+        group["params"] = [p for p in group["params"] if id(p) not in chosen]
+        for rate, parameters in moved.items():
+            optimizer.add_param_group(
+                {**{k: v for k, v in group.items() if k != "params"}, "params": parameters, "lr": rate}
+            )
+    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+
+
+def chosen_rates(model: nn.Module, rates: Mapping[str, float]) -> dict[int, float]:
+    """The learning rate of each parameter (by its `id`) that has one of its own; the last match counts.
+
+    Args:
+        model: the model.
+        rates: by ``heads``, ``encoder`` or a pattern on names.
+
+    Raises:
+        ConfigError: patterns that match nothing, rates that are none.
+    """
     names = {id(p): name.removeprefix("sharing.") for name, p in model.named_parameters() if p.requires_grad}
     patterns = {"heads": "modules_.*", "encoder": "encoder.*"}
     chosen: dict[int, float] = {}
@@ -100,14 +124,4 @@ def regroup(optimizer: torch.optim.Optimizer, model: nn.Module, rates: Mapping[s
         chosen.update(dict.fromkeys(hits, rate))
     if mistakes:
         raise ConfigError(mistakes)
-    for group in list(optimizer.param_groups):
-        moved: dict[float, list[nn.Parameter]] = {}
-        for parameter in group["params"]:
-            if id(parameter) in chosen:
-                moved.setdefault(float(chosen[id(parameter)]), []).append(parameter)
-        group["params"] = [p for p in group["params"] if id(p) not in chosen]
-        for rate, parameters in moved.items():
-            optimizer.add_param_group(
-                {**{k: v for k, v in group.items() if k != "params"}, "params": parameters, "lr": rate}
-            )
-    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+    return chosen

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+import torch
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments, get_scheduler, set_seed
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -15,6 +16,7 @@ from nlp_mtl import checkpoint, config
 from nlp_mtl.callbacks import Progress
 from nlp_mtl.errors import ConfigError, RunFolderError
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.reading import short
 from nlp_mtl.settings import check_processes
 from nlp_mtl.trainer import MultiTaskTrainer
 
@@ -118,12 +120,35 @@ def trainer_of(settings: config.RunConfig, args: TrainingArguments) -> MultiTask
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(Progress())
     trainer.remove_callback(PrinterCallback)
+    trainer.get_train_dataloader()  # makes the plan, which refuses what the sampler can't do
+    _check_optimizer(args)
     if trainer.args.eval_strategy == "no" and any(isinstance(one, EarlyStoppingCallback) for one in callbacks):
         raise ConfigError(
             "callbacks: EarlyStoppingCallback looks at the scores of evaluations, and this run has none "
             "(`training.eval_strategy` is no, or no task has validation rows); evaluate, or leave it out"
         )
     return trainer
+
+
+def _check_optimizer(args: TrainingArguments) -> None:
+    """Make optimizer and schedule for one number, which fails where their values are wrong or libraries are missing."""
+    try:
+        kind, given = Trainer.get_optimizer_cls_and_kwargs(args)
+        if {"params", "model", "optimizer_dict"} & set(given):  # made for the parameters of the real model only
+            return
+        optimizer = kind([torch.nn.Parameter(torch.zeros(1))], **given)
+        get_scheduler(
+            args.lr_scheduler_type,
+            optimizer=optimizer,
+            num_warmup_steps=args.get_warmup_steps(1),
+            num_training_steps=1,
+            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+        )
+    except (ImportError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"training: the optimizer {args.optim.value!r} with the schedule {args.lr_scheduler_type.value!r} can't be "
+            f"made ({short(error)}); correct `optim`, `adam_…`, `lr_scheduler_…`, or leave them out"
+        ) from error
 
 
 def _check_loggers(args: TrainingArguments) -> None:

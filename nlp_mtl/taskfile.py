@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -21,13 +19,13 @@ from pydantic import (
 from nlp_mtl import yamlfile
 from nlp_mtl.dataspec import LOCAL_FORMATS, MEMORY, SPLITS, DatasetSpec, InMemory, Split, Strict
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.explain import explain, no_mapping
+from nlp_mtl.explain import explain
 from nlp_mtl.template import Template
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["LOCAL_FORMATS", "MEMORY", "SPLITS", "DatasetSpec", "InMemory", "Split", "Task", "fields_of", "read_task"]
+__all__ = ["LOCAL_FORMATS", "MEMORY", "SPLITS", "DatasetSpec", "InMemory", "Split", "Task", "fields_of"]
 __all__ += ["validated"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -97,6 +95,13 @@ class Task(Strict):
     file: Path | None = Field(default=None, exclude=True, repr=False)
     _rows: dict[str, Dataset] | None = PrivateAttr(default=None)
     _inferred: tuple[str, ...] = PrivateAttr(default=())
+
+    def __init__(self, **said: Any):
+        try:
+            super().__init__(**said)
+        except ValidationError as error:
+            place = f"task {said['name']!r}" if isinstance(said.get("name"), str) else "a task"
+            raise ConfigError(explain(error, Task, said, place, {})) from error
 
     @model_validator(mode="before")
     @classmethod
@@ -171,9 +176,11 @@ class Task(Strict):
     @classmethod
     def _distinct(cls, value: list[str] | None) -> list[str] | None:
         if value is not None:
+            if not value:
+                raise ValueError("at least one label, found none; leave `labels` out to take them from the data")
             doubled = sorted({label for label in value if value.count(label) > 1})
             if doubled:
-                raise ValueError(f"each label once; found twice: {', '.join(doubled)}")
+                raise ValueError(f"each label once, found twice: {', '.join(doubled)}; drop one of them")
         return value
 
     @field_validator("metric_columns")
@@ -286,91 +293,14 @@ def fields_of(task: Task) -> dict[str, Any]:
     return {**task.model_dump(exclude_unset=True), **({"file": task.file} if task.file else {})}
 
 
-Said = tuple[dict[str, Any], yamlfile.Lines]
-Fragments = dict[tuple[Path, Path], Said]  # (root, file) → what it says, with what it includes
-
-
-@dataclass(frozen=True)
-class ParsedTask:
-    """What a task file and its fragments say, not yet checked: enough to know a task's name and tags.
-
-    Attributes:
-        file: the task file.
-        data: the keys and values.
-        lines: where they stand.
-    """
-
-    file: Path
-    data: dict[str, Any]
-    lines: yamlfile.Lines
-
-    def checked(self) -> Task:
-        """The task; raises ConfigError with all mistakes, each with its line."""
-        if "file" in self.data:
-            place = f"{self.file}:{self.lines[('file',)]}"
-            raise ConfigError(f"{place}: unknown key 'file'; local files stand in `dataset.data_files`")
-        return validated({**self.data, "file": self.file}, str(self.file), self.lines)
-
-
-def parse_task(file: str | Path, *, root: str | Path | None = None, fragments: Fragments | None = None) -> ParsedTask:
-    """Parse one task file, without checking what it says.
-
-    Args:
-        file: the YAML file.
-        root: `include:` may reach files below this folder only; by default the file's own folder.
-        fragments: those parsed before, for files that include the same ones; new ones are added.
-
-    Raises:
-        ConfigError: it is no YAML mapping, or includes what it must not.
-    """
-    file = Path(file)
-    data, lines = _read_with_includes(file, Path(root) if root else file.parent, (), fragments)
-    return ParsedTask(file, data, lines)
-
-
-def read_task(file: str | Path, *, root: str | Path | None = None) -> Task:
-    """Read and check one task file; arguments as for :func:`parse_task`. Raises ConfigError with all its mistakes."""
-    return parse_task(file, root=root).checked()
-
-
-def _read_with_includes(file: Path, root: Path, above: tuple[Path, ...], fragments: Fragments | None) -> Said:
-    data, lines = yamlfile.load(file)
-    if not isinstance(data, dict):
-        raise ConfigError(f"{file}: {no_mapping(data, 'a task file', Task)}")
-    included = data.pop("include", None)
-    names = [included] if isinstance(included, str) else included or []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        place = f"{file}:{lines[('include',)]}"
-        raise ConfigError(f"{place}: `include` names one file or a list of them, found {included!r}")
-    below: dict[str, Any] = {}  # what the fragments say: later ones win, and this file over all
-    for name in names:
-        known = fragments.get((root, file.parent / name)) if fragments is not None else None
-        if known is None:
-            target = (file.parent / name).resolve()
-            if not target.is_relative_to(root.resolve()):
-                raise ConfigError(f"{file}:{lines[('include',)]}: `include` stays inside {root}, found {name!r}")
-            if target in above:
-                raise ConfigError(f"{file}:{lines[('include',)]}: `include` goes round in a circle through {name!r}")
-            known = _read_with_includes(target, root, (*above, file.resolve()), fragments)
-            if fragments is not None:
-                fragments[root, file.parent / name] = known
-        base, base_lines = known
-        below = _merge(below, copy.deepcopy(base))  # no two tasks hold the same list
-        lines = {**dict.fromkeys(base_lines, lines[("include",)]), **lines}  # of this file, whose name stands before
-    return _merge(below, data), lines
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
 def validated(data: dict[str, Any], place: str, lines: yamlfile.Lines | None = None) -> Task:
     """A task of what a file or a run file says; raises ConfigError with all mistakes."""
+    if wrong := [key for key in data if not isinstance(key, str)]:
+        said = ", ".join(map(repr, wrong))
+        raise ConfigError(f"{place}: keys are text, found {said}; put such a key into quotes, or leave it out")
     try:
-        return Task.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(explain(error, Task, data, place, lines or {})) from None
+        return Task(**data)
+    except ConfigError as error:
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        raise ConfigError(explain(error.__cause__, Task, data, place, lines or {})) from None

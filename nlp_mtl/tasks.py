@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nlp_mtl.errors import ConfigError, suggestion
-from nlp_mtl.taskfile import Fragments, ParsedTask, Task, fields_of, parse_task, read_task, validated
+from nlp_mtl.taskfile import Task, fields_of, validated
+from nlp_mtl.taskreader import Fragments, ParsedTask, parse_task, read_task
 
 
 class TaskRegistry:

@@ -24,6 +24,8 @@ from nlp_mtl.taskfile import Split
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_OURS = {"input_ids", "token_type_ids", "lengths", "truncated", "source", "offsets", "word_positions", "word_spans"}
+_OURS |= {"maskable", "mask_id", "vocabulary"}
 _INT_LISTS = ("input_ids", "token_type_ids", "lengths", "word_positions", "maskable", "offsets")
 
 
@@ -78,6 +80,12 @@ def _write_pool(
 
 
 def _check_more_columns(head: Head, raw: Mapping[Split, Dataset]) -> None:
+    taken = [name for name in head.needed_columns() if name in _OURS or name.startswith(("labels:", "target:"))]
+    if taken:
+        raise DataError(
+            f"task {head.task.name!r}: tokenized rows have columns of their own called so, found `inputs` named "
+            f"{', '.join(map(repr, taken))}; rename with `prepare: {{name: rename, columns: {{{taken[0]}: text}}}}`"
+        )
     for split, rows in raw.items():
         target = [head.task.target] if head.task.target and split != "test" else []
         for column in [*head.needed_columns(), *target]:

@@ -25,7 +25,7 @@ from nlp_mtl.evaluation import Evaluator, TaskScores, flatten
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.plan import MixingPlan
 from nlp_mtl.saving import SafeCheckpoints
-from nlp_mtl.settings import Precision, regroup, settings_for
+from nlp_mtl.settings import Precision, chosen_rates, regroup, settings_for
 from nlp_mtl.taskfile import SPLITS, Split
 
 logger = logging.getLogger("nlp_mtl")
@@ -112,6 +112,7 @@ class MultiTaskTrainer(SafeCheckpoints):
             **kwargs,
         )
         self._pools = pools
+        chosen_rates(model, self.learning_rates)  # refused before anything is written
         self.strategies["precision"] = self.accelerator.mixed_precision
 
     # ------------------------------------------------------------------------------------------------------ data

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nlp_mtl.errors import DataError
+from nlp_mtl.errors import DataError, near
 from nlp_mtl.labelnames import name_of, names_in
 
 __all__ = ["RowsError", "Where", "class_numbers", "complain", "name_of", "names_in"]
@@ -42,20 +42,24 @@ def class_numbers(
     by_name = given is not None and set(given) == set(labels)
     if given is not None and not by_name and len(given) != len(labels):
         raise DataError(
-            f"{where}: the data has {len(given)} labels ({', '.join(map(str, given[:6]))}…), the task {len(labels)} "
-            f"({', '.join(labels[:6])}…); correct `labels`"
+            f"{where}: the data has {len(given)} labels ({listed(given)}), the task {len(labels)} "
+            f"({listed(labels)}); correct `labels`"
         )
     for place, value in enumerate(values):
         row = place if rows is None else rows[place]
         if isinstance(value, np.generic):
             value = value.item()
+        if isinstance(value, bool):  # its name, however it is written; else 0 or 1
+            value = next((label for label in labels if label.lower() == name_of(value)), int(value))
         if given is None and isinstance(value, (int, float)) and name_of(value) in known:
             numbers.append(known[name_of(value)])
-        elif value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value == -1):
+        elif value is None or (isinstance(value, (int, float)) and value == -1):
             numbers.append(None)
         elif isinstance(value, str):
             if value not in known:
-                mistakes.append((row, f"label {value!r} is not in the label list ({', '.join(labels[:8])}…)"))
+                mistakes.append(
+                    (row, f"label {value!r} is not in the label list ({listed(labels)}){near(value, labels)}")
+                )
             numbers.append(known.get(value, 0))
         elif not isinstance(value, (int, float)):
             mistakes.append((row, f"label {str(value)[:40]!r} is neither a name nor a number"))
@@ -70,6 +74,16 @@ def class_numbers(
             numbers.append(known[given[int(value)]] if given is not None and by_name else int(value))
     complain(where, mistakes)
     return numbers
+
+
+def listed(names: Sequence[Any], most: int = 8) -> str:
+    """Names for a message, the first ones if they are many.
+
+    Example:
+        >>> listed(["a", "b"]), listed(["a", "b", "c"], most=2)
+        ('a, b', 'a, b, …')
+    """
+    return ", ".join([*map(str, names[:most]), *(["…"] if len(names) > most else [])])
 
 
 @dataclass(frozen=True)

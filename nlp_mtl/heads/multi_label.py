@@ -99,7 +99,7 @@ class MultiLabel(DecidingHead):
         feature: Any = getattr(rows.features[column], "feature", None)
         if getattr(feature, "names", None):
             return list(feature.names)
-        lists = [values for values in rows[column] if values]
+        lists = [values for values in rows[column] if isinstance(values, (list, tuple)) and values]
         if lists and len({len(v) for v in lists}) == 1 and len(lists[0]) > 1 and _zeros_and_ones(lists):
             raise DataError(
                 f"task {self.task.name!r}: the target holds lists of 0 and 1 for {len(lists[0])} labels; name them in "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlp_mtl.attention import Layout
-from nlp_mtl.errors import ConfigError
+from nlp_mtl.errors import ConfigError, shown
 from nlp_mtl.heads.base import Columns, Head, PlacedRow
 from nlp_mtl.heads.labels import Where, complain
 from nlp_mtl.heads.texts import check_texts, check_tokens
@@ -128,7 +128,10 @@ class QuestionAnswering(Head):
                 encoded.append(None)
                 continue
             for text, start in zip(texts, starts, strict=True):
-                if isinstance(context, str) and context[start : start + len(text)] != text:
+                if not isinstance(text, str) or not isinstance(start, int) or isinstance(start, bool):
+                    found = f"{shown(text, most=40)} and {shown(start, most=40)}"
+                    mistakes.append((row, f"`text` holds texts and `answer_start` whole numbers, found {found}"))
+                elif isinstance(context, str) and context[start : start + len(text)] != text:
                     mistakes.append((row, f"{text[:40]!r} does not stand in the context at character {start}"))
             if not texts and not self.no_answer:
                 mistakes.append((row, "no answer given; set `no_answer: true` if there may be none"))

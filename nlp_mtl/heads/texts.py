@@ -121,6 +121,18 @@ def check_tokens(ids: Sequence[Sequence[int]], where: Where, owners: Sequence[in
     )
 
 
+def is_text(value: Any) -> bool:
+    r"""Whether a value is text, and without halves of characters, which no tokenizer reads.
+
+    Example:
+        >>> is_text("rain"), is_text(None), is_text("\ud800")
+        (True, False, False)
+    """
+    if not isinstance(value, str):
+        return False
+    return value.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in value)
+
+
 def check_texts(
     columns: Sequence[Sequence[Any]],
     names: Sequence[str],
@@ -139,9 +151,9 @@ def check_texts(
         bad = False
         for name, value in zip(names, values, strict=True):
             if words:
-                wrong = not isinstance(value, (list, tuple)) or any(not isinstance(word, str) for word in value)
+                wrong = not isinstance(value, (list, tuple)) or any(not is_text(word) for word in value)
             else:
-                wrong = not isinstance(value, str)
+                wrong = not is_text(value)
             if wrong:
                 kind = "a list of words" if words else "text"
                 mistakes.append((row, f"column {name!r} is not {kind}, found {str(value)[:40]!r}"))

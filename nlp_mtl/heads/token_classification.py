@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlp_mtl.attention import Layout
-from nlp_mtl.errors import ConfigError, DataError
+from nlp_mtl.errors import ConfigError, DataError, shown
 from nlp_mtl.heads.base import Columns, Head, PlacedRow
 from nlp_mtl.heads.class_weights import ClassWeights
 from nlp_mtl.heads.labels import Where, class_numbers, complain, name_of, names_in
@@ -79,7 +79,8 @@ class TokenClassification(Head):
         feature: Any = getattr(rows.features[column], "feature", None)
         if getattr(feature, "names", None):
             return list(feature.names)
-        found = names_in((tag for tags in rows[column] for tag in (tags or [])), self.task.name)
+        lists = [tags for tags in rows[column] if isinstance(tags, (list, tuple))]
+        found = names_in((tag for tags in lists for tag in tags), self.task.name)
         return sorted(found, key=lambda tag: tag != "O")
 
     def tokenize(self, rows: Columns, tokenizer: Any, max_length: int, where: Where) -> dict[str, list[Any]]:
@@ -98,19 +99,30 @@ class TokenClassification(Head):
         ]
         return out
 
+    def _misfitting(self, words: Sequence[Any], values: Sequence[Any]) -> list[tuple[int, str]]:
+        """Rows whose tags are no list, or do not stand one for each word of a list."""
+        mistakes = []
+        for row, (sentence, tags) in enumerate(zip(words, values, strict=True)):
+            if tags is None:
+                continue
+            if not isinstance(tags, (list, tuple)):
+                mistakes.append((row, f"column {self.task.target!r} is a list of tags, found {shown(tags, most=40)}"))
+            elif isinstance(sentence, str):
+                found = shown(sentence, most=40)
+                mistakes.append(
+                    (row, f"column {self.task.inputs[0]!r} is a list of words where tags are, found {found}")
+                )
+            elif isinstance(sentence, (list, tuple)) and len(sentence) != len(tags):
+                mistakes.append((row, f"{len(sentence)} words but {len(tags)} tags"))
+        return mistakes
+
     def encode_labels(
         self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where
     ) -> list[Any]:
         """Lists of tag numbers, −1 for a word without a tag."""
         if self.labels is None or self.data_labels is None:
             raise DataError(f"{where}: the task has no labels")
-        words = rows[self.task.inputs[0]]
-        mistakes = [
-            (row, f"{len(sentence)} words but {len(tags)} tags")
-            for row, (sentence, tags) in enumerate(zip(words, values, strict=True))
-            if tags is not None and isinstance(sentence, (list, tuple)) and len(sentence) != len(tags)
-        ]
-        complain(where, mistakes)
+        complain(where, self._misfitting(rows[self.task.inputs[0]], values))
         flat = [tag for tags in values for tag in (tags or [])]
         if self.task.labels is None and not names:
             flat = [tag if tag == -1 else name_of(tag) for tag in flat]

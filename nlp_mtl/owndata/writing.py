@@ -17,7 +17,8 @@ from nlp_mtl.owndata.making import task_from_data
 from nlp_mtl.owndata.places import split_of
 from nlp_mtl.reading import quiet_datasets
 from nlp_mtl.sources import load_rows
-from nlp_mtl.taskfile import Task, read_task, validated
+from nlp_mtl.taskfile import Task, validated
+from nlp_mtl.taskreader import read_task
 
 _ORDER = ("name", "head", "dataset", "splits", "prepare", "inputs", "template", "target", "labels", "metrics")
 _MADE_UP = (

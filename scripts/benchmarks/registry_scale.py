@@ -45,7 +45,7 @@ examples:
 """
 NAMED = """
 import time
-from nlp_mtl.taskfile import ParsedTask
+from nlp_mtl.taskreader import ParsedTask
 from nlp_mtl.tasks import load_tasks
 
 checked, plain = [], ParsedTask.checked

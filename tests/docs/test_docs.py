@@ -47,7 +47,7 @@ def test_the_readme_run_file_and_task_file_are_valid(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text(run)
     assert load_config(file).tasks[0] == "cola"
-    from nlp_mtl.taskfile import read_task
+    from nlp_mtl.taskreader import read_task
     from nlp_mtl.testing import check_task
 
     (tmp_path / "irony.yaml").write_text(task)

@@ -16,6 +16,7 @@ from nlp_mtl.errors import RunFolderError
 from nlp_mtl.heads import vanilla
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.packing import base_of
+from nlp_mtl.runspec import read_spec
 from nlp_mtl.sharing import Hard
 from nlp_mtl.taskfile import Task
 from nlp_mtl.testing import DECODERS, tiny_encoder, tiny_model, tiny_tokenizer
@@ -395,7 +396,7 @@ def test_a_spec_that_cannot_be_read(tmp_path, text, said):
     if text is not None:
         (tmp_path / "nlp_mtl.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(RunFolderError, match=said) as caught:
-        checkpoint.read_spec(tmp_path)
+        read_spec(tmp_path)
     assert str(tmp_path) in str(caught.value)
     with pytest.raises(RunFolderError, match=said):
         MultiTaskModel.from_pretrained(tmp_path)
@@ -404,7 +405,7 @@ def test_a_spec_that_cannot_be_read(tmp_path, text, said):
 def test_the_spec_says_what_is_needed_to_build_the_model_again(base, tmp_path):
     model = made(base, "lora")
     model.save_pretrained(tmp_path, more={"balancer": "equal"})
-    said = checkpoint.read_spec(tmp_path)
+    said = read_spec(tmp_path)
     assert said["format"] == checkpoint.FORMAT
     assert [task["name"] for task in said["tasks"]] == ["pair", "tags", "hidden"]
     assert said["strategies"] == {"sharing": "hard", "lora": True, "freeze": [], "balancer": "equal"}

@@ -14,7 +14,8 @@ from nlp_mtl.errors import ConfigError
 from nlp_mtl.newtask import repeated
 from nlp_mtl.owndata.writing import new_task_file, task_name, task_text
 from nlp_mtl.sources import load_rows
-from nlp_mtl.taskfile import Task, read_task
+from nlp_mtl.taskfile import Task
+from nlp_mtl.taskreader import read_task
 from nlp_mtl.testing import check_rows, check_task
 
 THINGS = "tea soup bread room view bar lobby garden pool desk lamp stair sofa door tap rug".split()

@@ -321,7 +321,7 @@ def test_what_is_not_there_is_told_with_near_names(tmp_path):
         ("a.csv", b"", "has no rows"),
         ("a.csv", b"text,label\n", "has no rows"),
         ("a.csv", "text,label\ngrün,x\n".encode("latin-1"), "a.csv:2: not utf-8"),
-        ("a.jsonl", b'{"text": \n', "can't be read"),
+        ("a.jsonl", b'{"text": \n', "a.jsonl:1: a row is one object {column: value}, found"),
         ("a.parquet", b"no parquet", "not a parquet file"),
         ("a.conll", b"a O\nb\n\n", "a.conll:2: 1 fields, expected 2"),
     ],

@@ -209,12 +209,12 @@ def test_a_file_without_rows_or_of_another_kind_is_refused(tmp_path, path, conte
 
 
 @pytest.mark.parametrize(
-    "content", ["null", "null\n{}", "\ufeffnull", '\n\n null {"text": "a"}', '{"text": "a"}\nnull\n']
+    "content", ["null", "null\n{}", "\ufeffnull", '\n\n null \n{"text": "a"}', '{"text": "a"}\nnull\n']
 )
 def test_a_row_that_is_null_is_refused_before_the_reader_ends_the_process(tmp_path, content):
     (tmp_path / "a.jsonl").write_text(content, encoding="utf-8")
     message = message_of(DataError, task_of(tmp_path, "json", "a.jsonl"))
-    assert "a row is an object of columns, found null" in message
+    assert "a row is one object {column: value}, found null" in message
     assert f"a.jsonl:{content.count(chr(10), 0, content.index('null')) + 1}:" in message
 
 

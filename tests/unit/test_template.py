@@ -11,7 +11,8 @@ from nlp_mtl.errors import ConfigError, DataError
 from nlp_mtl.heads import make_heads
 from nlp_mtl.prediction import predict
 from nlp_mtl.sources import load_rows
-from nlp_mtl.taskfile import Task, read_task
+from nlp_mtl.taskfile import Task
+from nlp_mtl.taskreader import read_task
 from nlp_mtl.template import Template
 from nlp_mtl.testing import check_task, tiny_model
 

@@ -1,0 +1,74 @@
+"""What ``nlp_mtl.json`` of a run folder says, read back and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nlp_mtl import checkpoint
+from nlp_mtl.errors import ConfigError, RunFolderError, shown
+from nlp_mtl.heads import Head, head_of_spec
+
+
+def read_spec(folder: str | Path) -> dict[str, Any]:
+    """What ``nlp_mtl.json`` says.
+
+    Raises:
+        RunFolderError: not a run folder, damaged, or written by a newer format.
+    """
+    file = Path(folder) / checkpoint.SPEC
+    try:
+        spec = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunFolderError(
+            f"{folder}: not a run folder ({checkpoint.SPEC} is missing); {_runs_near(Path(folder))}"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunFolderError(f"{shown(str(file))}: damaged ({error}); {checkpoint.other_ways(folder)}") from None
+    if not isinstance(spec, dict) or not isinstance(spec.get("format"), int):
+        raise RunFolderError(f"{file}: damaged (no format version); {checkpoint.other_ways(folder)}")
+    if spec["format"] > checkpoint.FORMAT:
+        raise RunFolderError(
+            f"{file}: reads format {checkpoint.FORMAT} and older, found one written by a newer version (format "
+            f"{spec['format']}); update nlp_mtl"
+        )
+    if wrong := _misspelt(spec):
+        raise RunFolderError(f"{file}: damaged ({'; '.join(wrong)}); {checkpoint.other_ways(folder)}")
+    return spec
+
+
+def _misspelt(spec: Mapping[str, Any]) -> list[str]:
+    """What in ``nlp_mtl.json`` is not as it is written."""
+    strategies, tasks = spec.get("strategies"), spec.get("tasks")
+    named = isinstance(tasks, list) and tasks and all(isinstance(t, dict) and "name" in t for t in tasks)
+    right = {
+        "tasks": (bool(named), "a list of tasks"),
+        "base": (isinstance(spec.get("base"), dict) and "id" in spec["base"], "a mapping with `id`"),
+        "strategies": (isinstance(strategies, dict) and {"sharing", "freeze"} <= set(strategies), "with `sharing`, …"),
+        "max_length": (isinstance(spec.get("max_length"), int), "a whole number"),
+    }
+    return [f"`{key}` is {rule}, found {shown(spec.get(key))}" for key, (holds, rule) in right.items() if not holds]
+
+
+def _runs_near(folder: Path) -> str:
+    """Run folders beside or below a folder that is none, as the end of a message."""
+    above = folder if folder.is_dir() else folder.parent
+    found = sorted(str(file.parent) for file in above.glob(f"*/{checkpoint.SPEC}"))[:3] if above.is_dir() else []
+    return f"run folders are {', '.join(found)}" if found else "name a folder that nlp-mtl train wrote"
+
+
+def heads_of(spec: Mapping[str, Any], folder: str | Path) -> dict[str, Head]:
+    """The heads of the tasks that a run folder records.
+
+    Raises:
+        RunFolderError: tasks that this version can't make, or a head that only the user's own file knows.
+    """
+    try:
+        return {item["name"]: head_of_spec(item) for item in spec["tasks"]}
+    except ConfigError as error:
+        raise RunFolderError(
+            f"{Path(folder) / checkpoint.SPEC}: its tasks can't be made: {error}; import your own file that registers "
+            f"the head before, or {checkpoint.other_ways(folder)}"
+        ) from error
