@@ -55,7 +55,7 @@ def explain(
         ...     DatasetSpec(**data)
         ... except ValidationError as error:
         ...     print(*explain(error, DatasetSpec, data, "a.yaml", {("data_file",): 4}))
-        a.yaml:4: unknown key 'data_file', did you mean 'data_files'?
+        a.yaml:4: unknown key 'data_file'; did you mean 'data_files'?
     """
     rules: dict[Path, list[str]] = {}
     messages: dict[Path, str] = {}

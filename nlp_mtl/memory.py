@@ -14,10 +14,13 @@ class KeptGradient:
 
     Args:
         embedding: trained by nothing but lookups (not tied to an output layer), in one process.
+        model: the model it is a part of; its parameters are looked up now and not at every step, since the heads of
+            many tasks are hundreds of modules to walk through.
     """
 
-    def __init__(self, embedding: nn.Embedding):
+    def __init__(self, embedding: nn.Embedding, model: nn.Module | None = None):
         self.embedding, self._used = embedding, list[Tensor]()
+        self._others = [p for p in (model.parameters() if model is not None else ()) if p is not embedding.weight]
         self._hook = embedding.register_forward_pre_hook(self._note)
         self._sparse, embedding.sparse = embedding.sparse, True
         embedding.weight.grad = torch.zeros_like(embedding.weight)
@@ -27,7 +30,9 @@ class KeptGradient:
             self._used.append(inputs[0].flatten())
 
     def clear(self) -> None:
-        """What `zero_grad` does for this parameter."""
+        """What `zero_grad` does for this parameter and the others of its model."""
+        for parameter in self._others:
+            parameter.grad = None
         gradient = self.embedding.weight.grad
         if gradient is None or gradient.is_sparse:
             self.embedding.weight.grad = torch.zeros_like(self.embedding.weight)

@@ -304,18 +304,15 @@ class MultiTaskModel(nn.Module):
         embedding = base_of(self.sharing.encoder).get_input_embeddings()
         users = sum(any(p is embedding.weight for p in part._parameters.values()) for part in self.modules())
         if keep and isinstance(embedding, nn.Embedding) and embedding.weight.requires_grad and users == 1:
-            self._kept = KeptGradient(embedding)
+            self._kept = KeptGradient(embedding, self)
         return self._kept is not None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As in torch; a kept embedding gradient is cleared where it was used."""
         if self._kept is None:
             super().zero_grad(set_to_none)
-            return
-        for parameter in self.parameters():
-            if parameter is not self._kept.embedding.weight:
-                parameter.grad = None
-        self._kept.clear()
+        else:
+            self._kept.clear()
 
     def module_of(self, task: str) -> nn.Module:
         """The module that computes a task's logits; tasks may share one."""
@@ -344,7 +341,8 @@ class MultiTaskModel(nn.Module):
             owners: which row of the batch each of a task's rows is; not used here.
             weights: task → weight of its loss; default 1 each.
             units: task → what its summed loss is divided by: the count over all processes and micro-batches of the
-                step; default the count in this batch. A task that is counted but has no rows here takes part with 0.
+                step; default the count in this batch. Of several processes, one without rows of a task that is
+                counted takes part with 0.
             return_logits: leave them out to save memory in training.
 
         Returns:
@@ -377,18 +375,18 @@ class MultiTaskModel(nn.Module):
                 losses[task] = loss.detach()
         if total is None:
             total = next(iter(packed.values())).hidden.sum() * 0.0
-        for task in self.tasks:
-            if units is not None and units.get(task) and task not in targets:
-                total = total + self._nothing_from(task)
+        if units is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+            total = total + self._nothing_from([task for task in self.tasks if units.get(task) and task not in targets])
         return {"loss": total, "losses": losses, "logits": logits}
 
-    def _nothing_from(self, task: str) -> Tensor:
-        """0, but through every parameter of the head, so that all processes reduce the same gradients."""
-        parts = list(self.module_of(task).parameters())
+    def _nothing_from(self, tasks: Sequence[str]) -> Tensor:
+        """0, but through every parameter of these heads, so that all processes reduce the same gradients."""
+        parts = [p for task in tasks for p in self.module_of(task).parameters()]
         pooler = getattr(base_of(self.sharing.encoder), "pooler", None)
-        if isinstance(pooler, nn.Module):
+        if parts and isinstance(pooler, nn.Module):
             parts += list(pooler.parameters())
-        return sum((p.sum() for p in parts if p.requires_grad), torch.zeros((), device=self.device)) * 0.0
+        once = {id(p): p for p in parts if p.requires_grad}
+        return sum((p.sum() for p in once.values()), torch.zeros((), device=self.device)) * 0.0
 
 
 def _wants_labels(head: Head) -> bool:

@@ -89,7 +89,8 @@ class MultiTaskTrainer(SafeCheckpoints):
             args.eval_strategy, args.load_best_model_at_end = IntervalStrategy.NO, False
         self._train_pools = [pool for pool in data.splits.get("train", []) if len(pool.trainable)]
         self.evaluator = Evaluator(data, batch_rows=args.per_device_eval_batch_size)
-        self.tasks = model.tasks
+        self.tasks, self._size = model.tasks, 0
+        self._number = {task: number for number, task in enumerate(self.tasks)}
         for task, head in model.heads.items():
             if (pool := data.pool_of(task, "train")) is not None:
                 fresh = model.fresh and head.task.head_key == task
@@ -243,7 +244,7 @@ class MultiTaskTrainer(SafeCheckpoints):
         counts = torch.zeros(2, len(self.tasks), dtype=torch.float64)
         for batch in batch_samples:
             for task, target in batch["targets"].items():
-                number = self.tasks.index(task)
+                number = self._number[task]
                 counts[0, number] += len(batch["owners"][task])
                 counts[1, number] += self.data.heads[task].units(target)
         if self.args.world_size > 1:
@@ -262,6 +263,11 @@ class MultiTaskTrainer(SafeCheckpoints):
         self._note_losses(outputs["losses"], facts)
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """As the base class estimates it; the parameters are counted once and not at every step."""
+        self._size = self._size or self.accelerator.unwrap_model(self.model).num_parameters(exclude_embeddings=True)
+        return 6 * inputs["input_ids"].numel() * self._size if "input_ids" in inputs else 0
+
     def _note_losses(self, losses: Mapping[str, Tensor], facts: StepFacts) -> None:
         if not losses:
             return
@@ -272,7 +278,7 @@ class MultiTaskTrainer(SafeCheckpoints):
                 f"the loss of {', '.join(bad)} is not a number at step {facts.step + 1}; lower learning_rate, set "
                 "max_grad_norm, or look at that task's rows"
             )
-        numbers = [self.tasks.index(task) for task in losses]
+        numbers = [self._number[task] for task in losses]
         self._task_losses[numbers] += values / self.args.world_size
         present = facts.present.double() / self.args.gradient_accumulation_steps
         self._task_steps += present / self.args.world_size

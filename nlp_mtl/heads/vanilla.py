@@ -133,6 +133,8 @@ def _load_pretrained(module: PreTrainedModel, auto_class: str, config: Any, sour
     beyond = {name for name in names if not name.startswith(f"{prefix}.")}
     if not beyond or len(beyond) == len(names):  # a bare encoder, saved without its prefix
         return
+    if not {name.split(".")[0] for name in beyond} & {part for part, _ in module.named_children()} - {prefix}:
+        return  # parts of another class: reading the whole checkpoint for every head would bring nothing
     config = copy.deepcopy(config)
     loaded = getattr(transformers, auto_class).from_pretrained(
         source,

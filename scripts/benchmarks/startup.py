@@ -1,4 +1,4 @@
-"""Start-up: seconds of `nlp-mtl --help` and `nlp-mtl tasks list`, and what a second run tokenizes again (nothing).
+"""Start-up: seconds of commands that train nothing, and what a second run tokenizes again (nothing).
 
 python scripts/benchmarks/startup.py
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from registry_scale import measure
 
 from nlp_mtl import packages
 
@@ -43,19 +43,10 @@ print(calls, round(time.perf_counter() - began, 2))
 
 def main() -> None:
     """Measure, print, record."""
-    tool = Path(sys.executable).parent / "nlp-mtl"
+    tool = [sys.executable, "-m", "nlp_mtl.cli"]
     result: dict = {"command": "python scripts/benchmarks/startup.py"}
-    for words in (["--help"], ["tasks", "list"]):
-        subprocess.run([tool, *words], stdout=subprocess.DEVNULL, check=True)
-        seconds = []
-        for _ in range(7):
-            began = time.perf_counter()
-            subprocess.run([tool, *words], stdout=subprocess.DEVNULL, check=True)
-            seconds.append(time.perf_counter() - began)
-        result[" ".join(["nlp-mtl", *words])] = {
-            "median_s": round(statistics.median(seconds), 3),
-            "max_s": round(max(seconds), 3),
-        }
+    for words in (["--help"], ["tasks", "list"], ["tasks", "show", "rte"]):
+        result[" ".join(["nlp-mtl", *words])] = measure([*tool, *words], dict(os.environ))
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "packages").symlink_to(packages.cache_folder() / "packages")  # fetched before; tokenized anew
         env = {**os.environ, "NLP_MTL_CACHE": folder}

@@ -102,6 +102,41 @@ def write_rare(folder: Path, *, rows: int = 120, seed: int = 0) -> list[str]:
     return files
 
 
+def write_many(folder: Path, count: int, *, rows: int = 12, seed: int = 0) -> Path:
+    """A registry of small tasks, of five kinds of head in turn, each with files of its own; all are tagged `many`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(seed)
+    kinds: list[dict[str, Any]] = [
+        {"head": "sequence_classification", "labels": ["x", "y", "z"]},
+        {"head": "regression"},
+        {"head": "token_classification", "labels": ["O", "B-LOC", "I-LOC"]},
+        {"head": "multi_label", "labels": ["bad", "good", "old"]},
+        {"head": {"name": "multiple_choice", "choices": ["first", "second"]}, "labels": ["first", "second"]},
+    ]
+    for number in range(count):
+        name, made = f"task_{number}", []
+        for _ in range(rows):
+            words = draw.choices(WORDS, k=draw.randint(2, 9))
+            text = " ".join(words)
+            made.append(
+                [
+                    {"text": text, "label": "xyz"[len(words) % 3]},
+                    {"text": text, "label": len(set(words)) / 9},
+                    {"text": words, "label": ["B-LOC" if word in ("city", "house") else "O" for word in words]},
+                    {"text": text, "label": sorted({"bad", "good", "old"} & {*words, "good"})},
+                    {"text": text, "first": f"yes {words[0]}", "second": "no", "label": draw.randrange(2)},
+                ][number % len(kinds)]
+            )
+        for split, part in (("train", made[:-4]), ("validation", made[-4:])):
+            file = folder / f"{name}-{split}.jsonl"
+            file.write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
+        files = {split: f"{name}-{split}.jsonl" for split in ("train", "validation")}
+        said = {"name": name, "tags": ["many"], "inputs": ["text"], "target": "label", **kinds[number % len(kinds)]}
+        said["dataset"] = {"path": "json", "data_files": files}
+        (folder / f"{name}.yaml").write_text(json.dumps(said), encoding="utf-8")
+    return folder
+
+
 def write_base(folder: Path, family: str = "bert", *, dropout: float = 0.0, **changes: Any) -> str:
     """A tiny pretrained model's folder."""
     from nlp_mtl.testing import DECODERS, tiny_encoder, tiny_tokenizer
