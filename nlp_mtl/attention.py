@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nlp_mtl.dropout import scaled_mask
+from nlp_mtl.kernels import fused
 
 # What one more group costs, in attention scores per head: measured, its launches take as long as these.
 _GROUP_COST = 12_000
@@ -55,6 +57,7 @@ class Layout:
             self.offsets.append(self.offsets[-1] + length)
         self.tokens = self.offsets[-1]
         self.read: Tensor | None = None
+        self.half: tuple[Tensor, Tensor] | None = None  # a layer's output and its narrow copy, for the next layer
         self._heads: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
 
     @cached_property
@@ -63,6 +66,11 @@ class Layout:
         lengths = torch.tensor(self.lengths)
         starts = torch.tensor(self.offsets[:-1]).repeat_interleave(lengths)
         return (torch.arange(self.tokens) - starts).to(self.device)
+
+    @cached_property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """[sequences + 1] offsets, and [sequences] the sequences, the longest first; for the fused kernels."""
+        return torch.tensor(self.offsets), torch.tensor(self.lengths).argsort(descending=True, stable=True)
 
     @cached_property
     def firsts(self) -> Tensor:
@@ -196,7 +204,7 @@ def packed_attention(
     """Softmax attention of every token to the tokens of its own sequence.
 
     Args:
-        query: [tokens, heads, head size].
+        query: [tokens, heads, head size]; tokens after the last sequence's get 0.
         key, value: [tokens, key heads, head size]; fewer heads than `query` are repeated (grouped-query attention).
         layout: where the sequences are.
         scale: factor of the scores.
@@ -210,9 +218,30 @@ def packed_attention(
     if key.shape[1] != query.shape[1]:
         times = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(times, dim=1), value.repeat_interleave(times, dim=1)
-    return _PackedAttention.apply(
-        query, key.to(query.dtype), value.to(query.dtype), layout, scale, dropout, causal, window
-    )
+    key, value = key.to(query.dtype), value.to(query.dtype)
+    if fused.usable(query):
+        how = {"scale": scale, "dropout": dropout, "causal": causal, "window": window}
+        return fused.attention((query, key, value), *layout.places, **how)
+    beyond = len(query) - layout.tokens
+    if beyond:
+        query, key, value = query[: layout.tokens], key[: layout.tokens], value[: layout.tokens]
+    out = _PackedAttention.apply(query, key, value, layout, scale, dropout, causal, window)
+    return functional.pad(out, (0, 0, 0, 0, 0, beyond)) if beyond else out
+
+
+def packed_self_attention(asked: Tensor, layout: Layout, *, scale: float, dropout: float = 0.0) -> Tensor:
+    """As :func:`packed_attention`, of queries, keys and values that came out of one product.
+
+    Args:
+        asked: [tokens, 3, heads, head size].
+        layout, scale, dropout: as there.
+
+    Returns:
+        [tokens, heads, head size].
+    """
+    if fused.usable(asked):
+        return fused.attention((asked,), *layout.places, scale=scale, dropout=dropout)
+    return packed_attention(*asked.unbind(1), layout, scale=scale, dropout=dropout)
 
 
 def _bias(group: Group, causal: bool, window: int | None, like: Tensor) -> Tensor | None:

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nlp_mtl import yamlfile
 from nlp_mtl.errors import ConfigError, NotFoundError, UnknownNameError
 from nlp_mtl.explain import explain
+from nlp_mtl.places import cache_folder
 from nlp_mtl.tasks import builtin_folder
 
 
@@ -67,14 +68,6 @@ def package_table() -> PackageTable:
         return PackageTable(**data)
     except ValidationError as error:
         raise ConfigError(explain(error, PackageTable, data, str(file), lines)) from None
-
-
-def cache_folder() -> Path:
-    """Where fetched packages and tokenized data are kept: ``NLP_MTL_CACHE``, else ``~/.cache/nlp_mtl``."""
-    named = os.environ.get("NLP_MTL_CACHE")
-    if named:
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "nlp_mtl"
 
 
 def package_folder(name: str) -> Path:

@@ -8,12 +8,11 @@ is the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nlp_mtl.attention import Layout, packed_attention
+from nlp_mtl.attention import Layout
 from nlp_mtl.dropout import scaled_mask
 
 
@@ -98,68 +97,3 @@ def single_attention(
             weights = weights * scaled_mask(weights.shape, dropout, weights)
         sums = torch.zeros(query.shape, dtype=torch.float32, device=query.device)
         return sums.index_add(0, owners, weights[..., None] * value.float()).to(query.dtype)
-
-
-def last_layer(base: nn.Module) -> nn.Module | None:
-    """The last layer of a BERT-like encoder; None for families whose layers are built otherwise."""
-    layers = getattr(getattr(base, "encoder", None), "layer", None)
-    if not isinstance(layers, nn.ModuleList) or not len(layers):
-        return None
-    layer = layers[-1]
-    attention = getattr(layer, "attention", None)
-    own = getattr(attention, "self", None)
-    parts = [getattr(own, name, None) for name in ("query", "key", "value")] + [getattr(attention, "output", None)]
-    plain = not getattr(layer, "is_decoder", False) and not getattr(layer, "add_cross_attention", False)
-    known = all(isinstance(part, nn.Module) for part in parts) and hasattr(own, "scaling")
-    return layer if plain and known and hasattr(layer, "feed_forward_chunk") else None
-
-
-def trim(layer: nn.Module) -> None:
-    """Let a layer compute less when a :class:`Reading` comes along as `packed_reading`, in place."""
-    family = type(layer)
-    if not is_trimmed(layer):  # the name stays: sharding finds layers by the name of their class
-        layer.__class__ = type(family.__name__, (family,), {"forward": _forward, "trimmed": family})
-
-
-def is_trimmed(layer: nn.Module | None) -> bool:
-    """Whether :func:`trim` was applied."""
-    return hasattr(type(layer), "trimmed")
-
-
-def untrim(layer: nn.Module) -> None:
-    """Undo :func:`trim`."""
-    layer.__class__ = getattr(type(layer), "trimmed", type(layer))
-
-
-def _forward(self: Any, hidden_states: Tensor, *args: Any, packed_reading: Reading | None = None, **kwargs: Any) -> Any:
-    if packed_reading is None:
-        return type(self).trimmed.forward(self, hidden_states, *args, **kwargs)
-    reading = packed_reading
-    own, states = self.attention.self, hidden_states[0]
-    heads = (-1, states.shape[-1] // own.attention_head_size, own.attention_head_size)
-    key, value = own.key(states).view(heads), own.value(states).view(heads)
-    asking = torch.cat([reading.alone, reading.together])
-    query = own.query(_filled_up(states.index_select(0, asking))).view(heads)[: len(asking)]
-    how = {"scale": own.scaling, "dropout": own.dropout.p if self.training else 0.0}
-    ones, parts = len(reading.alone), []
-    if ones:
-        keys = reading.alone_keys
-        parts.append(
-            single_attention(
-                query[:ones], key.index_select(0, keys), value.index_select(0, keys), reading.owners, **how
-            )
-        )
-    if reading.layout is not None:
-        rest = reading.together
-        seen = packed_attention(
-            query[ones:], key.index_select(0, rest), value.index_select(0, rest), reading.layout, **how
-        )
-        parts.append(seen.index_select(0, reading.within))
-    mixed, residual = torch.cat(parts).flatten(1), states.index_select(0, reading.tokens)
-    attended = self.attention.output(_filled_up(mixed)[None], _filled_up(residual)[None])
-    return self.feed_forward_chunk(attended)[:, : len(mixed)]
-
-
-def _filled_up(rows: Tensor) -> Tensor:
-    """With zeros to one of few counts: the CPU's matrix library prepares itself anew for every shape it meets."""
-    return nn.functional.pad(rows, (0, 0, 0, -len(rows) % 32)) if rows.device.type == "cpu" else rows

@@ -1,0 +1,199 @@
+"""The fused kernels as differentiable functions. Ask :func:`usable` first; there is no other path in here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlp_mtl.kernels.building import library
+
+_KINDS = {torch.float32: 0, torch.bfloat16: 1}
+_once = torch.autograd.function.once_differentiable
+
+
+def usable(*tensors: Tensor | None) -> bool:
+    """Whether the kernels are there and take these tensors: on the CPU, float32 or bfloat16."""
+    fit = all(x is None or (x.device.type == "cpu" and x.dtype in _KINDS) for x in tensors)
+    return fit and library() is not None
+
+
+def gelu(x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """GELU of `x + bias`.
+
+    Args:
+        x: [tokens, width]. Hendrycks & Gimpel (2016, arXiv 1606.08415), by the error function.
+        bias: [width], float32; left out, none.
+
+    Returns:
+        [tokens, width], as `x`; within 1e-6 of torch's in float32.
+    """
+    return _Gelu.apply(x, bias)
+
+
+def add_norm(
+    x: Tensor, bias: Tensor | None, residual: Tensor, weight: Tensor, shift: Tensor, eps: float, dropout: float
+) -> tuple[Tensor, Tensor | None]:
+    """LayerNorm of `residual + dropout(x + bias)`, in one pass forward and one backward.
+
+    Args:
+        x: [tokens, width].
+        bias: [width], float32; None for none.
+        residual: [tokens, width], float32.
+        weight, shift: [width], float32, of the LayerNorm.
+        eps: of the LayerNorm.
+        dropout: probability, of the numbers of `x + bias`; drawn from torch's generator.
+
+    Returns:
+        [tokens, width] in float32; and, if `x` is bfloat16, the same in bfloat16 for the matrix product that follows.
+    """
+    return _AddNorm.apply(x, bias, residual, weight, shift, eps, dropout)
+
+
+def attention(
+    parts: Sequence[Tensor],
+    offsets: Tensor,
+    order: Tensor,
+    *,
+    scale: float,
+    dropout: float = 0.0,
+    causal: bool = False,
+    window: int | None = None,
+) -> Tensor:
+    """Softmax attention within each sequence of a packed batch; scores are never stored.
+
+    Args:
+        parts: queries, keys and values, each [tokens, heads, head size], of one dtype; or one [tokens, 3, heads, head
+            size] that holds them.
+        offsets: [sequences + 1], int64; tokens after the last one get 0.
+        order: [sequences], int64: the sequences, the longest first.
+        scale, dropout, causal, window: as in :func:`nlp_mtl.attention.packed_attention`.
+
+    Returns:
+        [tokens, heads, head size].
+
+    Relations: like FlashAttention (Dao et al., 2022, arXiv 2205.14135) in keeping the log of the sums only, but for
+    the CPU, and over sequences of very different lengths.
+    """
+    return _Attention.apply(offsets, order, (scale, dropout, causal, window or 0), *parts)
+
+
+def _at(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _drawn(dropout: float) -> tuple[int, float, int]:
+    """(threshold of 32 random bits, scale of what is kept, seed)."""
+    if not dropout:
+        return 0, 1.0, 0
+    cut = max(1, min(round(dropout * 2**32), 2**32 - 1))
+    return cut, 2**32 / (2**32 - cut), int(torch.randint(0, 2**62, (), dtype=torch.int64))
+
+
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None) -> Tensor:
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        rows, width = x.shape
+        library().gelu_forward(_KINDS[x.dtype], rows, width, _at(x), _at(bias), _at(out))
+        ctx.save_for_backward(x, bias)
+        return out
+
+    @staticmethod
+    @_once
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, bias = ctx.saved_tensors
+        rows, width = x.shape
+        gradient, dx = gradient.to(x.dtype).contiguous(), torch.empty_like(x)
+        sums = x.new_zeros(library().threads(), width, dtype=torch.float32) if bias is not None else None
+        library().gelu_backward(
+            _KINDS[x.dtype], rows, width, _at(x), _at(bias), _at(gradient), _at(dx), _at(sums)
+        )
+        return dx, None if sums is None else sums.sum(0)
+
+
+class _AddNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, bias: Tensor | None, residual: Tensor, weight: Tensor, shift: Tensor, eps: float, p: float
+    ) -> tuple[Tensor, Tensor | None]:
+        x, residual = x.contiguous(), residual.contiguous()
+        rows, width = x.shape
+        total, y = torch.empty_like(residual), torch.empty_like(residual)
+        half = torch.empty_like(x) if x.dtype == torch.bfloat16 else None
+        facts = total.new_empty(rows, 2)
+        cut, scale, seed = _drawn(p)
+        library().norm_forward(
+            _KINDS[x.dtype], rows, width, _at(x), _at(bias), _at(residual), _at(weight), _at(shift), eps,
+            cut, scale, seed, _at(total), _at(facts), _at(y), _at(half),
+        )  # fmt: skip
+        ctx.save_for_backward(total, facts, weight)
+        ctx.how, ctx.dtype, ctx.biased = (cut, scale, seed), x.dtype, bias is not None
+        ctx.set_materialize_grads(False)
+        return y, half
+
+    @staticmethod
+    @_once
+    def backward(ctx: Any, gradient: Tensor | None, half: Tensor | None) -> tuple[Tensor | None, ...]:
+        total, facts, weight = ctx.saved_tensors
+        rows, width = total.shape
+        gradient = None if gradient is None else gradient.float().contiguous()
+        half = None if half is None else half.bfloat16().contiguous()
+        dx, dresidual = total.new_empty(rows, width, dtype=ctx.dtype), torch.empty_like(total)
+        sums = total.new_zeros(library().threads(), 3, width)
+        library().norm_backward(
+            _KINDS[ctx.dtype], rows, width, _at(gradient), _at(half), _at(total), _at(facts), _at(weight), *ctx.how,
+            _at(dx), _at(dresidual), _at(sums),
+        )  # fmt: skip
+        dweight, dshift, dbias = sums.sum(0)
+        return dx, dbias if ctx.biased else None, dresidual, dweight, dshift, None, None
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, offsets: Tensor, order: Tensor, how: tuple[Any, ...], *parts: Tensor) -> Tensor:
+        factor, p, causal, window = how
+        parts = tuple(x.contiguous() if x.dim() == 4 else _by_token(x) for x in parts)
+        query, key, value = parts[0].unbind(1) if len(parts) == 1 else parts
+        out = _zero_beyond(query.new_empty(query.shape), offsets)
+        logs = query.new_empty(query.shape[:2], dtype=torch.float32)
+        ctx.how = (float(factor), int(causal), window, *_drawn(p))
+        ctx.save_for_backward(offsets, order, logs, *parts)
+        said = _said(query, key, value, offsets, order)
+        if library().attention_forward(*said, *ctx.how, _at(out), _at(logs)):
+            raise MemoryError("attention: no memory for one sequence's keys and values")
+        return out
+
+    @staticmethod
+    @_once
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        offsets, order, logs, *parts = ctx.saved_tensors
+        query, key, value = parts[0].unbind(1) if len(parts) == 1 else parts
+        gradient = gradient.to(query.dtype).contiguous()
+        whole = [_zero_beyond(x.new_empty(x.shape), offsets) for x in parts]
+        found = whole[0].unbind(1) if len(parts) == 1 else whole
+        said = _said(query, key, value, offsets, order)
+        if library().attention_backward(
+            *said, *ctx.how, _at(logs), _at(gradient), *map(_at, found), found[0].stride(0)
+        ):
+            raise MemoryError("attention: no memory for one sequence's keys and values")
+        return (None, None, None, *whole)
+
+
+def _zero_beyond(x: Tensor, offsets: Tensor) -> Tensor:
+    x[int(offsets[-1]) :] = 0  # the kernel writes what stands in a sequence
+    return x
+
+
+def _by_token(x: Tensor) -> Tensor:
+    """As it is if the heads of a token stand side by side, else a copy."""
+    return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
+
+
+def _said(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, order: Tensor) -> list[Any]:
+    _, heads, size = query.shape
+    parts = [part for x in (query, key, value) for part in (_at(x), x.stride(0))]
+    return [_KINDS[query.dtype], len(order), _at(order), _at(offsets), heads, size, *parts]
