@@ -46,6 +46,7 @@ def replace(layers: Sequence[nn.Module]) -> None:
         if not is_replaced(layer):  # the name stays: sharding finds layers by the name of their class
             said = {"forward": _forward, "family": family, "last": layer is layers[-1]}
             layer.__class__ = type(family.__name__, (family,), said)
+            _widen_adapters(layer, False)
 
 
 def is_replaced(layer: nn.Module) -> bool:
@@ -56,7 +57,17 @@ def is_replaced(layer: nn.Module) -> bool:
 def restore(layers: Sequence[nn.Module]) -> None:
     """Undo :func:`replace`."""
     for layer in layers:
-        layer.__class__ = getattr(type(layer), "family", type(layer))
+        if is_replaced(layer):
+            layer.__class__ = type(layer).family
+            _widen_adapters(layer, True)
+
+
+def _widen_adapters(layer: nn.Module, widen: bool) -> None:
+    """Whether PEFT turns what a plain LoRA reads into float32, which autocast would only turn back."""
+    for part in layer.modules():
+        base = getattr(getattr(part, "base_layer", None), "weight", None)
+        if hasattr(part, "cast_input_dtype_enabled") and base is not None and base.dtype == torch.float32:
+            part.cast_input_dtype_enabled = widen or bool(part.lora_variant)
 
 
 def _forward(

@@ -13,6 +13,9 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,15 +38,39 @@ _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
 }
 
 
-@lru_cache(maxsize=1)
+_off: ContextVar[bool] = ContextVar("nlp_mtl_kernels_off", default=False)
+_refused: list[str] = []
+
+
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, built at the first call; None where they can't be had or are switched off."""
-    return _load()[0]
+    return None if _off.get() or _refused else _load()[0]
 
 
 def state() -> str:
     """One sentence for the log: whether the kernels are used, and if not, why and what to do."""
-    return _load()[1]
+    return f"fused CPU kernels: off ({_refused[0]})" if _refused else _load()[1]
+
+
+def refuse(why: str) -> None:
+    """Do without the kernels from now on: what they gave was wrong on this machine."""
+    _refused.append(why)
+
+
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """Plain torch inside this block, to compare with.
+
+    Example:
+        >>> with switched_off():
+        ...     library() is None
+        True
+    """
+    token = _off.set(True)
+    try:
+        yield
+    finally:
+        _off.reset(token)
 
 
 @lru_cache(maxsize=1)

@@ -17,16 +17,30 @@ static int omp_get_thread_num(void) { return 0; }
 static int omp_get_num_threads(void) { return 1; }
 #endif
 
-#define W 16 /* numbers in a vector */
+#if defined(__AVX512F__) /* numbers in a vector, and as many sums of products as fit into registers */
+#define W 16
+#define FIRST {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+#define TALL 8
+#else
+#if defined(__AVX2__)
+#define W 8
+#define FIRST {0, 1, 2, 3, 4, 5, 6, 7}
+#else
+#define W 4
+#define FIRST {0, 1, 2, 3}
+#endif
+#define TALL 4
+#endif
+#define BROAD 2
 #define INLINE static inline __attribute__((always_inline))
 #define UP(n) (((n) + W - 1) / W * W)
 
-typedef float vf __attribute__((vector_size(64)));
-typedef int32_t vi __attribute__((vector_size(64)));
-typedef uint32_t vu __attribute__((vector_size(64)));
-typedef uint16_t vh __attribute__((vector_size(32)));
+typedef float vf __attribute__((vector_size(4 * W)));
+typedef int32_t vi __attribute__((vector_size(4 * W)));
+typedef uint32_t vu __attribute__((vector_size(4 * W)));
+typedef uint16_t vh __attribute__((vector_size(2 * W)));
 
-static const vu LANES = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+static const vu LANES = FIRST;
 
 /* ---- vectors ---- */
 
@@ -113,7 +127,7 @@ typedef struct {
     uint64_t seed;
 } Drop;
 
-INLINE vf kept(Drop d, uint64_t position) { /* 0 or the scale, for 16 numbers from `position` on */
+INLINE vf kept(Drop d, uint64_t position) { /* 0 or the scale, for W numbers from `position` on */
     vu x = LANES + (uint32_t)position + (uint32_t)d.seed;
     uint32_t high = (uint32_t)(d.seed >> 32) + (uint32_t)(position >> 32) * 0x9e3779b9u;
     x = (x ^ (x >> 16)) * 0x7feb352du;
@@ -246,11 +260,11 @@ void norm_backward(int64_t kind, int64_t rows, int64_t width, const float *gradi
 
 INLINE void tile(int rows, int vectors, const float *a, ptrdiff_t row, ptrdiff_t step, const float *b, ptrdiff_t ldb,
                  float *c, ptrdiff_t ldc, int64_t depth, int add) {
-    vf sums[8][2];
+    vf sums[TALL][BROAD];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) sums[r][v] = add ? get(0, c, r * ldc + v * W) : all(0);
     for (int64_t k = 0; k < depth; k++) {
-        vf right[2];
+        vf right[BROAD];
         for (int v = 0; v < vectors; v++) right[v] = get(0, b, k * ldb + v * W);
         for (int r = 0; r < rows; r++)
             for (int v = 0; v < vectors; v++) sums[r][v] += a[r * row + k * step] * right[v];
@@ -262,18 +276,16 @@ INLINE void tile(int rows, int vectors, const float *a, ptrdiff_t row, ptrdiff_t
 /* c [m, n] (+)= a [m, depth] b [depth, n]; n is a multiple of W; a is read with any strides */
 static void product(int64_t m, int64_t n, int64_t depth, const float *a, ptrdiff_t row, ptrdiff_t step, const float *b,
                     ptrdiff_t ldb, float *c, ptrdiff_t ldc, int add) {
-    for (int64_t j = 0; j < n; j += 2 * W) {
-        int one = n - j < 2 * W;
+    for (int64_t j = 0; j < n; j += BROAD * W) {
+        int one = n - j < BROAD * W;
         int64_t i = 0;
-        for (; i + 8 <= m; i += 8)
-            if (one) tile(8, 1, a + i * row, row, step, b + j, ldb, c + i * ldc + j, ldc, depth, add);
-            else tile(8, 2, a + i * row, row, step, b + j, ldb, c + i * ldc + j, ldc, depth, add);
-        for (; i + 2 <= m; i += 2)
-            if (one) tile(2, 1, a + i * row, row, step, b + j, ldb, c + i * ldc + j, ldc, depth, add);
-            else tile(2, 2, a + i * row, row, step, b + j, ldb, c + i * ldc + j, ldc, depth, add);
-        for (; i < m; i++)
-            if (one) tile(1, 1, a + i * row, row, step, b + j, ldb, c + i * ldc + j, ldc, depth, add);
-            else tile(1, 2, a + i * row, row, step, b + j, ldb, c + i * ldc + j, ldc, depth, add);
+#define TILES(rows)                                                                                                \
+    for (; i + (rows) <= m; i += (rows))                                                                           \
+        if (one) tile(rows, 1, a + i * row, row, step, b + j, ldb, c + i * ldc + j, ldc, depth, add);              \
+        else tile(rows, BROAD, a + i * row, row, step, b + j, ldb, c + i * ldc + j, ldc, depth, add);
+        TILES(TALL)
+        TILES(2)
+        TILES(1)
     }
 }
 

@@ -109,9 +109,7 @@ class _Gelu(torch.autograd.Function):
         rows, width = x.shape
         gradient, dx = gradient.to(x.dtype).contiguous(), torch.empty_like(x)
         sums = x.new_zeros(library().threads(), width, dtype=torch.float32) if bias is not None else None
-        library().gelu_backward(
-            _KINDS[x.dtype], rows, width, _at(x), _at(bias), _at(gradient), _at(dx), _at(sums)
-        )
+        library().gelu_backward(_KINDS[x.dtype], rows, width, _at(x), _at(bias), _at(gradient), _at(dx), _at(sums))
         return dx, None if sums is None else sums.sum(0)
 
 

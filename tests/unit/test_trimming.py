@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from nlp_mtl.adapters import add_lora
 from nlp_mtl.attention import Layout
+from nlp_mtl.layers import bert_like, is_replaced, restore
 from nlp_mtl.packing import base_of, choose_way, encode
 from nlp_mtl.prediction import predict
 from nlp_mtl.testing import tiny_encoder, tiny_model
-from nlp_mtl.trimming import is_trimmed, last_layer, reading_of, single_attention, untrim
+from nlp_mtl.trimming import reading_of, single_attention
 from tests.unit.test_packing import LENGTHS, PACKED, gradients, relative, rough, same_gradients, tokens
 
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "electra")
@@ -100,21 +101,20 @@ def test_dropped_attention_keeps_the_mean():
 def test_other_families_compute_whole_layers(family):
     encoder = tiny_encoder(family)
     choose_way(encoder)
-    assert is_trimmed(last_layer(base_of(encoder))) == (family in BERT_LIKE)
+    layers = bert_like(base_of(encoder))
+    assert bool(layers) == (family in BERT_LIKE) and all(map(is_replaced, layers))
 
 
-def test_a_copy_is_trimmed_by_itself_and_it_can_be_undone():
+def test_a_copy_is_changed_by_itself_and_it_can_be_undone():
     encoder = rough(tiny_encoder("bert"))
     choose_way(encoder)
     twin = copy.deepcopy(encoder)
-    last = last_layer(twin)
-    assert (
-        is_trimmed(last)
-        and type(last).__name__ == "BertLayer"
-        and list(twin.state_dict()) == list(encoder.state_dict())
-    )
-    untrim(last)
-    assert not is_trimmed(last) and type(last) is type(twin.encoder.layer[0])
+    layers = bert_like(twin)
+    assert all(is_replaced(layer) and type(layer).__name__ == "BertLayer" for layer in layers)
+    assert list(twin.state_dict()) == list(encoder.state_dict())
+    restore(layers)
+    family = type(tiny_encoder("bert").encoder.layer[0])
+    assert all(type(layer) is family for layer in layers)
     read = some_read(LENGTHS)
     assert (
         relative(both(twin, tokens(LENGTHS), LENGTHS, read)[1], both(encoder, tokens(LENGTHS), LENGTHS, read)[0]) < 1e-5
@@ -128,7 +128,7 @@ def test_a_model_answers_the_same_with_and_without():
         {"sentence1": "rain", "sentence2": "it is a long red house", "tokens": ["no"]},
     ]
     trimmed = [predict(model, row) for row in rows]
-    untrim(last_layer(base_of(model.sharing.encoder)))
+    restore(bert_like(base_of(model.sharing.encoder)))
     whole = [predict(model, row) for row in rows]
     for mine, theirs in zip(trimmed, whole, strict=True):
         assert mine.keys() == theirs.keys() == {"rte", "conll2003", "stsb"}

@@ -1,0 +1,257 @@
+"""The fused kernels compute what plain torch computes, drop with the usual law, and can be done without."""
+
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from nlp_mtl.attention import Layout, packed_attention, packed_self_attention
+from nlp_mtl.errors import ConfigError
+from nlp_mtl.kernels import building, fused
+
+needs_kernels = pytest.mark.skipif(building.library() is None, reason=building.state())
+quick = settings(max_examples=25, deadline=None)
+
+
+def drawn(*shape, seed=0, dtype=torch.float32, scale=1.0):
+    draw = torch.Generator().manual_seed(seed + 31 * len(shape))
+    return (torch.randn(shape, generator=draw) * scale).to(dtype).requires_grad_()
+
+
+def gradients(out, inputs):
+    """Of a sum that weighs every number otherwise."""
+    factors = torch.linspace(-1, 1, out.numel()).view(out.shape)
+    return torch.autograd.grad((out.float() * factors).sum(), inputs, retain_graph=True)
+
+
+def same(found, wanted, tolerance):
+    for mine, theirs in zip(found, wanted, strict=True):
+        theirs = theirs.detach().float()
+        bound = tolerance * max(1.0, float(theirs.abs().max())) if theirs.numel() else 0.0
+        assert ((mine.detach().float() - theirs).abs() <= bound).all()
+
+
+@needs_kernels
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-6), (torch.bfloat16, 8e-3)])
+@pytest.mark.parametrize("biased", [True, False])
+@quick
+@given(rows=st.integers(0, 9), width=st.sampled_from([1, 15, 16, 17, 33, 384]), seed=st.integers(0, 99))
+def test_gelu_is_torchs(dtype, tolerance, biased, rows, width, seed):
+    x = drawn(rows, width, seed=seed, dtype=dtype, scale=3.0)
+    bias = drawn(width, seed=seed) if biased else None
+    inputs = [x, *([bias] if biased else [])]
+    found, wanted = fused.gelu(x, bias), functional.gelu(x.float() + (0 if bias is None else bias))
+    assert found.dtype == dtype
+    same([found], [wanted], tolerance)
+    if rows:
+        same(gradients(found, inputs), gradients(wanted, inputs), tolerance)
+
+
+@needs_kernels
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-5), (torch.bfloat16, 2e-2)])
+@quick
+@given(rows=st.integers(1, 9), width=st.sampled_from([2, 15, 16, 17, 33, 384]), seed=st.integers(0, 99))
+def test_add_norm_is_torchs(dtype, tolerance, rows, width, seed):
+    x, residual = drawn(rows, width, seed=seed, dtype=dtype), drawn(rows, width, seed=seed + 1)
+    bias, weight, shift = (drawn(width, seed=seed + number) for number in (2, 3, 4))
+    inputs = [x, bias, residual, weight, shift]
+    found, half = fused.add_norm(*inputs, 1e-2, 0.0)
+    wanted = functional.layer_norm(x.float() + bias + residual, (width,), weight, shift, 1e-2)
+    same([found], [wanted], tolerance)
+    if half is None:
+        assert dtype == torch.float32
+        same(gradients(found, inputs), gradients(wanted, inputs), tolerance)
+    else:  # what flows back through the copy is added
+        assert torch.equal(half, found.bfloat16())
+        both = [2 * gradient for gradient in gradients(wanted, inputs)]
+        same(gradients(torch.cat([found, half]).view(2, -1).sum(0), inputs), both, tolerance)
+        same(gradients(half, inputs), gradients(wanted, inputs), tolerance)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("together", [True, False])
+@quick
+@given(
+    lengths=st.lists(st.sampled_from([1, 2, 7, 15, 16, 17, 31, 32, 33, 64, 70]), min_size=1, max_size=6),
+    beyond=st.integers(0, 9),
+    heads=st.sampled_from([1, 3]),
+    size=st.sampled_from([4, 16, 20, 32]),
+    causal=st.booleans(),
+    window=st.none() | st.integers(1, 40),
+    seed=st.integers(0, 99),
+)
+def test_attention_is_that_of_plain_torch(dtype, together, lengths, beyond, heads, size, causal, window, seed):
+    layout = Layout(lengths)
+    asked = drawn(layout.tokens + beyond, 3, heads, size, seed=seed, dtype=dtype)
+    how = {"scale": 0.4} if together else {"scale": 0.4, "causal": causal, "window": window}
+
+    def attend(x):
+        return packed_self_attention(x, layout, **how) if together else packed_attention(*x.unbind(1), layout, **how)
+
+    found = attend(asked)
+    exact = asked.detach().float().requires_grad_()
+    with building.switched_off():
+        wanted = attend(exact)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    same([found], [wanted], tolerance)
+    assert not found[layout.tokens :].any()
+    same(gradients(found, [asked]), gradients(wanted, [exact]), tolerance)
+
+
+@needs_kernels
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_has_the_usual_law(p):
+    rows, width = 500, 384
+    zero, one = torch.zeros(rows, width), torch.ones(width)
+
+    def mask(seed):
+        torch.manual_seed(seed)
+        x = torch.ones(rows, width, requires_grad=True)
+        out, _ = fused.add_norm(x, None, zero, one, torch.zeros(width), 1e-5, p)
+        return torch.autograd.grad(out, x, torch.randn(rows, width))[0] != 0
+
+    kept = mask(0)
+    count = kept.numel()
+    error = (p * (1 - p)) ** 0.5
+    assert abs(float(kept.float().mean()) - (1 - p)) < 5 * error / count**0.5
+    for dim in (0, 1):  # no row and no column is treated otherwise
+        spread = (kept.float().mean(dim) - (1 - p)) / (error / kept.shape[dim] ** 0.5)
+        assert spread.abs().max() < 5 and 0.85 < float(spread.std()) < 1.15
+    noise = (kept.float() - (1 - p)) / error
+    for other in (noise.roll(1, 1), noise.roll(1, 0), noise.roll(16, 1), (mask(1).float() - (1 - p)) / error):
+        assert abs(float((noise * other).mean())) < 5 / count**0.5
+    assert torch.equal(kept, mask(0)) and not torch.equal(kept, mask(1))
+
+
+@needs_kernels
+def test_what_is_dropped_forward_is_dropped_backward():
+    x, residual = drawn(40, 96), torch.zeros(40, 96)
+    weight, shift = torch.ones(96), torch.zeros(96)
+    torch.manual_seed(3)
+    out, _ = fused.add_norm(x, None, residual, weight, shift, 1e-6, 0.4)
+    (slope,) = torch.autograd.grad((out * torch.randn(40, 96)).sum(), x)
+    gone = slope == 0
+    torch.manual_seed(3)
+    other = x.detach() + 100.0 * gone  # what was dropped may be anything
+    assert torch.equal(out, fused.add_norm(other, None, residual, weight, shift, 1e-6, 0.4)[0])
+    assert 0.35 < float(gone.float().mean()) < 0.45
+
+
+@needs_kernels
+def test_dropped_attention_keeps_the_mean_and_its_gradient_follows_the_mask():
+    layout = Layout([5, 40])
+    asked = drawn(45, 3, 2, 16)
+
+    def attend(seed, x=asked):
+        torch.manual_seed(seed)
+        return packed_self_attention(x, layout, scale=0.3, dropout=0.3)
+
+    mean = torch.stack([attend(seed).detach() for seed in range(1500)]).mean(0)
+    assert (mean - packed_self_attention(asked, layout, scale=0.3)).abs().max() < 0.12
+    direction = drawn(45, 3, 2, 16, seed=5).detach()
+    factors = torch.linspace(-1, 1, 45 * 32).view(45, 2, 16)
+    (slope,) = torch.autograd.grad((attend(7) * factors).sum(), asked)
+    up, down = ((attend(7, asked.detach() + step * direction) * factors).sum() for step in (5e-3, -5e-3))
+    assert float((up - down) / 1e-2) == pytest.approx(float((slope * direction).sum()), rel=1e-2)
+
+
+@needs_kernels
+def test_a_nan_stays_one():
+    asked = drawn(9, 3, 1, 8).detach()
+    asked[2, 0] = torch.nan
+    out = packed_self_attention(asked, Layout([4, 5]), scale=1.0)
+    assert out[2].isnan().all() and not out[4:].isnan().any()
+    x = torch.tensor([[0.0, torch.nan, -torch.inf, torch.inf, -60.0]])
+    found = fused.gelu(x)[0]
+    assert found[1].isnan() and found[3] == torch.inf and abs(found[4]) < 1e-30 and found[0] == 0
+
+
+@needs_kernels
+def test_any_number_of_threads_gives_the_same_bits_forward():
+    asked, before = drawn(300, 3, 4, 32), torch.get_num_threads()
+    layout, found = Layout([100, 150, 50]), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            torch.manual_seed(0)
+            out = packed_self_attention(asked, layout, scale=0.2, dropout=0.1)
+            found.append([out, *gradients(out, [asked])])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(*pair) for other in found[1:] for pair in zip(found[0], other, strict=True))
+
+
+# ------------------------------------------------------------------------------------------------- with and without
+
+
+@pytest.fixture
+def afresh(monkeypatch, tmp_path):
+    """The choice made anew, in an empty cache folder."""
+    monkeypatch.setenv("NLP_MTL_CACHE", str(tmp_path))
+    monkeypatch.setattr(building, "_refused", [])
+    building._load.cache_clear()
+    yield monkeypatch
+    monkeypatch.undo()
+    building._load.cache_clear()
+
+
+def test_off_by_the_switch(afresh):
+    afresh.setenv(building.SWITCH, "off")
+    assert building.library() is None and not fused.usable(torch.zeros(1))
+    assert "NLP_MTL_KERNELS=off" in building.state()
+
+
+def test_without_a_compiler_it_says_so_and_goes_on(afresh):
+    afresh.setenv("PATH", "")
+    afresh.delenv("CC", raising=False)
+    assert building.library() is None
+    assert "no C compiler found; install one" in building.state()
+    building._load.cache_clear()
+    afresh.setenv(building.SWITCH, "on")
+    with pytest.raises(ConfigError, match="NLP_MTL_KERNELS=on, but the kernels can't be built"):
+        building.library()
+
+
+def test_a_switch_of_another_value_is_refused(afresh):
+    afresh.setenv(building.SWITCH, "yes")
+    with pytest.raises(ConfigError, match="NLP_MTL_KERNELS is auto, on or off, found 'yes'"):
+        building.library()
+
+
+@pytest.mark.skipif(shutil.which("false") is None, reason="no `false` here")
+def test_a_compiler_that_fails_is_named(afresh):
+    afresh.setenv("CC", "false")
+    assert building.library() is None
+    assert "failed" in building.state()
+
+
+@needs_kernels
+def test_built_once_and_what_is_damaged_is_said(afresh, tmp_path):
+    assert building.library() is not None
+    (file,) = (tmp_path / "kernels").iterdir()
+    made = file.stat().st_mtime_ns
+    building._load.cache_clear()
+    assert building.library() is not None and file.stat().st_mtime_ns == made
+    building._load.cache_clear()
+    other = tmp_path / "other" / "kernels"
+    other.mkdir(parents=True)
+    (other / file.name).write_bytes(b"no library")
+    afresh.setenv("NLP_MTL_CACHE", str(other.parent))
+    assert building.library() is None and "fused CPU kernels: off (OSError" in building.state()
+
+
+@needs_kernels
+def test_kernels_that_are_wrong_on_a_machine_are_left_out(monkeypatch):
+    from nlp_mtl import packing
+    from nlp_mtl.testing import tiny_encoder
+
+    monkeypatch.setattr(building, "_refused", [])
+    right = fused.attention
+    monkeypatch.setattr(fused, "attention", lambda *a, **k: right(*a, **k) * 1.5)
+    way, why = packing.choose_way(tiny_encoder("bert"))
+    assert way == "packed" and "fused CPU kernels: off (they differ from plain torch by" in why
+    assert building.library() is None

@@ -1,0 +1,108 @@
+"""Layers with fused kernels are the family's own layers: values, gradients, dropout, adapters, recomputation."""
+
+import copy
+
+import pytest
+import torch
+
+from nlp_mtl.adapters import add_lora
+from nlp_mtl.attention import Layout
+from nlp_mtl.kernels import building
+from nlp_mtl.layers import bert_like, is_replaced, restore
+from nlp_mtl.packing import base_of, choose_way, encode
+from nlp_mtl.testing import tiny_encoder
+from tests.unit.test_packing import LENGTHS, gradients, relative, rough, same_gradients, tokens
+
+FAMILIES = ("bert", "roberta", "xlm-roberta", "electra")
+pytestmark = pytest.mark.skipif(building.library() is None, reason=building.state())
+
+
+def pair(family="bert", *, lora=None, dropout=0.0):
+    """An encoder whose layers are ours, and the same with the family's own on plain torch."""
+    encoder = rough(tiny_encoder(family))
+    if lora:
+        encoder = rough(add_lora(encoder, lora))
+    choose_way(encoder)
+    other = copy.deepcopy(encoder)
+    restore(bert_like(base_of(other)))
+    for part in (*encoder.modules(), *other.modules()):
+        if isinstance(part, torch.nn.Dropout):
+            part.p = dropout
+    return encoder.train(), other.train()
+
+
+def runs(encoder, other, family="bert", **autocast):
+    inputs = tokens(LENGTHS, family)
+    with torch.autocast("cpu", torch.bfloat16, **autocast):
+        mine = encode(encoder, inputs, Layout(LENGTHS), "packed")
+        with building.switched_off():
+            theirs = encode(other, inputs, Layout(LENGTHS), "packed")
+    return mine, theirs
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2, "target_modules": "all-linear"}], ids=["full", "lora"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equal_to_the_familys_own_in_float32(family, lora):
+    encoder, other = pair(family, lora=lora)
+    mine, theirs = runs(encoder, other, family, enabled=False)
+    assert relative(mine, theirs) < 1e-5
+    same_gradients(gradients(encoder, mine), gradients(other, theirs))
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2, "target_modules": "all-linear"}], ids=["full", "lora"])
+def test_under_autocast_no_further_from_the_exact_ones_than_the_familys_own(lora):
+    encoder, other = pair(lora=lora)
+    exact, _ = runs(encoder, other, enabled=False)
+    wanted = gradients(encoder, exact)
+    mine, theirs = runs(encoder, other)
+    assert mine.dtype == theirs.dtype == torch.float32
+    assert relative(mine, exact) < 1.5 * relative(theirs, exact) + 1e-3
+
+    def error(found):
+        return sum(float((found[name] - wanted[name]).norm() ** 2) for name in wanted) ** 0.5
+
+    assert error(gradients(encoder, mine)) < 1.2 * error(gradients(other, theirs)) + 1e-6
+
+
+def test_recomputed_the_gradients_are_the_same():
+    encoder, other = pair(dropout=0.2)
+    encoder.gradient_checkpointing_enable({"use_reentrant": False})
+    twin = copy.deepcopy(encoder)
+    twin.gradient_checkpointing_disable()
+    found = []
+    for one in (encoder, twin):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = encode(one, tokens(LENGTHS), Layout(LENGTHS), "packed")
+        found.append((hidden, gradients(one, hidden)))
+    assert torch.equal(found[0][0], found[1][0])
+    same_gradients(found[0][1], found[1][1], 1e-2)  # the narrow copy is rounded at another place
+
+
+def test_a_hooked_product_is_called():
+    encoder, _ = pair()
+    seen = []
+    encoder.encoder.layer[0].intermediate.dense.register_forward_hook(lambda *a: seen.append("wide"))
+    encoder.encoder.layer[0].attention.self.key.register_forward_hook(lambda *a: seen.append("key"))
+    encode(encoder, tokens(LENGTHS), Layout(LENGTHS), "packed")
+    assert seen == ["key", "wide"]
+
+
+def test_without_kernels_the_familys_own_code_runs():
+    encoder, other = pair("roberta")
+    with building.switched_off():
+        mine = encode(encoder, tokens(LENGTHS, "roberta"), Layout(LENGTHS), "packed")
+        theirs = encode(other, tokens(LENGTHS, "roberta"), Layout(LENGTHS), "packed")
+    assert all(map(is_replaced, bert_like(encoder))) and torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu_new", "silu"])
+def test_other_activations(activation):
+    encoder = rough(tiny_encoder("bert", hidden_act=activation))
+    way, why = choose_way(encoder)
+    assert way == "packed" and "computes what heads read" in why
+    other = copy.deepcopy(encoder)
+    restore(bert_like(other))
+    mine, theirs = runs(encoder, other, enabled=False)
+    assert relative(mine, theirs) < 1e-5
+    same_gradients(gradients(encoder, mine), gradients(other, theirs))
