@@ -220,8 +220,9 @@ def packed_attention(
         key, value = key.repeat_interleave(times, dim=1), value.repeat_interleave(times, dim=1)
     key, value = key.to(query.dtype), value.to(query.dtype)
     if fused.usable(query):
-        how = {"scale": scale, "dropout": dropout, "causal": causal, "window": window}
-        return fused.attention((query, key, value), *layout.places, **how)
+        return fused.attention(
+            (query, key, value), *layout.places, scale=scale, dropout=dropout, causal=causal, window=window
+        )
     beyond = len(query) - layout.tokens
     if beyond:
         query, key, value = query[: layout.tokens], key[: layout.tokens], value[: layout.tokens]
@@ -241,7 +242,8 @@ def packed_self_attention(asked: Tensor, layout: Layout, *, scale: float, dropou
     """
     if fused.usable(asked):
         return fused.attention((asked,), *layout.places, scale=scale, dropout=dropout)
-    return packed_attention(*asked.unbind(1), layout, scale=scale, dropout=dropout)
+    query, key, value = asked.unbind(1)
+    return packed_attention(query, key, value, layout, scale=scale, dropout=dropout)
 
 
 def _bias(group: Group, causal: bool, window: int | None, like: Tensor) -> Tensor | None:

@@ -58,12 +58,13 @@ def restore(layers: Sequence[nn.Module]) -> None:
     """Undo :func:`replace`."""
     for layer in layers:
         if is_replaced(layer):
-            layer.__class__ = type(layer).family
+            layer.__class__ = getattr(type(layer), "family")  # noqa: B009 - put there by `replace`
             _widen_adapters(layer, True)
 
 
 def _widen_adapters(layer: nn.Module, widen: bool) -> None:
     """Whether PEFT turns what a plain LoRA reads into float32, which autocast would only turn back."""
+    part: Any
     for part in layer.modules():
         base = getattr(getattr(part, "base_layer", None), "weight", None)
         if hasattr(part, "cast_input_dtype_enabled") and base is not None and base.dtype == torch.float32:
@@ -166,7 +167,7 @@ def _add_norm(part: Any, states: Tensor, residual: Tensor) -> tuple[Tensor, Tens
     return norm(states + residual), None
 
 
-def _product(dense: nn.Module, states: Tensor) -> tuple[Tensor, Tensor | None]:
+def _product(dense: Any, states: Tensor) -> tuple[Tensor, Tensor | None]:
     """A linear layer's product, and the bias that is still to be added, if it is."""
     if _plain(dense) and dense.bias is not None and dense.bias.dtype == torch.float32:
         return functional.linear(states, dense.weight), dense.bias

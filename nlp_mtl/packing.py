@@ -84,7 +84,9 @@ def _attention(
         raise ValueError("packed attention knows no softcap, sinks or position bias")
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     out = packed_attention(
-        *(x[0].transpose(0, 1) for x in (query, key, value)),
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
         packed_layout,
         scale=scaling if scaling is not None else query.shape[-1] ** -0.5,
         dropout=dropout,

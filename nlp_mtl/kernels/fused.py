@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlp_mtl.kernels.building import library
+from nlp_mtl.kernels import building
 
 _KINDS = {torch.float32: 0, torch.bfloat16: 1}
 _once = torch.autograd.function.once_differentiable
@@ -17,7 +17,7 @@ _once = torch.autograd.function.once_differentiable
 def usable(*tensors: Tensor | None) -> bool:
     """Whether the kernels are there and take these tensors: on the CPU, float32 or bfloat16."""
     fit = all(x is None or (x.device.type == "cpu" and x.dtype in _KINDS) for x in tensors)
-    return fit and library() is not None
+    return fit and building.library() is not None
 
 
 def gelu(x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -80,6 +80,10 @@ def attention(
     return _Attention.apply(offsets, order, (scale, dropout, causal, window or 0), *parts)
 
 
+def _library() -> Any:
+    return building.library()
+
+
 def _at(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
 
@@ -98,7 +102,7 @@ class _Gelu(torch.autograd.Function):
         x = x.contiguous()
         out = torch.empty_like(x)
         rows, width = x.shape
-        library().gelu_forward(_KINDS[x.dtype], rows, width, _at(x), _at(bias), _at(out))
+        _library().gelu_forward(_KINDS[x.dtype], rows, width, _at(x), _at(bias), _at(out))
         ctx.save_for_backward(x, bias)
         return out
 
@@ -108,8 +112,8 @@ class _Gelu(torch.autograd.Function):
         x, bias = ctx.saved_tensors
         rows, width = x.shape
         gradient, dx = gradient.to(x.dtype).contiguous(), torch.empty_like(x)
-        sums = x.new_zeros(library().threads(), width, dtype=torch.float32) if bias is not None else None
-        library().gelu_backward(_KINDS[x.dtype], rows, width, _at(x), _at(bias), _at(gradient), _at(dx), _at(sums))
+        sums = x.new_zeros(_library().threads(), width, dtype=torch.float32) if bias is not None else None
+        _library().gelu_backward(_KINDS[x.dtype], rows, width, _at(x), _at(bias), _at(gradient), _at(dx), _at(sums))
         return dx, None if sums is None else sums.sum(0)
 
 
@@ -124,7 +128,7 @@ class _AddNorm(torch.autograd.Function):
         half = torch.empty_like(x) if x.dtype == torch.bfloat16 else None
         facts = total.new_empty(rows, 2)
         cut, scale, seed = _drawn(p)
-        library().norm_forward(
+        _library().norm_forward(
             _KINDS[x.dtype], rows, width, _at(x), _at(bias), _at(residual), _at(weight), _at(shift), eps,
             cut, scale, seed, _at(total), _at(facts), _at(y), _at(half),
         )  # fmt: skip
@@ -141,8 +145,8 @@ class _AddNorm(torch.autograd.Function):
         gradient = None if gradient is None else gradient.float().contiguous()
         half = None if half is None else half.bfloat16().contiguous()
         dx, dresidual = total.new_empty(rows, width, dtype=ctx.dtype), torch.empty_like(total)
-        sums = total.new_zeros(library().threads(), 3, width)
-        library().norm_backward(
+        sums = total.new_zeros(_library().threads(), 3, width)
+        _library().norm_backward(
             _KINDS[ctx.dtype], rows, width, _at(gradient), _at(half), _at(total), _at(facts), _at(weight), *ctx.how,
             _at(dx), _at(dresidual), _at(sums),
         )  # fmt: skip
@@ -161,7 +165,7 @@ class _Attention(torch.autograd.Function):
         ctx.how = (float(factor), int(causal), window, *_drawn(p))
         ctx.save_for_backward(offsets, order, logs, *parts)
         said = _said(query, key, value, offsets, order)
-        if library().attention_forward(*said, *ctx.how, _at(out), _at(logs)):
+        if _library().attention_forward(*said, *ctx.how, _at(out), _at(logs)):
             raise MemoryError("attention: no memory for one sequence's keys and values")
         return out
 
@@ -174,7 +178,7 @@ class _Attention(torch.autograd.Function):
         whole = [_zero_beyond(x.new_empty(x.shape), offsets) for x in parts]
         found = whole[0].unbind(1) if len(parts) == 1 else whole
         said = _said(query, key, value, offsets, order)
-        if library().attention_backward(
+        if _library().attention_backward(
             *said, *ctx.how, _at(logs), _at(gradient), *map(_at, found), found[0].stride(0)
         ):
             raise MemoryError("attention: no memory for one sequence's keys and values")

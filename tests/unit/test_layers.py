@@ -65,7 +65,7 @@ def test_under_autocast_no_further_from_the_exact_ones_than_the_familys_own(lora
 
 
 def test_recomputed_the_gradients_are_the_same():
-    encoder, other = pair(dropout=0.2)
+    encoder, _ = pair(dropout=0.2)
     encoder.gradient_checkpointing_enable({"use_reentrant": False})
     twin = copy.deepcopy(encoder)
     twin.gradient_checkpointing_disable()
