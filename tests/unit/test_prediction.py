@@ -71,10 +71,10 @@ def model():
 
 @pytest.fixture
 def encoder_calls(model):
-    """The number of tokens in each call of the encoder."""
+    """The number of tokens of sequences in each call of the encoder."""
     calls = []
     hook = model.sharing.encoder.register_forward_pre_hook(
-        lambda module, args, kwargs: calls.append(int(kwargs["input_ids"].numel())), with_kwargs=True
+        lambda module, args, kwargs: calls.append(kwargs["packed_layout"].tokens), with_kwargs=True
     )
     yield calls
     hook.remove()
