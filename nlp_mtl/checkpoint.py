@@ -39,6 +39,7 @@ logger = logging.getLogger("nlp_mtl")
 FORMAT = 1
 SPEC, COMPLETE, HEADS, SHARING = "nlp_mtl.json", "complete.json", "heads.safetensors", "sharing.safetensors"
 _MOVING = ".moving"  # stands in a run folder while a new model is moved into it
+_AS_TRAINED = "; use it with the model, tasks and tuning it was trained with, or copy the folder again"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -274,7 +275,7 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
     adapter = folder / "adapter_model.safetensors"
     if hasattr(encoder, "peft_config") != adapter.is_file():
         ours, theirs = ("LoRA", "full fine-tuning") if hasattr(encoder, "peft_config") else ("full fine-tuning", "LoRA")
-        raise RunFolderError(f"{folder}: is a run with {theirs}, this model is set up for {ours}")
+        raise RunFolderError(f"{folder}: is a run with {theirs}, this model is set up for {ours}{_AS_TRAINED}")
     heads, own = _read(folder / HEADS), sharing.own_state()
     wrong = []
     for key, module in modules.items():
@@ -289,16 +290,16 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
             if name in shapes and tuple(value.shape) != shapes[name]
         ]
     if wrong:
-        raise RunFolderError(f"{folder}: heads of another model: " + "; ".join(wrong[:6]))
+        raise RunFolderError(f"{folder}: heads of another model: {'; '.join(wrong[:6])}{_AS_TRAINED}")
     shared = _read(folder / SHARING) if own else {}
     if different := _different(shared, own):
-        raise RunFolderError(f"{folder}: a sharing of another model ({different[0]} differs)")
+        raise RunFolderError(f"{folder}: a sharing of another model ({different[0]} differs){_AS_TRAINED}")
     if adapter.is_file():
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
         state = _read(adapter)
         if different := _different(state, get_peft_model_state_dict(encoder, save_embedding_layers=False)):
-            raise RunFolderError(f"{folder}: an adapter of another model ({different[0]} differs)")
+            raise RunFolderError(f"{folder}: an adapter of another model ({different[0]} differs){_AS_TRAINED}")
         set_peft_model_state_dict(encoder, state)
     else:
         _load_encoder(folder, base_of(encoder))
@@ -312,7 +313,7 @@ def _load_encoder(folder: Path, base: nn.Module) -> None:
     files = sorted(folder.glob("model*.safetensors"))
     state = {name: value for file in files for name, value in _read(file).items()}
     if different := [name for name in _different(state, base.state_dict()) if not name.endswith("position_ids")]:
-        raise RunFolderError(f"{folder}: the encoder of another model ({different[0]} differs)")
+        raise RunFolderError(f"{folder}: the encoder of another model ({different[0]} differs){_AS_TRAINED}")
     base.load_state_dict(state, strict=False)
 
 

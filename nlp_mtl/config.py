@@ -264,9 +264,12 @@ def callback(spec: Spec) -> Any:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"callbacks: {name!r} can't be imported ({error})") from None
+        raise ConfigError(f"callbacks: {name!r} can't be imported ({error}); correct or install it") from None
     if not (isinstance(found, type) and issubclass(found, TrainerCallback)):
-        raise ConfigError(f"callbacks: {name!r} is not a TrainerCallback")
+        raise ConfigError(
+            f"callbacks: a class of callbacks is named, found {name!r}, which is not a TrainerCallback; "
+            "e.g. transformers:EarlyStoppingCallback"
+        )
     try:
         return found(**arguments)
     except TypeError as error:

@@ -110,7 +110,9 @@ class MultiTaskModel(nn.Module):
         chosen = load_tasks(tasks, registry=registry_folders)
         made = make_heads(chosen, heads)
         if lora is not None and freeze:
-            raise ConfigError("freeze: a LoRA freezes the encoder already; leave out `freeze` or `lora`")
+            raise ConfigError(
+                f"freeze: a LoRA freezes the encoder already, found {freeze!r} beside it; leave out `freeze` or `lora`"
+            )
         found = bases.find_base(base)
         tokenizer, encoder = open_base(found.folder)
         length = checked_length(max_length, tokenizer, encoder)

@@ -21,6 +21,7 @@ from nlp_mtl.data import load_data
 from nlp_mtl.errors import ConfigError, DataError, near, shown
 from nlp_mtl.evaluation import Evaluator, TaskScores, score_table
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.paths import no_name
 from nlp_mtl.prediction import predict_stream
 from nlp_mtl.runfiles import write_task_file
 from nlp_mtl.settings import autocast
@@ -271,10 +272,11 @@ def _write_lines(stream: Any, answers: Iterable[Any]) -> int:
 
 def _lines(file: Path, numbers: list[int]) -> Any:
     """The values of a JSONL file; `numbers` takes the line of each."""
-    if not file.is_file():
-        found = "a folder" if file.is_dir() else "no such file"
+    why = no_name(file)
+    if why or not file.is_file():
+        found = why or ("a folder" if file.is_dir() else "no such file")
         raise ConfigError(
-            f"predict: --file is a JSONL file with a text, a pair or an object a line, found {file}: {found}; name one "
+            f"predict: --file is a JSONL file with a text, a pair or an object a line, found {shown(str(file))}: {found}; name one "
             "that is there"
         )
     with file.open("rb") as stream:

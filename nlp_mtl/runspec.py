@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nlp_mtl import checkpoint
+from nlp_mtl import checkpoint, registry
 from nlp_mtl.errors import ConfigError, RunFolderError, shown
 from nlp_mtl.heads import Head, head_of_spec
 
@@ -63,12 +63,13 @@ def heads_of(spec: Mapping[str, Any], folder: str | Path) -> dict[str, Head]:
     """The heads of the tasks that a run folder records.
 
     Raises:
-        RunFolderError: tasks that this version can't make, or a head that only the user's own file knows.
+        RunFolderError: tasks that this version can't make, or a head or sharing that only the user's own file knows.
     """
     try:
+        registry.sharings[registry.parse_spec(spec["strategies"]["sharing"], "sharing")[0]]
         return {item["name"]: head_of_spec(item) for item in spec["tasks"]}
     except ConfigError as error:
         raise RunFolderError(
             f"{Path(folder) / checkpoint.SPEC}: its tasks can't be made: {error}; import your own file that registers "
-            f"the head before, or {checkpoint.other_ways(folder)}"
+            f"what is unknown before, or {checkpoint.other_ways(folder)}"
         ) from error

@@ -136,6 +136,7 @@ class Task(Strict):
         "head": "sequence_classification",
         "dataset": "{path: csv, data_files: {train: my.csv}}",
         "inputs": "[text]",
+        "template": "'{title}: {text}'",
         "target": "label",
         "labels": "['negative', 'positive']",
         "metrics": "[accuracy]",

@@ -9,7 +9,8 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from nlp_mtl.errors import ConfigError, suggestion
+from nlp_mtl.errors import ConfigError, shown, suggestion
+from nlp_mtl.paths import no_name
 from nlp_mtl.taskfile import Task, fields_of, validated
 from nlp_mtl.taskreader import Fragments, ParsedTask, parse_task, read_task
 
@@ -52,7 +53,7 @@ class TaskRegistry:
                 self._parsed.append(parsed)
                 name = parsed.data["name"]
                 if name in here:
-                    said = f"{file}: the task {name!r} stands in {here[name].file} too"
+                    said = f"{file}: one file for a name, found the task {name!r} in {here[name].file} too; rename one"
                     self._twice.setdefault(name, []).append(said)
                 here.setdefault(name, parsed)
             self._named.update(here)
@@ -178,6 +179,14 @@ def builtin_folder() -> Path:
 
 def registry_folders(more: Sequence[str | Path] = ()) -> tuple[Path, ...]:
     """The built-in registry, then those of ``NLP_MTL_REGISTRY`` (separated like PATH), then `more`."""
+    wrong = [(folder, why) for folder in more if (why := no_name(folder))]
+    if wrong:
+        raise ConfigError(
+            [
+                f"task registry: a folder, found {shown(str(folder))} ({why}); correct `registry:`"
+                for folder, why in wrong
+            ]
+        )
     named = [part for part in os.environ.get("NLP_MTL_REGISTRY", "").split(os.pathsep) if part]
     return tuple(Path(folder).expanduser() for folder in (builtin_folder(), *named, *more))
 
