@@ -36,7 +36,7 @@ def lora_config(given: Any) -> Any:
     if isinstance(given, LoraConfig):
         return given
     if not isinstance(given, Mapping):
-        raise ConfigError(f"lora: expected the fields of peft.LoraConfig, found {given!r}")
+        raise ConfigError(f"lora: expected the fields of peft.LoraConfig, found {given!r}; e.g. {{r: 8}}")
     read, wrong = read_fields(LoraConfig, given, "lora")
     for key, rule, keeps in _RULES:
         if key not in wrong and isinstance(number := read.get(key), (int, float)) and not keeps(number):

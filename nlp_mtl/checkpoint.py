@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nlp_mtl.atomic import write_text
-from nlp_mtl.errors import RunFolderError
+from nlp_mtl.errors import RunFolderError, shown
 from nlp_mtl.heads.vanilla import tied_keys
 from nlp_mtl.packing import base_of
 from nlp_mtl.sharing import Sharing
@@ -136,7 +136,9 @@ def checkpoint_to_resume(run: str | Path) -> Path:
     """
     found = last_good_checkpoint(run)
     if found is None:
-        raise RunFolderError(f"{run}: no whole checkpoint to resume from; start without --resume")
+        raise RunFolderError(
+            f"--resume: goes on from a whole checkpoint, found no whole checkpoint in {run}; start without --resume"
+        )
     return found
 
 
@@ -150,6 +152,22 @@ def install(work: Path, folder: Path) -> None:
         os.replace(file, target)
     shutil.rmtree(work, ignore_errors=True)
     (folder / _MOVING).unlink()
+
+
+def made_folder(folder: str | Path) -> Path:
+    """A folder to write to, made if it is not there.
+
+    Raises:
+        RunFolderError: it can't be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise RunFolderError(
+            f"a run is written to a folder, found {shown(str(folder))} ({why}); name another"
+        ) from None
+    return Path(folder)
 
 
 def check_whole(folder: str | Path) -> None:

@@ -159,7 +159,7 @@ def _override(data: dict[str, Any], override: str) -> list[str]:
         elif isinstance(inner, str):
             inner = {"name": inner}  # `sampler: temperature` with `sampler.temperature=2`
         elif not isinstance(inner, dict):
-            return [f"override {override!r}: {part!r} holds {inner!r}, which has no parts"]
+            return [f"override {override!r}: {part!r} holds {inner!r}, which has no parts; write {part}=… for another"]
         place[part] = dict(inner)
         place = place[part]
     place[last] = value

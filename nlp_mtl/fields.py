@@ -86,7 +86,7 @@ def _with_way_out(error: Exception, make: Callable[..., Any], name: str) -> str:
     said = str(error)
     if said.endswith("?"):  # a near name is way out enough
         return said
-    return said + (left_out(make, name) or "; give one, for it is needed")
+    return said + (left_out(make, name) or "; correct it, for it is needed")
 
 
 def left_out(kind: Callable[..., Any], name: str) -> str:

@@ -250,8 +250,7 @@ class MultiTaskModel(nn.Module):
         """
         import json
 
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = checkpoint.made_folder(folder)
         spec = self.spec()
         spec["strategies"] = {**spec["strategies"], **(more or {})}
         checkpoint.save_weights(folder, self.sharing, dict(self.modules_.items()), state=state)

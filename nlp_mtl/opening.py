@@ -55,7 +55,8 @@ def load_encoder(folder: Path) -> nn.Module:
         encoder = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True)
     if getattr(encoder.config, "is_encoder_decoder", False):
         raise UnsupportedError(
-            f"{encoder.config.model_type}: encoder–decoder models are not supported yet; use an encoder or decoder"
+            f"{folder}: a model is an encoder or a decoder, found {encoder.config.model_type}; encoder–decoder models "
+            "are not supported yet, use another"
         )
     return encoder
 

@@ -177,7 +177,11 @@ def evaluate(
         progress: show a bar.
     """
     if split not in SPLITS:
-        raise ConfigError(f"split: one of {', '.join(SPLITS)}, found {split!r}{near(str(split), SPLITS)}")
+        raise ConfigError(
+            f"split: one of {', '.join(SPLITS)}, found {split!r}{near(str(split), SPLITS) or '; name one'}"
+        )
+    if isinstance(tasks, str):
+        raise ConfigError(f"evaluate: `tasks` is a list of names, found {tasks!r}; write [{tasks!r}]")
     model = MultiTaskModel.from_pretrained(folder, base=base)
     names = None if tasks is None else [task.name if isinstance(task, Task) else task for task in tasks]
     unknown = [name for name in names or () if name not in model.heads]
@@ -276,8 +280,8 @@ def _lines(file: Path, numbers: list[int]) -> Any:
     if why or not file.is_file():
         found = why or ("a folder" if file.is_dir() else "no such file")
         raise ConfigError(
-            f"predict: --file is a JSONL file with a text, a pair or an object a line, found {shown(str(file))}: {found}; name one "
-            "that is there"
+            f"predict: --file is a JSONL file with a text, a pair or an object a line, found {shown(str(file))}: "
+            f"{found}; name one that is there"
         )
     with file.open("rb") as stream:
         for number, line in enumerate(stream, 1):

@@ -89,7 +89,8 @@ def import_files(names: Sequence[str], folder: Path, where: str) -> list[str]:
         file = next((path for path in places if path.is_file()), None)
         if file is None:
             mistakes.append(
-                f"{where}: `imports`: no file {shown(name)} beside the run file or in the working folder; put it there, or leave it out"
+                f"{where}: `imports`: no file {shown(name)} beside the run file or in the working folder; put "
+                "it there, or leave it out"
             )
             continue
         module_name = f"nlp_mtl_imports_{file.stem}"

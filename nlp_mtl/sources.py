@@ -51,7 +51,8 @@ def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split,
     for split, rows in chosen.items():
         if not len(rows):
             raise DataError(
-                f"task {task.name!r}: the split {split!r} has no rows, and one at least is needed; check `splits`, `prepare` and the data"
+                f"task {task.name!r}: the split {split!r} has no rows, and one at least is needed; check `splits`, "
+                "`prepare` and the data"
             )
     return chosen
 

@@ -73,14 +73,19 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
             f"training.output_dir: the name of a folder, found {shown(str(folder))} ({why}); name another folder"
         )
     if folder.exists() and not folder.is_dir():
-        raise RunFolderError(f"training.output_dir: {folder} is a file; name a folder")
+        raise RunFolderError(
+            f"training.output_dir: the folder of the run, found {folder}, which is a file; name another"
+        )
     above = next(part for part in (folder, *folder.absolute().parents) if part.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         why = "can't be written to" if above.is_dir() else "is a file"
         raise RunFolderError(f"training.output_dir: {folder} can't be made, since {above} {why}; name another folder")
     holds = checkpoint.holds_run(folder)
     if resume and not holds:
-        raise RunFolderError(f"{folder}: there is no run to resume; start it without --resume")
+        raise RunFolderError(
+            f"--resume: goes on with the run in training.output_dir, found no run to resume in {folder}; start it "
+            "without"
+        )
     if holds and not resume and not overwrite:
         raise RunFolderError(
             f"{folder} already holds a run: continue it with --resume, replace it with --overwrite, or write elsewhere "

@@ -141,6 +141,7 @@ class Task(Strict):
         "labels": "['negative', 'positive']",
         "metrics": "[accuracy]",
         "splits": "{validation: 0.1}",
+        "split_seed": "0",
         "prepare": "{name: drop_empty, columns: [text]}",
         "rows": "{train: 1000}",
         "max_length": "128",

@@ -239,7 +239,9 @@ def load_tasks(
             mistakes += error.mistakes
     mistakes += _check_heads_shared(found)
     if not items:
-        mistakes.append("no task was named; name at least one (nlp-mtl tasks list shows all)")
+        mistakes.append(
+            "tasks: at least one is needed, found that no task was named; name one (nlp-mtl tasks list shows all)"
+        )
     if mistakes:
         raise ConfigError(list(dict.fromkeys(mistakes)))
     return list(found.values())
@@ -256,11 +258,11 @@ def _tasks_of(item: Any, known: Callable[[], TaskRegistry]) -> list[Task]:
         changes = dict(item)
         name = changes.pop("name", None)
         if not isinstance(name, str):
-            raise ConfigError(f"a task given as a mapping needs `name`, found {dict(item)!r}")
+            raise ConfigError(f"a task given as a mapping needs `name`, found {dict(item)!r}; add its name or file")
         place = f"task {name!r}"
         return [validated({**fields_of(task), **changes}, place) for task in _tasks_of(name, known)]
     if not isinstance(item, (str, Path)):
-        raise ConfigError(f"a task is a name, a tag, a YAML path, a mapping or a Task, found {item!r}")
+        raise ConfigError(f"a task is a name, a tag, a YAML path, a mapping or a Task, found {item!r}; e.g. 'rte'")
     path = Path(item)
     if path.suffix in (".yaml", ".yml"):
         return [read_task(path)]

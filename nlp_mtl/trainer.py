@@ -197,7 +197,8 @@ class MultiTaskTrainer(SafeCheckpoints):
         if isinstance(resume_from_checkpoint, bool) and resume_from_checkpoint:
             resume_from_checkpoint = str(checkpoint.checkpoint_to_resume(self.args.output_dir))
         elif resume_from_checkpoint and (wrong := checkpoint.damage(resume_from_checkpoint)):
-            raise RunFolderError(f"{resume_from_checkpoint}: {wrong}")
+            way = checkpoint.other_ways(Path(resume_from_checkpoint).parent)
+            raise RunFolderError(f"{resume_from_checkpoint}: no checkpoint to resume from, {wrong}; {way}")
         self.evaluator.check()
         if not resume_from_checkpoint and not self._began:
             self._clear_folder(overwrite)

@@ -1,1 +1,251 @@
-ENTRIES = []
+"""Words of the command line that are right for the parser and wrong for the verb."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nlp_mtl import MultiTaskModel
+from nlp_mtl.errors import NotFoundError, RunFolderError, UnknownNameError
+from tests.catalogue.bad import Bad
+from tests.integration.tiny import write_base
+
+
+def adapted() -> None:
+    """A run folder with LoRA, which needs its base, and another base."""
+    MultiTaskModel.from_base("base", ["data/mood.yaml"], lora={"r": 2}).save_pretrained("adapted")
+    write_base(Path("other"), "electra")
+
+
+ENTRIES = [
+    Bad(
+        "two run files",
+        "train run.yaml spam.yaml",
+        parameter="train",
+        rule="one run file at a time",
+        found="found run.yaml, spam.yaml",
+        way_out="overrides are key=value",
+    ),
+    Bad(
+        "a run file that is not there",
+        "train rnu.yaml",
+        parameter="nlp-mtl: rnu.yaml:",
+        rule="no such file",
+        found="rnu.yaml",
+        way_out="did you mean 'run.yaml'",
+    ),
+    Bad(
+        "a folder as the run file",
+        "train data",
+        parameter="data",
+        rule="a YAML file is needed",
+        found="is a folder",
+        way_out="YAML files there: alike.yaml",
+    ),
+    Bad(
+        "an override without a key",
+        "train run.yaml =3",
+        parameter="override '=3'",
+        rule="write key=value",
+        found="'=3'",
+        way_out="e.g. training.num_train_epochs=1",
+    ),
+    Bad(
+        "an override of a part that there is not",
+        "train run.yaml max_length.most=3",
+        parameter="max_length",
+        rule="has no parts",
+        found="holds 64",
+        way_out="write max_length=… for another",
+    ),
+    Bad(
+        "an override that is no YAML",
+        ["train", "run.yaml", "training={seed: 1"],
+        parameter="override training",
+        rule="not valid YAML",
+        found="did not find expected ',' or '}'",
+        way_out="brackets and quotes must be closed",
+    ),
+    Bad(
+        "an override of a key that there is not",
+        "train run.yaml trainin.seed=3",
+        parameter="run.yaml",
+        rule="unknown key",
+        found="'trainin'",
+        way_out="did you mean 'training'?",
+    ),
+    Bad(
+        "resume and overwrite",
+        "train run.yaml --resume --overwrite",
+        error=RunFolderError,
+        parameter="--resume",
+        rule="continues a run",
+        found="--overwrite removes it",
+        way_out="use one of them",
+    ),
+    Bad(
+        "json without a dry run",
+        "train run.yaml --json plan.json",
+        parameter="--json",
+        rule="goes with --dry-run",
+        found="found --json plan.json alone",
+        way_out="add --dry-run, or leave it out",
+    ),
+    Bad(
+        "a dry run into a folder that is not there",
+        "train run.yaml --dry-run --json plans/plan.json",
+        parameter="--json",
+        rule="is a file to write",
+        found="there is no folder plans",
+        way_out="make it first",
+    ),
+    Bad(
+        "a split near a known one",
+        "evaluate done --split tests",
+        parameter="split",
+        rule="one of train, validation, test",
+        found="found 'tests'",
+        way_out="did you mean 'test'?",
+    ),
+    Bad(
+        "a split that no task has",
+        "evaluate done --split test",
+        parameter="--split",
+        rule="is one that a task has",
+        found="found 'test', which none has",
+        way_out="name another",
+    ),
+    Bad(
+        "a task of another run",
+        "evaluate done --task moood",
+        parameter="evaluate: done",
+        rule="has no task",
+        found="moood",
+        way_out="it has mood, alike",
+    ),
+    Bad(
+        "neither text nor file",
+        "predict done",
+        parameter="predict",
+        rule="reads a TEXT or --file",
+        found="found neither",
+        way_out="give a TEXT, or --file IN.jsonl",
+    ),
+    Bad(
+        "both text and file",
+        "predict done 'a cat' --file answers.jsonl",
+        parameter="--file",
+        rule="reads TEXTs or --file",
+        found="found both (['a cat'] and answers.jsonl)",
+        way_out="leave one out",
+    ),
+    Bad(
+        "a pair of one",
+        "predict done --pair 'a cat'",
+        parameter="--pair",
+        rule="takes two TEXTs",
+        found="found 1",
+        way_out="put each into quotes",
+    ),
+    Bad(
+        "an object that is no JSON",
+        ["predict", "done", '{"text": '],
+        parameter="predict",
+        rule="is not JSON",
+        found="'{\"text\": ' begins as an object",
+        way_out='\'{"column": "text"}\'',
+    ),
+    Bad(
+        "a task that the model lacks",
+        "predict done 'a cat' --task moood",
+        parameter="predict",
+        rule="is not a task of this model",
+        found="'moood'",
+        way_out="did you mean 'mood'?",
+    ),
+    Bad(
+        "an output in a folder that is not there",
+        "predict done 'a cat' --out answers/one.jsonl",
+        parameter="the output",
+        rule="is a file",
+        found="there is no folder answers",
+        way_out="name another file",
+    ),
+    Bad(
+        "a folder as the output",
+        "predict done 'a cat' --out data",
+        parameter="the output",
+        rule="is a file",
+        found="which is a folder",
+        way_out="name another file",
+    ),
+    Bad(
+        "a name of the output that no file can have",
+        ["predict", "done", "a cat", "--out", "a" * 300],
+        parameter="the output",
+        rule="is a file",
+        found="File name too long",
+        way_out="name another file",
+    ),
+    Bad(
+        "an input file that is not there",
+        "predict done --file in.jsonl --out answers.jsonl",
+        parameter="--file",
+        rule="is a JSONL file",
+        found="found 'in.jsonl': no such file",
+        way_out="name one that is there",
+    ),
+    Bad(
+        "a base that is not there",
+        "predict adapted 'a cat' --base nowhere",
+        spoil=adapted,
+        error=NotFoundError,
+        parameter="the model 'nowhere'",
+        rule="with a config.json",
+        found="was not found",
+        way_out="a folder with a pretrained model",
+    ),
+    Bad(
+        "a base with other weights",
+        "evaluate adapted --base other",
+        spoil=adapted,
+        error=RunFolderError,
+        parameter="the base model 'other'",
+        rule="this run was trained on",
+        found="has weights with sha256",
+        way_out="give the right one with base=",
+    ),
+    Bad(
+        "a tag that no task has",
+        "tasks list --tag gleu --head regresion",
+        parameter="no task has the tag",
+        rule="tag",
+        found="'gleu'",
+        way_out="did you mean 'glue'",
+        also=("the head 'regresion'; did you mean 'regression'",),
+    ),
+    Bad(
+        "a task that there is not",
+        "tasks show rtee",
+        parameter="task or tag",
+        rule="unknown",
+        found="'rtee'",
+        way_out="did you mean 'rte'",
+    ),
+    Bad(
+        "a task file that is not there",
+        "tasks check data/mod.yaml",
+        parameter="data/mod.yaml",
+        rule="no such file",
+        found="mod.yaml",
+        way_out="did you mean 'mood.yaml'",
+    ),
+    Bad(
+        "a kind of strategy that there is not",
+        "methods samplers",
+        error=UnknownNameError,
+        parameter="kind of strategy",
+        rule="unknown",
+        found="'samplers'",
+        way_out="did you mean 'sampler'",
+    ),
+]

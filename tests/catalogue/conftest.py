@@ -12,7 +12,7 @@ import torch
 
 from nlp_mtl import cli
 from tests.catalogue import bad
-from tests.integration.tiny import WORDS, config, write_base, write_tasks
+from tests.integration.tiny import WORDS, write_base, write_tasks
 
 torch.set_num_threads(1)  # tiny models: threads would only wait for one another
 NOISY = ("httpx", "transformers", "datasets", "accelerate", "urllib3", "filelock")
@@ -26,10 +26,16 @@ def made(tmp_path_factory):
     place = tmp_path_factory.mktemp("catalogue")
     write_tasks(place / "data", rows=24)
     write_base(place / "base")
-    training = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
-    tasks = [str(place / "data" / name) for name in ("mood.yaml", "alike.yaml", "names.yaml")]
-    train(config(str(place / "base"), tasks, place / "done", training=training))
     (place / "run.yaml").write_text(bad.run(), encoding="utf-8")
+    saved = [
+        "training.output_dir=done",
+        "training.max_steps=2",
+        "training.save_strategy=steps",
+        "training.save_steps=1",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        train("run.yaml", saved)
     rows = [{"text": f"{word} cat", "label": "yes" if "o" in word else "no"} for word in WORDS]
     (place / "spam.jsonl").write_text(bad.lines(*rows), encoding="utf-8")
     (place / "spam.yaml").write_text(bad.task(), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nlp_mtl.errors import NotFoundError, RunFolderError, UnsupportedError
+from nlp_mtl.errors import NotFoundError, RunFolderError
 from tests.catalogue.bad import MISSING, Bad, run
 
 TRAIN = "train bad.yaml"

@@ -119,10 +119,10 @@ ENTRIES = [
         "a metric that does not fit the head",
         TRAIN,
         files={"bad.yaml": task(metrics=["span_f1"], splits={"validation": 0.25}), "bad_run.yaml": RUN},
-        parameter="`metrics: [span_f1]`",
-        rule="",
-        found="",
-        way_out="",
+        parameter="task 'spam': `metrics: [span_f1]`",
+        rule="can't be computed",
+        found="expected two lists, found 0 and 0",
+        way_out="leave them out for those that sequence_classification has itself",
     ),
     Bad(
         "a preparation that there is not",
@@ -140,7 +140,7 @@ ENTRIES = [
         parameter="`columns`",
         rule="a list",
         found="found 3",
-        way_out="give one, for it is needed",
+        way_out="correct it, for it is needed",
     ),
     Bad(
         "a share of more than all rows",
