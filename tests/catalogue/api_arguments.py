@@ -203,9 +203,9 @@ ENTRIES = [
         "training into the run of another trainer",
         trainer(trained),
         error=RunFolderError,
-        parameter="done",
+        parameter="output_dir",
         rule="already holds a run",
-        found="done",
+        found="done already",
         way_out="overwrite=True",
     ),
     Bad(

@@ -38,7 +38,7 @@ def made(tmp_path_factory):
         train("run.yaml", saved)
     rows = [{"text": f"{word} cat", "label": "yes" if "o" in word else "no"} for word in WORDS]
     (place / "spam.jsonl").write_text(bad.lines(*rows), encoding="utf-8")
-    (place / "spam.yaml").write_text(bad.task(), encoding="utf-8")
+    (place / "spam.yaml").write_text(bad.task(examples=rows[:2]), encoding="utf-8")
     (place / "answers.jsonl").write_text('{"kept": true}\n', encoding="utf-8")
     return place
 

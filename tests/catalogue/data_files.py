@@ -87,7 +87,7 @@ ENTRIES = [
         "text,label\n",
         parameter="mine.x",
         rule="has no rows",
-        found="mine.x holds none",
+        found="holds none",
         way_out="put rows into it",
     ),
     bad_data(

@@ -33,7 +33,7 @@ ENTRIES = [
     Bad(
         "a column that is not there",
         "tasks new spam.jsonl --text txt --label lable",
-        parameter="text",
+        parameter="text:",
         rule="the data has text, label",
         found="no column 'txt'",
         way_out="did you mean 'text'",
@@ -50,7 +50,7 @@ ENTRIES = [
     Bad(
         "a task file in a folder that is not there",
         NEW + " --out mine/spam.yaml",
-        parameter="out",
+        parameter="out:",
         rule="no such folder",
         found="mine",
         way_out="make it, or name another one (--out)",
@@ -58,7 +58,7 @@ ENTRIES = [
     Bad(
         "a name that no task may have",
         "tasks new spam.jsonl --text text --label label --name 'my spam'",
-        parameter="name",
+        parameter="name:",
         rule="letters, digits, '_' or '-'",
         found="found 'my spam'",
         way_out="give another (--name)",
@@ -98,7 +98,7 @@ ENTRIES = [
     Bad(
         "a head that there is not",
         NEW + " --head regresion",
-        parameter="head",
+        parameter="head:",
         rule="unknown head",
         found="'regresion'",
         way_out="did you mean 'regression'",
@@ -106,7 +106,7 @@ ENTRIES = [
     Bad(
         "a regression on words",
         NEW + " --head regression",
-        parameter="label",
+        parameter="label:",
         rule="a regression predicts numbers",
         found="'label' holds 'no'",
         way_out="another `head` (--head)",
@@ -123,7 +123,7 @@ ENTRIES = [
         "a table of a kind that is not read",
         "tasks new book.xlsx --text text --label label",
         files={"book.xlsx": b"PK\x03\x04junk"},
-        parameter="data: book.xlsx",
+        parameter="data: book",
         rule="is not read",
         found=".xlsx",
         way_out="save the sheet as CSV, in UTF-8",
@@ -159,7 +159,7 @@ ENTRIES = [
         "an empty folder",
         "tasks new done/nothing --text text --label label",
         spoil=lambda: Path("done/nothing").mkdir(),
-        parameter="data",
+        parameter="data:",
         rule="holds neither data files nor sub-folders with texts",
         found="done/nothing",
         way_out="own data is CSV or TSV",
@@ -201,7 +201,7 @@ ENTRIES = [
     Bad(
         "a label that is empty throughout",
         of([{"text": f"film {i}", "label": None} for i in range(8)], text="text", label="label"),
-        parameter="label",
+        parameter="label:",
         rule="is empty throughout",
         found="'label'",
         way_out="name another one (--label COL)",
@@ -249,7 +249,7 @@ ENTRIES = [
     Bad(
         "tags that are not as many as the words",
         of([{"tokens": ["a", "b"], "tags": ["O"]}, {"tokens": ["c"], "tags": ["B-X"]}] * 6),
-        parameter="label",
+        parameter="label:",
         rule="does not hold one tag for each word of 'tokens'",
         found="2 words and 1 tags in row 0",
         way_out="correct them, or say `head: multi_label`",

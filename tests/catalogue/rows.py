@@ -83,7 +83,7 @@ ENTRIES = [
         "no row with a label",
         good=[{"text": "a cat", "label": None}],
         labels=["no", "yes"],
-        parameter="train",
+        parameter="train:",
         rule="a task with labelled training rows is needed",
         found="found none among spam",
         way_out="add one, or correct `target`",

@@ -76,9 +76,9 @@ ENTRIES = [
     bad_run(
         "a task file that is not there",
         tasks=["data/mod.yaml"],
-        parameter="data/mod.yaml",
+        parameter="bad.yaml:2",
         rule="no such file",
-        found="mod.yaml",
+        found="data/mod.yaml",
         way_out="did you mean 'mood.yaml'",
     ),
     bad_run(
@@ -184,7 +184,7 @@ ENTRIES = [
         "LoRA on a frozen encoder",
         lora={"r": 4},
         freeze="*",
-        parameter="freeze",
+        parameter="freeze:",
         rule="a LoRA freezes the encoder already",
         found="found '*' beside it",
         way_out="leave out `freeze` or `lora`",
@@ -249,8 +249,8 @@ ENTRIES = [
         "a tracker that is not installed",
         training={"report_to": "clearml"},
         parameter="`training.report_to`",
-        rule="is not installed",
-        found="clearml",
+        rule="not installed",
+        found="clearml is",
         way_out="pip install clearml",
     ),
     bad_run(

@@ -215,7 +215,7 @@ ENTRIES = [
         CHECK,
         files={"bad.yaml": "name: " + "[" * 3000},
         parameter="bad.yaml:1",
-        rule="nested more than 100 deep",
+        rule="more than 100 deep",
         found="nested",
         way_out="close brackets",
     ),

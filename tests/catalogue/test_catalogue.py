@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shlex
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -74,18 +74,18 @@ def test_a_bad_input(entry, here, command):
     assert snapshot(here) == before
 
 
-@pytest.mark.parametrize("entry", ALL)
-def test_an_entry_asks_for_four_things(entry):
-    four = [entry.parameter, entry.rule, entry.found, entry.way_out]
-    assert all(part.strip() for part in four)
-    assert len(set(four)) == 4
+def test_every_entry_asks_for_four_things_and_not_for_one_of_them_twice():
+    for module in KINDS.values():
+        for entry in module.ENTRIES:
+            four = [entry.parameter, entry.rule, entry.found, entry.way_out]
+            assert all(part.strip() for part in four), entry.id
+            assert not [(one, other) for one, other in permutations(four, 2) if one in other], entry.id
 
 
 def test_the_catalogue_has_every_kind_and_enough_of_each():
     assert all(len(module.ENTRIES) >= 5 for module in KINDS.values())
     ids = [parameter.id for parameter in ALL]
     assert len(ids) == len(set(ids)) >= 60
-    assert all(re.fullmatch(r"[\w ,.`'+<>=:/-]+", name) for name in ids)
 
 
 def test_the_working_folder_itself_is_sound(here, command):
