@@ -267,8 +267,8 @@ def callback(spec: Spec) -> Any:
         raise ConfigError(f"callbacks: {name!r} can't be imported ({error}); correct or install it") from None
     if not (isinstance(found, type) and issubclass(found, TrainerCallback)):
         raise ConfigError(
-            f"callbacks: a class of callbacks is named, found {name!r}, which is not a TrainerCallback; "
-            "e.g. transformers:EarlyStoppingCallback"
+            f"callbacks: {name!r} is not a TrainerCallback; name a class that is, e.g. "
+            "transformers:EarlyStoppingCallback"
         )
     try:
         return found(**arguments)

@@ -105,7 +105,7 @@ class MultiTaskTrainer(SafeCheckpoints):
         self._stop, self._began = StopSafely(), False
         self._tuned_at: int | None = None  # the step whose weights the heads' thresholds were chosen for
         folder = Path(args.output_dir)
-        missing = [part for part in (folder, *folder.parents) if not part.exists()]
+        missing = [part for part in (folder, *folder.parents) if args.should_save and not part.exists()]
         super().__init__(
             model=model,
             args=args,
@@ -116,7 +116,7 @@ class MultiTaskTrainer(SafeCheckpoints):
             **kwargs,
         )
         for part in missing:  # the base class makes the output folder at once; a run begins with what is written to it
-            with suppress(OSError):  # another process made something there, or was first
+            with suppress(OSError):  # something was written there in the meantime
                 part.rmdir()
         self._pools = pools
         chosen_rates(model, self.learning_rates)  # refused before anything is written

@@ -28,9 +28,9 @@ ENTRIES = [
     Bad(
         "a run file that is not there",
         "train rnu.yaml",
-        parameter="nlp-mtl:",
-        rule="no such file",
-        found="rnu.yaml",
+        parameter="rnu.yaml:",
+        rule="a YAML file is needed",
+        found="no such file",
         way_out="did you mean 'run.yaml'",
     ),
     Bad(
@@ -234,9 +234,9 @@ ENTRIES = [
     Bad(
         "a task file that is not there",
         "tasks check data/mod.yaml",
-        parameter="nlp-mtl:",
-        rule="no such file",
-        found="data/mod.yaml",
+        parameter="data/mod.yaml:",
+        rule="a YAML file is needed",
+        found="no such file",
         way_out="did you mean 'mood.yaml'",
     ),
     Bad(

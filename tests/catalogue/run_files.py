@@ -76,9 +76,9 @@ ENTRIES = [
     bad_run(
         "a task file that is not there",
         tasks=["data/mod.yaml"],
-        parameter="bad.yaml:2",
-        rule="no such file",
-        found="data/mod.yaml",
+        parameter="bad.yaml:2: data/mod.yaml",
+        rule="a YAML file is needed",
+        found="no such file",
         way_out="did you mean 'mood.yaml'",
     ),
     bad_run(
@@ -281,10 +281,10 @@ ENTRIES = [
     bad_run(
         "a callback that is none",
         callbacks=["pathlib:Path"],
-        parameter="callbacks",
-        rule="which is not a TrainerCallback",
-        found="found 'pathlib:Path'",
-        way_out="e.g. transformers:EarlyStoppingCallback",
+        parameter="callbacks:",
+        rule="is not a TrainerCallback",
+        found="'pathlib:Path'",
+        way_out="name a class that is",
     ),
     bad_run(
         "early stopping without evaluations",
