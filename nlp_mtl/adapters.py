@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from nlp_mtl.errors import ConfigError, suggestion
-from nlp_mtl.fields import read_fields
+from nlp_mtl.fields import left_out, read_fields
 from nlp_mtl.packing import base_of
 
 _RULES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
@@ -36,11 +36,11 @@ def lora_config(given: Any) -> Any:
     if isinstance(given, LoraConfig):
         return given
     if not isinstance(given, Mapping):
-        raise ConfigError(f"lora: expected the fields of peft.LoraConfig, found {given!r}")
+        raise ConfigError(f"lora: expected the fields of peft.LoraConfig, found {given!r}; e.g. {{r: 8}}")
     read, wrong = read_fields(LoraConfig, given, "lora")
     for key, rule, keeps in _RULES:
         if key not in wrong and isinstance(number := read.get(key), (int, float)) and not keeps(number):
-            wrong[key] = f"`lora.{key}` is {rule}, found {number!r}"
+            wrong[key] = f"`lora.{key}` is {rule}, found {number!r}{left_out(LoraConfig, key)}"
     if wrong:
         raise ConfigError(list(wrong.values()))
     try:
@@ -74,7 +74,8 @@ def add_lora(encoder: PreTrainedModel, given: Any) -> nn.Module:
     try:
         return get_peft_model(encoder, config)
     except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
-        raise ConfigError(_fault(said, error)) from error
+        way = "target_modules: all-linear adapts every linear layer"
+        raise ConfigError(f"{_fault(said, error).replace('.; found', '; found')}; {way}") from error
 
 
 def is_adapter(name: str) -> bool:
@@ -105,7 +106,8 @@ def freeze(encoder: nn.Module, patterns: str | Sequence[str]) -> int:
     for pattern in wanted:
         hits = fnmatch.filter(names, pattern)
         if not hits:
-            parts = list(dict.fromkeys(".".join(name.split(".")[:3]) + ".*" for name in names))
+            modules = [name.split(".")[:-1] for name in names]
+            parts = dict.fromkeys(".".join(module[:depth]) + ".*" for depth in (1, 3) for module in modules)
             mistakes.append(f"freeze: {pattern!r} matches no parameter of the encoder{suggestion(pattern, parts)}")
         for name in hits:
             parameter = base.get_parameter(name)

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from nlp_mtl.errors import ConfigError
+from nlp_mtl.errors import ConfigError, shown
+from nlp_mtl.paths import no_name
 
 
 def write_text(file: str | Path, text: str) -> None:
@@ -25,6 +26,8 @@ def whole_file(file: str | Path) -> Iterator[TextIO]:
         ConfigError: a file can't stand there.
     """
     place = Path(file)
+    if why := no_name(place):
+        raise ConfigError(f"the output is a file, found {shown(str(file))} ({why}); name another file")
     if place.is_dir() or not place.parent.is_dir():
         why = "is a folder" if place.is_dir() else f"can't be made: there is no folder {place.parent}"
         raise ConfigError(f"the output is a file, found {str(file)!r}, which {why}; name another file")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nlp_mtl import packages
-from nlp_mtl.errors import NotFoundError, RunFolderError, pip_install
+from nlp_mtl.errors import NotFoundError, RunFolderError, pip_install, shown
+from nlp_mtl.paths import no_name
 
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"]
 
@@ -69,10 +70,10 @@ def find_base(name: str | Path, *, sha256: str | None = None) -> Base:
 
 def _find(name: str) -> Base:
     tried = []
-    folder = Path(name).expanduser()
-    if (folder / "config.json").is_file():
+    folder = Path("~" if no_name(name) else name).expanduser()
+    if not no_name(name) and (folder / "config.json").is_file():
         return Base(folder.resolve().name, _with_weights(folder))
-    tried.append(f"local folder: {name} with a config.json is not there")
+    tried.append(f"local folder: {shown(name)} with a config.json is not there")
     models = packages.package_table().models
     if name in models:
         model = models[name]
@@ -129,7 +130,7 @@ def _from_hub(name: str, tried: list[str]) -> Base:
                 return Base(name, folder, revision=folder.name)
             tried.append(f"{where}: {name} has no weights in safetensors format")
     raise NotFoundError(
-        f"the model {name!r}",
+        f"the model {shown(name)}",
         tried,
         [
             "a folder with a pretrained model: model: path/to/folder",

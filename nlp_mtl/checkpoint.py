@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nlp_mtl.atomic import write_text
-from nlp_mtl.errors import RunFolderError
+from nlp_mtl.errors import RunFolderError, shown
 from nlp_mtl.heads.vanilla import tied_keys
 from nlp_mtl.packing import base_of
 from nlp_mtl.sharing import Sharing
@@ -39,6 +39,7 @@ logger = logging.getLogger("nlp_mtl")
 FORMAT = 1
 SPEC, COMPLETE, HEADS, SHARING = "nlp_mtl.json", "complete.json", "heads.safetensors", "sharing.safetensors"
 _MOVING = ".moving"  # stands in a run folder while a new model is moved into it
+_AS_TRAINED = "; use it with the model, tasks and tuning it was trained with, or copy the folder again"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -135,7 +136,9 @@ def checkpoint_to_resume(run: str | Path) -> Path:
     """
     found = last_good_checkpoint(run)
     if found is None:
-        raise RunFolderError(f"{run}: no whole checkpoint to resume from; start without --resume")
+        raise RunFolderError(
+            f"--resume: goes on from a whole checkpoint, found no whole checkpoint in {run}; start without --resume"
+        )
     return found
 
 
@@ -149,6 +152,22 @@ def install(work: Path, folder: Path) -> None:
         os.replace(file, target)
     shutil.rmtree(work, ignore_errors=True)
     (folder / _MOVING).unlink()
+
+
+def made_folder(folder: str | Path) -> Path:
+    """A folder to write to, made if it is not there.
+
+    Raises:
+        RunFolderError: it can't be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise RunFolderError(
+            f"a run is written to a folder, found {shown(str(folder))} ({why}); name another"
+        ) from None
+    return Path(folder)
 
 
 def check_whole(folder: str | Path) -> None:
@@ -274,7 +293,7 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
     adapter = folder / "adapter_model.safetensors"
     if hasattr(encoder, "peft_config") != adapter.is_file():
         ours, theirs = ("LoRA", "full fine-tuning") if hasattr(encoder, "peft_config") else ("full fine-tuning", "LoRA")
-        raise RunFolderError(f"{folder}: is a run with {theirs}, this model is set up for {ours}")
+        raise RunFolderError(f"{folder}: is a run with {theirs}, this model is set up for {ours}{_AS_TRAINED}")
     heads, own = _read(folder / HEADS), sharing.own_state()
     wrong = []
     for key, module in modules.items():
@@ -289,16 +308,16 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
             if name in shapes and tuple(value.shape) != shapes[name]
         ]
     if wrong:
-        raise RunFolderError(f"{folder}: heads of another model: " + "; ".join(wrong[:6]))
+        raise RunFolderError(f"{folder}: heads of another model: {'; '.join(wrong[:6])}{_AS_TRAINED}")
     shared = _read(folder / SHARING) if own else {}
     if different := _different(shared, own):
-        raise RunFolderError(f"{folder}: a sharing of another model ({different[0]} differs)")
+        raise RunFolderError(f"{folder}: a sharing of another model ({different[0]} differs){_AS_TRAINED}")
     if adapter.is_file():
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
         state = _read(adapter)
         if different := _different(state, get_peft_model_state_dict(encoder, save_embedding_layers=False)):
-            raise RunFolderError(f"{folder}: an adapter of another model ({different[0]} differs)")
+            raise RunFolderError(f"{folder}: an adapter of another model ({different[0]} differs){_AS_TRAINED}")
         set_peft_model_state_dict(encoder, state)
     else:
         _load_encoder(folder, base_of(encoder))
@@ -312,7 +331,7 @@ def _load_encoder(folder: Path, base: nn.Module) -> None:
     files = sorted(folder.glob("model*.safetensors"))
     state = {name: value for file in files for name, value in _read(file).items()}
     if different := [name for name in _different(state, base.state_dict()) if not name.endswith("position_ids")]:
-        raise RunFolderError(f"{folder}: the encoder of another model ({different[0]} differs)")
+        raise RunFolderError(f"{folder}: the encoder of another model ({different[0]} differs){_AS_TRAINED}")
     base.load_state_dict(state, strict=False)
 
 

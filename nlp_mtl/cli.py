@@ -61,7 +61,10 @@ def train(
 ) -> None:
     """Train as a run file says; without one, the quickstart run, or with tasks=… those on the quickstart's model."""
     if json_file is not None and not dry_run:
-        raise ConfigError("train: --json goes with --dry-run; a run itself writes metrics.json into its folder")
+        raise ConfigError(
+            f"train: --json goes with --dry-run, found --json {json_file} alone; add --dry-run, or leave it out: a run "
+            "itself writes metrics.json into its folder"
+        )
     given = list(words or [])
     files = [word for word in given if "=" not in word]
     overrides = [word for word in given if "=" in word]
@@ -158,12 +161,12 @@ def predict(
         raise ConfigError("predict: reads a TEXT or --file, found neither; give a TEXT, or --file IN.jsonl")
     if pair and len(texts) != 2:
         raise ConfigError(f"predict: --pair takes two TEXTs, found {len(texts)}; put each into quotes")
+    from nlp_mtl.model import MultiTaskModel
     from nlp_mtl.prediction import predict as answer
 
     inputs: list[Any] = [tuple(texts)] if pair else [_row_or_text(text) for text in texts]
-    lines = [
-        json.dumps(found, ensure_ascii=False, indent=None if out else 1) for found in answer(run, inputs, tasks=task)
-    ]
+    answers = answer(MultiTaskModel.from_pretrained(run, base=base), inputs, tasks=task)
+    lines = [json.dumps(found, ensure_ascii=False, indent=None if out else 1) for found in answers]
     if out is None:
         print("\n".join(lines))
     else:

@@ -159,7 +159,7 @@ def _override(data: dict[str, Any], override: str) -> list[str]:
         elif isinstance(inner, str):
             inner = {"name": inner}  # `sampler: temperature` with `sampler.temperature=2`
         elif not isinstance(inner, dict):
-            return [f"override {override!r}: {part!r} holds {inner!r}, which has no parts"]
+            return [f"override {override!r}: {part!r} holds {inner!r}, which has no parts; write {part}=… for another"]
         place[part] = dict(inner)
         place = place[part]
     place[last] = value
@@ -264,9 +264,12 @@ def callback(spec: Spec) -> Any:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"callbacks: {name!r} can't be imported ({error})") from None
+        raise ConfigError(f"callbacks: {name!r} can't be imported ({error}); correct or install it") from None
     if not (isinstance(found, type) and issubclass(found, TrainerCallback)):
-        raise ConfigError(f"callbacks: {name!r} is not a TrainerCallback")
+        raise ConfigError(
+            f"callbacks: {name!r} is not a TrainerCallback; name a class that is, e.g. "
+            "transformers:EarlyStoppingCallback"
+        )
     try:
         return found(**arguments)
     except TypeError as error:

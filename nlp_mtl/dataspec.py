@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from nlp_mtl.errors import shown
+from nlp_mtl.paths import no_name
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 LOCAL_FORMATS = ("csv", "json", "parquet", "text", "conll", "folders")
@@ -67,7 +70,11 @@ class DatasetSpec(Strict):
                 "names a Hub id, or a local format and `data_files`"
             )
         if self.path in LOCAL_FORMATS and not self.data_files:
-            raise ValueError(f"`path: {self.path}` reads local files: `data_files` must name them")
+            raise ValueError(f"`path: {self.path}` reads local files: `data_files` must name them, found none")
+        named = self.data_files.values() if isinstance(self.data_files, dict) else [self.data_files or []]
+        for file in [self.path, *(file for some in named for file in ([some] if isinstance(some, str) else some))]:
+            if why := no_name(file):
+                raise ValueError(f"`path` and `data_files` name what can be there, found {shown(file)} ({why})")
         if self.package and self.path not in LOCAL_FORMATS:
             raise ValueError(f"`package` goes with a local format in `path` ({', '.join(LOCAL_FORMATS)})")
         return self

@@ -123,8 +123,11 @@ class Evaluator:
                     if (labelled := self._labelled(task, pool)) is not None:
                         self._baseline(task, split, *labelled)
                 except NlpMtlError as error:
-                    metrics_ = ", ".join(self.data.heads[task].metrics)
-                    mistakes.append(f"task {task!r}: `metrics: [{metrics_}]` can't be computed: {error}")
+                    head = self.data.heads[task]
+                    mistakes.append(
+                        f"task {task!r}: `metrics: [{', '.join(head.metrics)}]` can't be computed: {error}; name "
+                        f"others, or leave them out for those that {head.task.head_name} has itself"
+                    )
         if mistakes:
             raise ConfigError(mistakes)
 

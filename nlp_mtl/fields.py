@@ -59,7 +59,7 @@ def read_fields(kind: type[Any], given: Mapping[str, Any], key: str) -> tuple[di
         try:
             read[name] = read_value(hints.get(name, Any), value)
         except ValueError as error:
-            wrong[name] = f"`{key}.{name}` is {error}{left_out(kind, name)}"
+            wrong[name] = f"`{key}.{name}` is {_with_way_out(error, kind, name)}"
     return read, wrong
 
 
@@ -78,17 +78,25 @@ def read_arguments(make: Callable[..., Any], given: Mapping[str, Any]) -> tuple[
         try:
             read[name] = read_value(hints.get(name, Any), value)
         except ValueError as error:
-            wrong[name] = f"`{name}` is {error}{left_out(make, name)}"
+            wrong[name] = f"`{name}` is {_with_way_out(error, make, name)}"
     return read, wrong
+
+
+def _with_way_out(error: Exception, make: Callable[..., Any], name: str) -> str:
+    said = str(error)
+    if said.endswith("?"):  # a near name is way out enough
+        return said
+    return said + (left_out(make, name) or "; correct it, for it is needed")
 
 
 def left_out(kind: Callable[..., Any], name: str) -> str:
     """What an argument is that is left out, as the end of a message; empty if it is needed."""
     default = inspect.signature(kind).parameters[name].default
-    if default is inspect.Parameter.empty or "factory" in repr(default):
+    if default is inspect.Parameter.empty:
         return ""
     default = default.value if isinstance(default, enum.Enum) else default
-    return "; left out, it is the usual one" if default is None else f"; left out, it is {default!r}"
+    usual = default is None or "factory" in repr(default)
+    return "; left out, it is the usual one" if usual else f"; left out, it is {default!r}"
 
 
 class _Names(dict[str, Any]):

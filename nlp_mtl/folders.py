@@ -23,7 +23,10 @@ def label_folders(folder: Path, labels: Sequence[str] | None = None) -> list[Pat
     """
     found = {place.name: place for place in sorted(folder.iterdir()) if place.is_dir() and place.name[0] != "."}
     if not found:
-        raise DataError(f"{folder}: has no sub-folder; `path: folders` reads one sub-folder of text files per label")
+        raise DataError(
+            f"{folder}: has no sub-folder; `path: folders` reads one sub-folder of text files per label; make them, or "
+            "name another folder"
+        )
     missing = [label for label in labels or () if label not in found]
     if missing:
         raise DataError(

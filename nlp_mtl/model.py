@@ -110,7 +110,9 @@ class MultiTaskModel(nn.Module):
         chosen = load_tasks(tasks, registry=registry_folders)
         made = make_heads(chosen, heads)
         if lora is not None and freeze:
-            raise ConfigError("freeze: a LoRA freezes the encoder already; leave out `freeze` or `lora`")
+            raise ConfigError(
+                f"freeze: a LoRA freezes the encoder already, found {freeze!r} beside it; leave out `freeze` or `lora`"
+            )
         found = bases.find_base(base)
         tokenizer, encoder = open_base(found.folder)
         length = checked_length(max_length, tokenizer, encoder)
@@ -248,8 +250,7 @@ class MultiTaskModel(nn.Module):
         """
         import json
 
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = checkpoint.made_folder(folder)
         spec = self.spec()
         spec["strategies"] = {**spec["strategies"], **(more or {})}
         checkpoint.save_weights(folder, self.sharing, dict(self.modules_.items()), state=state)

@@ -131,7 +131,10 @@ def _data_and_keys(words: Sequence[str], mistakes: list[str]) -> tuple[Any, dict
         else:
             more[key] = _value(key, value, mistakes)
     if plain and by_split:
-        mistakes.append(f"files: say of each file which split it is, or of none, found {shlex.join(words)}")
+        mistakes.append(
+            f"files: say of each file which split it is, or of none, found {shlex.join(words)}; "
+            "e.g. train=a.csv test=b.csv"
+        )
     return by_split or plain, more
 
 
@@ -148,7 +151,7 @@ def _value(key: str, text: str, mistakes: list[str]) -> Any:
 def _pair(option: str, word: str, mistakes: list[str]) -> tuple[str, Any]:
     key, equals, value = word.partition("=")
     if not equals:
-        mistakes.append(f"{option}: write KEY=VALUE, found {word!r}")
+        mistakes.append(f"{option}: write KEY=VALUE, found {word!r}; e.g. encoding=latin-1")
     return key, _value(f"{option} {key}", value, mistakes)
 
 
@@ -157,5 +160,7 @@ def _labels(words: Sequence[str] | None, mistakes: list[str]) -> Any:
     if not words or not any("=" in word for word in words):
         return words or None
     if not all("=" in word for word in words):
-        mistakes.append(f"--labels: names, or VALUE=NAME for all values, found both: {shlex.join(words)}")
+        mistakes.append(
+            f"--labels: names, or VALUE=NAME for all values, found both: {shlex.join(words)}; write one kind"
+        )
     return {key: name for key, _, name in (word.partition("=") for word in words)}

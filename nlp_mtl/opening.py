@@ -27,12 +27,14 @@ def open_base(folder: Path) -> tuple[PreTrainedTokenizerBase, nn.Module]:
         RunFolderError: files that are damaged or do not fit each other.
         UnsupportedError: slow tokenizers, encoder–decoder models, models that bring code of their own.
     """
-    _check_kind(folder)
+    _check_kind(folder)  # also says that there is no config
     return open_tokenizer(folder), load_encoder(folder)
 
 
 def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The fast tokenizer of a folder; raises as :func:`open_base`."""
+    if (folder / "config.json").exists():  # else its fault would be told as one of the tokenizer
+        _check_kind(folder)
     with _explained(folder, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not tokenizer.is_fast:
@@ -53,7 +55,8 @@ def load_encoder(folder: Path) -> nn.Module:
         encoder = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True)
     if getattr(encoder.config, "is_encoder_decoder", False):
         raise UnsupportedError(
-            f"{encoder.config.model_type}: encoder–decoder models are not supported yet; use an encoder or decoder"
+            f"{folder}: a model is an encoder or a decoder, found {encoder.config.model_type}; encoder–decoder models "
+            "are not supported yet, use another"
         )
     return encoder
 
@@ -119,7 +122,9 @@ def checked_length(wanted: int | None, tokenizer: PreTrainedTokenizerBase, encod
     positions = getattr(base_of(encoder).config, "max_position_embeddings", None) or 512
     limit = min(positions - first_position(base_of(encoder)), tokenizer.model_max_length)
     if wanted is not None and not 4 <= wanted <= limit:
-        raise ConfigError(f"max_length: from 4 to {limit} for this encoder, found {wanted}")
+        raise ConfigError(
+            f"max_length: from 4 to {limit} for this encoder, found {wanted}; leave it out for {min(512, limit)}"
+        )
     return wanted or min(512, limit)
 
 

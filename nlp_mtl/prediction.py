@@ -55,6 +55,8 @@ def predict_stream(
     model: MultiTaskModel, inputs: Iterable[Input], *, tasks: Sequence[str] | None = None, chunk: int = 256
 ) -> Iterator[dict[str, Any]]:
     """As :func:`predict`, for any number of inputs with bounded memory: `chunk` inputs are encoded at a time."""
+    if isinstance(tasks, str):
+        raise ConfigError(f"predict: `tasks` is a list of names, found {tasks!r}; write [{tasks!r}]")
     wanted = list(tasks) if tasks is not None else model.tasks
     unknown = [task for task in wanted if task not in model.heads]
     if unknown:

@@ -130,11 +130,15 @@ class Registry:
         known = [p.name for p in parameters]
         needed = [p.name for p in parameters if p.default is p.empty]
         mistakes = [
-            f"{self.kind} {name!r} takes no argument {key!r}{suggestion(key, known)}"
+            f"{self.kind} {name!r} takes no argument {key!r}{suggestion(key, known) if known else '; leave it out'}"
             for key in arguments
             if key not in known and not takes_any
         ]
-        mistakes += [f"{self.kind} {name!r} needs the argument {key!r}" for key in needed if key not in arguments]
+        mistakes += [
+            f"{self.kind} {name!r} needs the argument {key!r}, found none; write {{name: {name}, {key}: …}}"
+            for key in needed
+            if key not in arguments
+        ]
         _, wrong = read_arguments(self[name], {key: arguments[key] for key in known if key in arguments})
         mistakes += [f"{self.kind} {name!r}: {message}" for message in wrong.values()]
         return mistakes
@@ -153,7 +157,7 @@ def _way_out(make: Any, said: str, arguments: Mapping[str, Any]) -> str:
     named = next((key for key in arguments if f"`{key}`" in said), None)
     if named is None or named not in inspect.signature(make).parameters or "; " in said:
         return ""
-    return left_out(make, named)
+    return left_out(make, named) or "; correct it, for it is needed"
 
 
 def parse_spec(spec: Spec, kind: str) -> tuple[str, dict[str, Any]]:
@@ -168,7 +172,7 @@ def parse_spec(spec: Spec, kind: str) -> tuple[str, dict[str, Any]]:
     arguments = dict(spec) if isinstance(spec, Mapping) else {}
     name = arguments.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError(f"{kind}: expected a name or {{name: …, arguments}}, found {spec!r}")
+        raise ConfigError(f"{kind}: expected a name or {{name: …, arguments}}, found {spec!r}; add `name`")
     return name, arguments
 
 

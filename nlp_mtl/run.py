@@ -21,6 +21,7 @@ from nlp_mtl.data import load_data
 from nlp_mtl.errors import ConfigError, DataError, near, shown
 from nlp_mtl.evaluation import Evaluator, TaskScores, score_table
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.paths import no_name
 from nlp_mtl.prediction import predict_stream
 from nlp_mtl.runfiles import write_task_file
 from nlp_mtl.settings import autocast
@@ -176,7 +177,11 @@ def evaluate(
         progress: show a bar.
     """
     if split not in SPLITS:
-        raise ConfigError(f"split: one of {', '.join(SPLITS)}, found {split!r}{near(str(split), SPLITS)}")
+        raise ConfigError(
+            f"split: one of {', '.join(SPLITS)}, found {split!r}{near(str(split), SPLITS) or '; name one'}"
+        )
+    if isinstance(tasks, str):
+        raise ConfigError(f"evaluate: `tasks` is a list of names, found {tasks!r}; write [{tasks!r}]")
     model = MultiTaskModel.from_pretrained(folder, base=base)
     names = None if tasks is None else [task.name if isinstance(task, Task) else task for task in tasks]
     unknown = [name for name in names or () if name not in model.heads]
@@ -271,11 +276,12 @@ def _write_lines(stream: Any, answers: Iterable[Any]) -> int:
 
 def _lines(file: Path, numbers: list[int]) -> Any:
     """The values of a JSONL file; `numbers` takes the line of each."""
-    if not file.is_file():
-        found = "a folder" if file.is_dir() else "no such file"
+    why = no_name(file)
+    if why or not file.is_file():
+        found = why or ("a folder" if file.is_dir() else "no such file")
         raise ConfigError(
-            f"predict: --file is a JSONL file with a text, a pair or an object a line, found {file}: {found}; name one "
-            "that is there"
+            f"predict: --file is a JSONL file with a text, a pair or an object a line, found {shown(str(file))}: "
+            f"{found}; name one that is there"
         )
     with file.open("rb") as stream:
         for number, line in enumerate(stream, 1):

@@ -11,8 +11,9 @@ from typing import Any
 
 from nlp_mtl import yamlfile
 from nlp_mtl.atomic import write_text
-from nlp_mtl.errors import ConfigError
+from nlp_mtl.errors import ConfigError, shown
 from nlp_mtl.files import resolve_files
+from nlp_mtl.paths import no_name
 from nlp_mtl.taskfile import LOCAL_FORMATS, Task
 
 _TASK_FILES = "task_files"
@@ -43,7 +44,9 @@ def _task(folder: Path, item: Any) -> Any:
 
 
 def _from(folder: Path, name: Any) -> Any:
-    if not isinstance(name, str) or not name or Path(name).is_absolute() or not (folder / name).exists():
+    if not isinstance(name, str) or not name or no_name(name) or Path(name).is_absolute():
+        return name  # what is wrong with it is told where it is opened
+    if not (folder / name).exists():
         return name
     return str(folder / name)
 
@@ -82,9 +85,13 @@ def import_files(names: Sequence[str], folder: Path, where: str) -> list[str]:
     """
     mistakes = []
     for name in names:
-        file = next((path for path in (folder / name, Path(name)) if path.is_file()), None)
+        places = () if no_name(name) else (folder / name, Path(name))
+        file = next((path for path in places if path.is_file()), None)
         if file is None:
-            mistakes.append(f"{where}: `imports`: no file {name!r} beside the run file or in the working folder")
+            mistakes.append(
+                f"{where}: `imports`: no file {shown(name)} beside the run file or in the working folder; put "
+                "it there, or leave it out"
+            )
             continue
         module_name = f"nlp_mtl_imports_{file.stem}"
         if module_name in sys.modules and getattr(sys.modules[module_name], "__file__", None) == str(file.resolve()):
@@ -99,5 +106,7 @@ def import_files(names: Sequence[str], folder: Path, where: str) -> list[str]:
             spec.loader.exec_module(module)
         except Exception as error:  # whatever the user's file raises is theirs to see, with its place
             del sys.modules[module_name]
-            raise ConfigError(f"{where}: `imports`: {file} fails: {type(error).__name__}: {error}") from error
+            raise ConfigError(
+                f"{where}: `imports`: {file} fails: {type(error).__name__}: {error}; correct it, or leave it out"
+            ) from error
     return mistakes

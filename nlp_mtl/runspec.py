@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nlp_mtl import checkpoint
+from nlp_mtl import checkpoint, registry
 from nlp_mtl.errors import ConfigError, RunFolderError, shown
 from nlp_mtl.heads import Head, head_of_spec
+from nlp_mtl.paths import no_name
 
 
 def read_spec(folder: str | Path) -> dict[str, Any]:
@@ -19,6 +20,8 @@ def read_spec(folder: str | Path) -> dict[str, Any]:
         RunFolderError: not a run folder, damaged, or written by a newer format.
     """
     file = Path(folder) / checkpoint.SPEC
+    if why := no_name(folder):
+        raise RunFolderError(f"{shown(str(folder))}: not a run folder ({why}); {_runs_near(Path())}")
     try:
         spec = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -54,21 +57,23 @@ def _misspelt(spec: Mapping[str, Any]) -> list[str]:
 
 def _runs_near(folder: Path) -> str:
     """Run folders beside or below a folder that is none, as the end of a message."""
-    above = folder if folder.is_dir() else folder.parent
-    found = sorted(str(file.parent) for file in above.glob(f"*/{checkpoint.SPEC}"))[:3] if above.is_dir() else []
-    return f"run folders are {', '.join(found)}" if found else "name a folder that nlp-mtl train wrote"
+    for above in (folder, folder.parent):
+        if found := sorted(str(file.parent) for file in above.glob(f"*/{checkpoint.SPEC}")):
+            return f"run folders are {', '.join(found[:3])}"
+    return "name a folder that nlp-mtl train wrote"
 
 
 def heads_of(spec: Mapping[str, Any], folder: str | Path) -> dict[str, Head]:
     """The heads of the tasks that a run folder records.
 
     Raises:
-        RunFolderError: tasks that this version can't make, or a head that only the user's own file knows.
+        RunFolderError: tasks that this version can't make, or a head or sharing that only the user's own file knows.
     """
     try:
+        registry.sharings[registry.parse_spec(spec["strategies"]["sharing"], "sharing")[0]]
         return {item["name"]: head_of_spec(item) for item in spec["tasks"]}
     except ConfigError as error:
         raise RunFolderError(
             f"{Path(folder) / checkpoint.SPEC}: its tasks can't be made: {error}; import your own file that registers "
-            f"the head before, or {checkpoint.other_ways(folder)}"
+            f"what is unknown before, or {checkpoint.other_ways(folder)}"
         ) from error

@@ -168,7 +168,10 @@ class SafeCheckpoints(Trainer):
         if theirs != ours:
             wrong.append(f"its tasks are {', '.join(theirs)}; this run's are {', '.join(ours)}")
         if wrong:
-            raise RunFolderError(f"{folder}: a checkpoint of another run: {'; '.join(wrong)}")
+            raise RunFolderError(
+                f"{folder}: a checkpoint of another run: {'; '.join(wrong)}; resume with the run file it was begun "
+                "with, or train into another folder"
+            )
 
     def _load_best_model(self) -> None:
         """The best checkpoint's weights; the base class looks for its own file names."""

@@ -23,7 +23,7 @@ Precision = Literal["auto", "args"]
 def settings_for(args: TrainingArguments, precision: Precision) -> TrainingArguments:
     """A copy of the arguments with what mixed-task training needs; the caller's stay as they are."""
     if precision not in ("auto", "args"):
-        raise ConfigError(f"precision: auto or args, found {precision!r}")
+        raise ConfigError(f"precision: auto or args, found {precision!r}; leave it out for auto")
     check_processes()
     args = copy.copy(args)
     args.remove_unused_columns = False  # batches are not rows of one table

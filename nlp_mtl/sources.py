@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import packages, reading, registry
-from nlp_mtl.errors import ConfigError, DataError, NotFoundError, shown, suggestion
+from nlp_mtl.errors import ConfigError, DataError, NotFoundError, near, shown, suggestion
 from nlp_mtl.fields import read_arguments
 from nlp_mtl.files import local_files, resolve_files
 from nlp_mtl.folders import listed
@@ -51,7 +51,8 @@ def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split,
     for split, rows in chosen.items():
         if not len(rows):
             raise DataError(
-                f"task {task.name!r}: the split {split!r} has no rows; check `splits`, `prepare` and the data"
+                f"task {task.name!r}: the split {split!r} has no rows, and one at least is needed; check `splits`, "
+                "`prepare` and the data"
             )
     return chosen
 
@@ -81,6 +82,7 @@ def identity(task: Task, *, data_root: str | Path | None = None) -> str:
 
 def _choose_splits(task: Task, found: Mapping[str, Dataset]) -> dict[Split, Dataset]:
     chosen: dict[Split, Dataset] = {}
+    mistakes = []
     for split in SPLITS:
         wanted = task.splits.get(split, split)
         if not isinstance(wanted, str):
@@ -90,7 +92,10 @@ def _choose_splits(task: Task, found: Mapping[str, Dataset]) -> dict[Split, Data
         if wanted in found:
             chosen[split] = found[wanted]
         elif split in task.splits:
-            raise DataError(f"task {task.name!r}: `splits.{split}` names {wanted!r}; the data has {', '.join(found)}")
+            said = f"task {task.name!r}: `splits.{split}` names a split of the data, found {wanted!r}"
+            mistakes.append(f"{said}{near(wanted, found)}; the data has {', '.join(found)}")
+    if mistakes:
+        raise DataError("\n".join(mistakes))
     if not chosen:
         raise DataError(f"task {task.name!r}: none of the data's splits ({', '.join(found)}) is used; set `splits`")
     return chosen
@@ -111,8 +116,8 @@ def prepared(task: Task, spec: registry.Spec, split: str, rows: Dataset) -> Data
     try:
         return registry.preparations[name](rows, **read_arguments(registry.preparations[name], arguments)[0])
     except KeyError as error:
-        near = suggestion(str(error.args[0]), rows.column_names)
-        raise DataError(f"{place} reads {error.args[0]!r}, which the data does not have{near}") from error
+        way = suggestion(str(error.args[0]), rows.column_names)
+        raise DataError(f"{place} reads {error.args[0]!r}, which the data does not have{way}") from error
     except DataError as error:
         raise DataError(f"{place}: {error}") from None
     except Exception as error:  # whatever a function of the user's own raises

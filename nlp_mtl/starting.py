@@ -14,8 +14,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from nlp_mtl import checkpoint, config
 from nlp_mtl.callbacks import Progress
-from nlp_mtl.errors import ConfigError, RunFolderError
+from nlp_mtl.errors import ConfigError, RunFolderError, shown
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.paths import no_name
 from nlp_mtl.reading import short
 from nlp_mtl.settings import check_processes
 from nlp_mtl.trainer import MultiTaskTrainer
@@ -52,8 +53,11 @@ def training_arguments(settings: config.RunConfig, name: str) -> TrainingArgumen
         given["max_grad_norm"] = 0.0
     try:
         return TrainingArguments(**given)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"training: {error}") from None
+    except (ImportError, ValueError, TypeError, KeyError) as error:
+        named = [key for key in settings.training if key in str(error)] or list(settings.training)
+        found = ", ".join(f"{key}: {given[key]!r}" for key in named)
+        way = "install what is missing" if isinstance(error, ImportError) else "correct one"
+        raise ConfigError(f"training: {short(error).rstrip('.')}; found {found}; {way}, or leave it out") from None
 
 
 def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
@@ -64,15 +68,24 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
     """
     if resume and overwrite:
         raise RunFolderError("--resume continues a run and --overwrite removes it; use one of them")
+    if why := no_name(folder):
+        raise RunFolderError(
+            f"training.output_dir: the name of a folder, found {shown(str(folder))} ({why}); name another folder"
+        )
     if folder.exists() and not folder.is_dir():
-        raise RunFolderError(f"training.output_dir: {folder} is a file; name a folder")
+        raise RunFolderError(
+            f"training.output_dir: the folder of the run, found {folder}, which is a file; name another"
+        )
     above = next(part for part in (folder, *folder.absolute().parents) if part.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         why = "can't be written to" if above.is_dir() else "is a file"
         raise RunFolderError(f"training.output_dir: {folder} can't be made, since {above} {why}; name another folder")
     holds = checkpoint.holds_run(folder)
     if resume and not holds:
-        raise RunFolderError(f"{folder}: there is no run to resume; start it without --resume")
+        raise RunFolderError(
+            f"--resume: goes on with the run in training.output_dir, found no run to resume in {folder}; start it "
+            "without"
+        )
     if holds and not resume and not overwrite:
         raise RunFolderError(
             f"{folder} already holds a run: continue it with --resume, replace it with --overwrite, or write elsewhere "

@@ -9,7 +9,8 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from nlp_mtl.errors import ConfigError, suggestion
+from nlp_mtl.errors import ConfigError, shown, suggestion
+from nlp_mtl.paths import no_name
 from nlp_mtl.taskfile import Task, fields_of, validated
 from nlp_mtl.taskreader import Fragments, ParsedTask, parse_task, read_task
 
@@ -52,7 +53,7 @@ class TaskRegistry:
                 self._parsed.append(parsed)
                 name = parsed.data["name"]
                 if name in here:
-                    said = f"{file}: the task {name!r} stands in {here[name].file} too"
+                    said = f"{file}: one file for a name, found the task {name!r} in {here[name].file} too; rename one"
                     self._twice.setdefault(name, []).append(said)
                 here.setdefault(name, parsed)
             self._named.update(here)
@@ -178,6 +179,14 @@ def builtin_folder() -> Path:
 
 def registry_folders(more: Sequence[str | Path] = ()) -> tuple[Path, ...]:
     """The built-in registry, then those of ``NLP_MTL_REGISTRY`` (separated like PATH), then `more`."""
+    wrong = [(folder, why) for folder in more if (why := no_name(folder))]
+    if wrong:
+        raise ConfigError(
+            [
+                f"task registry: a folder, found {shown(str(folder))} ({why}); correct `registry:`"
+                for folder, why in wrong
+            ]
+        )
     named = [part for part in os.environ.get("NLP_MTL_REGISTRY", "").split(os.pathsep) if part]
     return tuple(Path(folder).expanduser() for folder in (builtin_folder(), *named, *more))
 
@@ -230,7 +239,9 @@ def load_tasks(
             mistakes += error.mistakes
     mistakes += _check_heads_shared(found)
     if not items:
-        mistakes.append("no task was named; name at least one (nlp-mtl tasks list shows all)")
+        mistakes.append(
+            "tasks: at least one is needed, found that no task was named; name one (nlp-mtl tasks list shows all)"
+        )
     if mistakes:
         raise ConfigError(list(dict.fromkeys(mistakes)))
     return list(found.values())
@@ -247,11 +258,11 @@ def _tasks_of(item: Any, known: Callable[[], TaskRegistry]) -> list[Task]:
         changes = dict(item)
         name = changes.pop("name", None)
         if not isinstance(name, str):
-            raise ConfigError(f"a task given as a mapping needs `name`, found {dict(item)!r}")
+            raise ConfigError(f"a task given as a mapping needs `name`, found {dict(item)!r}; add its name or file")
         place = f"task {name!r}"
         return [validated({**fields_of(task), **changes}, place) for task in _tasks_of(name, known)]
     if not isinstance(item, (str, Path)):
-        raise ConfigError(f"a task is a name, a tag, a YAML path, a mapping or a Task, found {item!r}")
+        raise ConfigError(f"a task is a name, a tag, a YAML path, a mapping or a Task, found {item!r}; e.g. 'rte'")
     path = Path(item)
     if path.suffix in (".yaml", ".yml"):
         return [read_task(path)]

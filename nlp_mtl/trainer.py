@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,8 @@ class MultiTaskTrainer(SafeCheckpoints):
         self.scores: dict[str, TaskScores] = {}
         self._stop, self._began = StopSafely(), False
         self._tuned_at: int | None = None  # the step whose weights the heads' thresholds were chosen for
+        folder = Path(args.output_dir)
+        missing = [part for part in (folder, *folder.parents) if args.should_save and not part.exists()]
         super().__init__(
             model=model,
             args=args,
@@ -112,6 +115,9 @@ class MultiTaskTrainer(SafeCheckpoints):
             callbacks=[self._stop, RowsSeen(self), *(callbacks or [])],
             **kwargs,
         )
+        for part in missing:  # the base class makes the output folder at once; a run begins with what is written to it
+            with suppress(OSError):  # something was written there in the meantime
+                part.rmdir()
         self._pools = pools
         chosen_rates(model, self.learning_rates)  # refused before anything is written
         self.strategies["precision"] = self.accelerator.mixed_precision
@@ -121,7 +127,10 @@ class MultiTaskTrainer(SafeCheckpoints):
     def get_train_dataloader(self) -> MixedLoader:
         """Mixed batches; the base class has no hook for a batch sampler, and accelerate would shard it again."""
         if not self._train_pools:
-            raise DataError(f"none of the tasks ({', '.join(self.tasks)}) has labelled training rows")
+            raise DataError(
+                f"train: a task with labelled training rows is needed, found none among {', '.join(self.tasks)}; add "
+                "one, or correct `target` and `splits`"
+            )
         args = self.args
         self.plan = MixingPlan(
             self.sampler,
@@ -188,7 +197,8 @@ class MultiTaskTrainer(SafeCheckpoints):
         if isinstance(resume_from_checkpoint, bool) and resume_from_checkpoint:
             resume_from_checkpoint = str(checkpoint.checkpoint_to_resume(self.args.output_dir))
         elif resume_from_checkpoint and (wrong := checkpoint.damage(resume_from_checkpoint)):
-            raise RunFolderError(f"{resume_from_checkpoint}: {wrong}")
+            way = checkpoint.other_ways(Path(resume_from_checkpoint).parent)
+            raise RunFolderError(f"{resume_from_checkpoint}: no checkpoint to resume from, {wrong}; {way}")
         self.evaluator.check()
         if not resume_from_checkpoint and not self._began:
             self._clear_folder(overwrite)

@@ -74,7 +74,7 @@ def load(path: str | Path) -> tuple[Any, Lines]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file{_beside(path)}") from None
+        raise ConfigError(f"{path}: no such file, where a YAML file is needed{_beside(path)}") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder; a YAML file is needed{_beside(path / '*')}") from None
     except UnicodeDecodeError as error:

@@ -49,7 +49,9 @@ def run_and_show(
         json_file: where the whole result is written as JSON; ``-`` prints that alone.
     """
     if json_file is not None and str(json_file) != "-" and not json_file.absolute().parent.is_dir():
-        raise ConfigError(f"train: --json: there is no folder {json_file.parent} to write {json_file.name} into")
+        raise ConfigError(
+            f"train: --json is a file to write, found {json_file}: there is no folder {json_file.parent}; make it first"
+        )
     found = dry_run(file, overrides, resume=resume, overwrite=overwrite)
     if int(os.environ.get("RANK", "0")):  # of several processes, the first one speaks
         return

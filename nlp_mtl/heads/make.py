@@ -26,7 +26,8 @@ def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | No
     known = {"*", *(task.name for task in tasks), *(tag for task in tasks for tag in task.tags)}
     for key, given in (more or {}).items():
         if key not in known:
-            mistakes.append(f"heads: {key!r} is no task or tag of this run (or '*')")
+            said = f"heads: names a task or tag of this run, or '*', found {key!r}"
+            mistakes.append(said + suggestion(str(key), sorted(known)))
         mistakes += _mistyped(key, given, tasks)
     owners = {task.name: task for task in tasks}
     for task in tasks:

@@ -113,7 +113,7 @@ class TokenClassification(Head):
                     (row, f"column {self.task.inputs[0]!r} is a list of words where tags are, found {found}")
                 )
             elif isinstance(sentence, (list, tuple)) and len(sentence) != len(tags):
-                mistakes.append((row, f"{len(sentence)} words but {len(tags)} tags"))
+                mistakes.append((row, f"{len(sentence)} words but {len(tags)} tags, and a tag for each word is needed"))
         return mistakes
 
     def encode_labels(

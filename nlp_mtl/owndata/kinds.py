@@ -141,7 +141,9 @@ def _number(target: Target, prepare: list[dict[str, Any]], labels: Labels) -> Ki
             ) from None
     low, high = min(numbers), max(numbers)
     if low == high:
-        raise ConfigError(f"label: every value of {target.name!r} is {low:g}; nothing can be learned from that")
+        raise ConfigError(
+            f"label: every value of {target.name!r} is {low:g}; nothing can be learned from that, name another column"
+        )
     note = f"metrics: pearson, spearman, correlations with the true numbers ({low:g} to {high:g})"
     return Kind("", None, ["pearson", "spearman"], prepare, [note])
 

@@ -112,7 +112,8 @@ def _wrong_arguments(name: Any, head: Any, labels: Any, more: Mapping[str, Any])
     mistakes = []
     if not isinstance(name, str) or not NAME.fullmatch(name):
         mistakes.append(
-            f"name: a task name has 1 to 64 letters, digits, '_' or '-', first a letter or digit, found {name!r}"
+            f"name: a task name has 1 to 64 letters, digits, '_' or '-', first a letter or digit, found {name!r}; "
+            "give another (--name)"
         )
     known = [field for field in Task.model_fields if field not in _MADE_HERE]
     arguments = [*known, "text", "label", "template", "head", "labels", "options", "columns"]

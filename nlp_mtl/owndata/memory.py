@@ -94,7 +94,7 @@ def _dataset(data: Any, where: str, notes: list[str]) -> Dataset:
             raise ConfigError(f"{where}: the column {doubled[0]!r} stands twice; rename one")
         made = _of_columns({name: frame[name] for name in frame.columns}, where, notes)
     else:
-        raise ConfigError(f"{where}: takes {_TAKEN}; found {type(data).__name__}")
+        raise ConfigError(f"{where}: takes {_TAKEN}; found {type(data).__name__}; give one of these")
     if not len(made):
         raise ConfigError(f"{where}: has no rows; give some")
     return made

@@ -77,9 +77,13 @@ def label_names(target: Target, values: Sequence[Any], labels: Labels, *, lists:
             f"all values, labels={{-1: …}} (--labels {example}), or leave cells without a label empty"
         )
     if not found:
-        raise ConfigError(f"label: every list in {column} is empty; nothing can be learned from that")
+        raise ConfigError(
+            f"label: every list in {column} is empty; nothing can be learned from that, name another column"
+        )
     if len(found) == 1 and not lists:
-        raise ConfigError(f"label: every label in {column} is {names[0]!r}; nothing can be learned from that")
+        raise ConfigError(
+            f"label: every label in {column} is {names[0]!r}; nothing can be learned from that, name another column"
+        )
     if not all(name.isdecimal() for name in names):
         return Names(names, f"labels: {few(names)}, in alphabetical order, whatever the order of the rows")
     return Names(names, f"labels: {few(names)}, by size; `labels` gives them names (--labels {names[0]}=NAME …)")
@@ -116,7 +120,9 @@ def _listed(target: Target, found: set[Any], names: list[str]) -> Names:
             "name all, from that of 0 on, or name values: labels={0: …} (--labels 0=NAME …)"
         )
     if unknown := in_order(str(name) for name in found - set(names)):
-        raise ConfigError([f"labels: {target.name!r} holds {n!r} too{suggestion(n, names)}" for n in unknown[:8]])
+        raise ConfigError(
+            [f"labels: {target.name!r} holds {n!r} too{suggestion(n, names)}; name all values" for n in unknown[:8]]
+        )
     unseen = [name for name in names if name not in found]
     return Names(names, f"labels: {few(names)}, as named" + (f"; no row has {few(unseen)}" if unseen else ""))
 

@@ -60,7 +60,7 @@ def new_task_file(
     file = Path(out) if out is not None else Path(f"{chosen}.yaml")
     mistakes = _wrong_place(file, overwrite)
     if examples < 0:
-        mistakes.append(f"examples: how many rows, from 0, found {examples}")
+        mistakes.append(f"examples: how many rows, from 0, found {examples}; with 0 they are made up")
     try:
         with quiet_datasets():
             task = task_from_data(chosen, data, **given)

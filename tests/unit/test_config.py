@@ -158,7 +158,8 @@ def test_what_is_no_run_file(tmp_path):
     assert mistakes_of(write(tmp_path, "model: [a\ntasks: b\n"))[0].startswith(
         f"{tmp_path / 'run.yaml'}:2: not valid YAML"
     )
-    assert mistakes_of(tmp_path / "gone.yaml") == [f"{tmp_path / 'gone.yaml'}: no such file; did you mean 'run.yaml'?"]
+    gone = tmp_path / "gone.yaml"
+    assert mistakes_of(gone) == [f"{gone}: no such file, where a YAML file is needed; did you mean 'run.yaml'?"]
     assert mistakes_of(write(tmp_path, "model: a\ntasks: [rte]\nmodel: b\n")) == [
         f"{tmp_path / 'run.yaml'}:3: the key 'model' stands twice, first at line 1; drop one"
     ]

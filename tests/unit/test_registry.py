@@ -101,7 +101,7 @@ def test_wrong_arguments_are_all_named_at_once(things):
     assert caught.value.mistakes == [
         "thing 'plain' takes no argument 'clour'; did you mean 'colour'?",
         "thing 'plain' takes no argument 'shape'; known: size, colour",
-        "thing 'plain' needs the argument 'size'",
+        "thing 'plain' needs the argument 'size', found none; write {name: plain, size: …}",
     ]
     assert things.check_arguments("plain", {"colour": "blue"}, given=1) == []
     assert things.check_arguments("plain", {"size": 1}, given=1) == [

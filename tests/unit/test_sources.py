@@ -369,7 +369,10 @@ def test_splits_may_be_renamed_or_left_out(tmp_path):
     task = three_splits(tmp_path, splits={"train": "dev", "validation": "test", "test": None})
     assert shown(task) == {"train": ["dev"], "validation": ["test"]}
     message = message_of(DataError, task.with_(splits={"validation": "valid"}))
-    assert message == "task 'spam': `splits.validation` names 'valid'; the data has train, dev, test"
+    assert (
+        message
+        == "task 'spam': `splits.validation` names a split of the data, found 'valid'; the data has train, dev, test"
+    )
     message = message_of(DataError, task.with_(splits={"train": None, "validation": None, "test": None}))
     assert "none of the data's splits (train, dev, test) is used" in message
 

@@ -341,8 +341,8 @@ def test_no_broken_file_is_swallowed_and_all_are_named(tmp_path):
         f"{syntax}:2: not valid YAML",
         f"{wrong}:2: unknown key 'verson'; did you mean 'version'?",
         f"{tmp_path / 'latin.yaml'}:2: not UTF-8",
-        f"{second}: the task 'twin' stands in {first} too",
-        f"{third}: the task 'twin' stands in {first} too",
+        f"{second}: one file for a name, found the task 'twin' in {first} too; rename one",
+        f"{third}: one file for a name, found the task 'twin' in {first} too; rename one",
         f"task registry {tmp_path / 'gone'}: no such folder",
     ):
         assert any(m.startswith(start) for m in mistakes), (start, mistakes)
