@@ -1,0 +1,375 @@
+"""Look for inputs that break the laws of tests/fuzz: readers (CSV, JSON, CoNLL, YAML, …), own data and the collation.
+
+What counts as a finding: an exception that is no message of nlp_mtl, rows that are not read back as they were written,
+a process that dies, an example that takes longer than --hang. Its input is saved. Exit code 1 if there are findings.
+
+python scripts/fuzz.py --minutes 10
+python scripts/fuzz.py --minutes 1 --seed 3 --only any_csv csv_read_back --json /tmp/fuzz.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import itertools
+import json
+import os
+import platform
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import Counter
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+ROUND = 100  # examples of a law before the next one's turn
+LIFE = 300.0  # seconds after which a process is replaced by a fresh one
+MOST_SAVED = 3  # inputs of one kind of finding
+
+
+def main() -> int:
+    """Watch processes that try examples, then write what was found."""
+    epilog = "\n".join(__doc__.strip().splitlines()[-2:])
+    about = "\n".join(__doc__.strip().splitlines()[:-3])
+    parser = argparse.ArgumentParser(
+        description=about, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long; default 10")
+    parser.add_argument("--seed", type=int, default=0, help="other examples; default 0")
+    parser.add_argument("--only", nargs="+", default=[], metavar="LAW", help="only these laws")
+    parser.add_argument("--hang", type=float, default=60.0, metavar="SECONDS", help="longest time for an example")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there")
+    parser.add_argument(
+        "--findings", type=Path, default=Path("fuzz_findings"), help="folder for inputs that break laws"
+    )
+    parser.add_argument("--laws", default="tests.fuzz.properties", help=argparse.SUPPRESS)  # a module with load_laws()
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        return child(given)
+    return Watch(given).run()
+
+
+# ------------------------------------------------------------------------------------------------- the watching process
+
+
+class Watch:
+    """Starts a process that tries examples, again when it dies, hangs or grows old, and counts what it tells."""
+
+    def __init__(self, given: argparse.Namespace):
+        self.given = given
+        self.base = Path(tempfile.mkdtemp(prefix="fuzz"))
+        self.tried: Counter[str] = Counter()
+        self.abouts: dict[str, str] = {}
+        self.findings: dict[str, dict[str, Any]] = {}
+        self.at = ""
+        self.active = 0.0  # seconds that this process was running: a paused machine is no hang
+        self.starts = self.stillborn = 0
+        self.over = False
+
+    def run(self) -> int:
+        """Try examples until the time is over; returns the exit code."""
+        began, shown = datetime.now(UTC), 0.0
+        try:
+            while not self.over:
+                shown = self.one_life(shown)
+        except KeyboardInterrupt:
+            print("stopped")
+        finally:
+            shutil.rmtree(self.base, ignore_errors=True)
+        summary = self.summary(began)
+        print(self.line())
+        for one in summary["findings"]:
+            print(f"{one['law']}: {one['what']} ({one['times']} times); {one['saved']}")
+        if self.given.json:
+            self.given.json.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+            print(f"written: {self.given.json}")
+        return int(bool(self.findings))
+
+    def one_life(self, shown: float) -> float:
+        """One process, from its start to its end."""
+        work = self.base / f"life{self.starts}"
+        work.mkdir()
+        said: queue.Queue[str] = queue.Queue()
+        process = self.start(work)
+        reader = threading.Thread(target=lambda: [said.put(line) for line in process.stdout or ()], daemon=True)
+        reader.start()
+        lived = waited = 0.0
+        told = hung = False
+        while True:
+            tick = time.monotonic()
+            news = _all(said, 0.5)
+            passed = min(time.monotonic() - tick, 1.0)
+            self.active += passed if told else 0.0
+            lived += passed
+            told = told or bool(news)
+            waited = 0.0 if news else waited + passed
+            for line in news:
+                self.hear(line)
+            if time.monotonic() - shown > 10:
+                print(self.line(), flush=True)
+                shown = time.monotonic()
+            if process.poll() is not None and not news and not reader.is_alive():
+                break
+            hung = waited > self.given.hang
+            self.over = self.active > 60 * self.given.minutes
+            if hung or lived > LIFE or self.over:
+                os.killpg(process.pid, signal.SIGKILL)  # its own group: started by us with a session of its own
+                process.wait()
+                break
+        if hung:
+            self.note(self.at, f"takes longer than {self.given.hang:g} s", "", work)
+        elif not (self.over or lived > LIFE):
+            how = process.returncode
+            name = signal.Signals(-how).name if how < 0 else f"exit code {how}"
+            self.note(
+                self.at, f"the process died ({name})", (work / "errors.txt").read_text(errors="replace")[-2000:], work
+            )
+            self.stillborn += not told
+            self.over = self.stillborn > 2  # it can't even be started
+        shutil.rmtree(work, ignore_errors=True)
+        return shown
+
+    def start(self, work: Path) -> subprocess.Popen[str]:
+        """A process that tries examples; what it reads and writes stays in `work`."""
+        self.starts += 1
+        quiet = {
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        places = {"HF_DATASETS_CACHE": str(work / "datasets"), "NLP_MTL_CACHE": str(work / "cache")}
+        env = {
+            **os.environ,
+            **quiet,
+            **places,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        }
+        command = [sys.executable, str(Path(__file__).resolve()), "--child", str(work)]
+        command += ["--seed", str(1000 * self.given.seed + self.starts)]
+        command += ["--laws", self.given.laws]
+        command += ["--only", *self.given.only] if self.given.only else []
+        known = json.dumps([one["kind"] for one in self.findings.values()])
+        (work / "known.json").write_text(known, encoding="utf-8")
+        with (work / "errors.txt").open("wb") as errors:
+            return subprocess.Popen(
+                command, env=env, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True, cwd=work
+            )
+
+    def hear(self, line: str) -> None:
+        """One line that the process said."""
+        try:
+            news = json.loads(line)
+        except ValueError:
+            return  # printed by a library
+        if "laws" in news:
+            self.abouts = news["laws"]
+        elif "broken" in news:
+            self.note(news["law"], news["broken"], news["trace"], Path(news["folder"]), news["example"], news["kind"])
+        elif "again" in news:
+            self.findings[news["again"]]["times"] += 1
+        elif "at" in news:
+            self.at = news["at"]
+            self.tried[self.at] += 1
+
+    def note(self, law: str, what: str, trace: str, folder: Path, example: str = "", kind: str = "") -> None:
+        """Keep a finding, with its input."""
+        kind = kind or f"{law}: {what}"
+        one = self.findings.setdefault(kind, {"law": law, "what": what, "kind": kind, "times": 0, "saved": []})
+        one["times"] += 1
+        if len(one["saved"]) >= MOST_SAVED:
+            return
+        name = f"{law or 'start'}-{hashlib.sha256(kind.encode()).hexdigest()[:8]}-{one['times']}"
+        place = self.given.findings.resolve() / name
+        place.mkdir(parents=True, exist_ok=True)
+        for file in folder.rglob("*") if folder.is_dir() else ():
+            inside = file.relative_to(folder)
+            if file.is_file() and inside.parts[0] not in ("datasets", "cache", "known.json"):
+                (place / inside).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, place / inside)
+        tried = folder / "example.txt"
+        said = example or (tried.read_text(errors="replace") if tried.is_file() else "")
+        (place / "finding.txt").write_text(f"{law}: {what}\n\n{said}\n\n{trace}\n", encoding="utf-8", errors="replace")
+        one["saved"].append(str(place))
+        print(f"finding: {law}: {what}", flush=True)
+
+    def line(self) -> str:
+        """How far it is: examples by what they are about, findings."""
+        by: Counter[str] = Counter()
+        for law, count in self.tried.items():
+            by[self.abouts.get(law, law)] += count
+        said = ", ".join(f"{about} {count}" for about, count in sorted(by.items()))
+        left = f"{self.active / 60:.1f} of {self.given.minutes:g} minutes"
+        return f"{left}: {self.tried.total()} examples ({said}); {len(self.findings)} findings"
+
+    def summary(self, began: datetime) -> dict[str, Any]:
+        """What is written as JSON."""
+        libraries = ("hypothesis", "datasets", "pyarrow", "pandas", "pydantic", "pyyaml", "torch", "transformers")
+        laws = {law: {"about": self.abouts.get(law, ""), "examples": n} for law, n in sorted(self.tried.items())}
+        words = ["python", "scripts/fuzz.py", "--minutes", f"{self.given.minutes:g}", "--seed", str(self.given.seed)]
+        return {
+            "command": " ".join([*words, *(["--only", *self.given.only] if self.given.only else [])]),
+            "began": began.isoformat(timespec="seconds"),
+            "minutes": round(self.active / 60, 1),
+            "seed": self.given.seed,
+            "examples": self.tried.total(),
+            "processes": self.starts,
+            "laws": laws,
+            "findings": [{**one, "saved": len(one["saved"])} for one in self.findings.values()],
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
+        }
+
+
+def _all(said: queue.Queue[str], wait: float) -> list[str]:
+    """What was said since the last call, after waiting for the first."""
+    try:
+        news = [said.get(timeout=wait)]
+    except queue.Empty:
+        return []
+    while not said.empty():
+        news.append(said.get())
+    return news
+
+
+# --------------------------------------------------------------------------------------------------- the trying process
+
+
+def child(given: argparse.Namespace) -> int:
+    """Try laws in turn, for ever; says on stdout what is tried and what breaks."""
+    sys.path.insert(0, str(ROOT))
+    laws = importlib.import_module(given.laws).load_laws()
+    if unknown := [name for name in given.only if name not in laws]:
+        print(f"--only names laws, found {', '.join(unknown)}; there are {', '.join(laws)}", file=sys.stderr)
+        return 2
+    chosen = [laws[name] for name in given.only or laws]
+    first = given.seed % len(chosen)  # another one in each process, so that none hides the others by ending it
+    chosen = chosen[first:] + chosen[:first]
+    say = Say(given.child)
+    say(laws={one.name: one.about for one in chosen})
+    known = set(json.loads((given.child / "known.json").read_text(encoding="utf-8")))
+    for one in chosen:
+        for example in one.pinned:
+            try_pinned(one, example, known, say)
+    for seed in itertools.count(given.seed * 1000):
+        for one in chosen:
+            try_round(one, seed, known, say)
+        shutil.rmtree(given.child / "datasets", ignore_errors=True)
+        shutil.rmtree(given.child / "cache", ignore_errors=True)
+    return 0
+
+
+class Say:
+    """The trying process's words: lines of JSON, and the example at hand in a file that outlives it."""
+
+    def __init__(self, work: Path):
+        self.work, self.out, self.number = work, sys.stdout, 0
+        sys.stdout = sys.stderr
+
+    def __call__(self, **news: Any) -> None:
+        """Say something."""
+        self.out.write(json.dumps(news) + "\n")
+        self.out.flush()
+
+    def trying(self, one: Any, example: Any) -> None:
+        """An example begins."""
+        (self.work / "example.txt").write_text(repr(example), encoding="utf-8", errors="replace")
+        self(at=one.name)
+
+    def folder(self) -> Path:
+        """An empty folder, never used before, as working folder; the one before is gone."""
+        shutil.rmtree(self.work / f"files{self.number}", ignore_errors=True)
+        self.number += 1
+        place = self.work / f"files{self.number}"
+        place.mkdir()
+        os.chdir(place)
+        return place
+
+
+class Broken:
+    """What broke a law for the first time, as small as it was made."""
+
+    def __init__(self, one: Any, known: set[str], say: Say):
+        self.one, self.known, self.say = one, known, say
+        self.kind, self.news = "", {}
+
+    def holds(self, example: Any) -> None:
+        """The law for one example; raises what is new."""
+        self.say.trying(self.one, example)
+        folder = self.say.folder()
+        try:
+            self.one.holds(example, folder)
+        except Exception as error:
+            if type(error).__module__.startswith("hypothesis"):  # an example that does not fit
+                raise
+            kind = kind_of(self.one.name, error)
+            if kind in self.known:
+                self.say(again=kind)
+                return
+            if self.kind and kind != self.kind:
+                return  # its turn comes later
+            self.kind = kind
+            trace = "".join(traceback.format_exception(error))[-6000:]
+            what = f"{type(error).__name__}: {str(error)[:500]}"
+            said = repr(example)
+            self.news = {"broken": what, "law": self.one.name, "kind": kind, "trace": trace, "example": said}
+            shutil.rmtree(self.say.work / "broken", ignore_errors=True)
+            shutil.copytree(folder, self.say.work / "broken")
+            raise
+
+    def tell(self) -> None:
+        """Say what was found, if anything was."""
+        if self.kind:
+            self.known.add(self.kind)
+            self.say(**self.news, folder=str(self.say.work / "broken"))
+
+
+def try_pinned(one: Any, example: Any, known: set[str], say: Say) -> None:
+    """An example that broke the law once."""
+    broken = Broken(one, known, say)
+    with suppress(Exception):
+        broken.holds(example)
+    broken.tell()
+
+
+def try_round(one: Any, seed: int, known: set[str], say: Say) -> None:
+    """Some examples of a law; what breaks it in a new way is made small and told once."""
+    from hypothesis import HealthCheck, given, settings
+    from hypothesis import seed as seeded
+
+    broken = Broken(one, known, say)
+
+    def holds(example: Any) -> None:
+        broken.holds(example)
+
+    quiet = settings(
+        max_examples=ROUND, database=None, deadline=None, suppress_health_check=list(HealthCheck), print_blob=False
+    )
+    try:
+        seeded(seed)(quiet(given(one.examples)(holds)))()
+    except BaseException:
+        if not broken.kind:
+            raise
+    broken.tell()
+
+
+def kind_of(law: str, error: BaseException) -> str:
+    """Two errors of one kind were raised in the same place."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = [f"{Path(frame.filename).name}:{frame.name}" for frame in frames if str(ROOT) in frame.filename][-3:]
+    return f"{law}: {type(error).__name__} in {' > '.join(last)} ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
