@@ -35,6 +35,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 ROUND = 100  # examples of a law before the next one's turn
 LIFE = 300.0  # seconds after which a process is replaced by a fresh one
+STARTS = 120.0  # seconds in which a process must begin
 MOST_SAVED = 3  # inputs of one kind of finding
 
 
@@ -122,7 +123,7 @@ class Watch:
                 shown = time.monotonic()
             if process.poll() is not None and not news and not reader.is_alive():
                 break
-            hung = waited > self.given.hang
+            hung = waited > (self.given.hang if told else max(self.given.hang, STARTS))
             self.over = self.active > 60 * self.given.minutes
             if hung or lived > LIFE or self.over:
                 os.killpg(process.pid, signal.SIGKILL)  # its own group: started by us with a session of its own

@@ -10,8 +10,18 @@ from hypothesis import strategies as st
 from nlp_mtl.files import local_files
 from nlp_mtl.taskfile import Task
 from tests.fuzz.law import law, ours
-from tests.fuzz.tables import LABELS, OPTIONS, read_or_refuse, task_of, whole_csv, whole_json, whole_parquet
-from tests.fuzz.values import any_text, edited, nearly, plain, scalars, values
+from tests.fuzz.tables import (
+    LABELS,
+    OPTIONS,
+    as_csv,
+    as_json,
+    read_or_refuse,
+    task_of,
+    whole_csv,
+    whole_json,
+    whole_parquet,
+)
+from tests.fuzz.values import TRICKY, any_text, edited, edited_bytes, nearly, plain, scalars, values
 
 COLUMNS = {2: ["tokens", "tags"], 3: ["tokens", "pos", "tags"], 4: ["tokens", "pos", "chunk", "tags"]}
 _ENDS = ("\r", "\n")  # of lines, for whatever reads texts
@@ -52,7 +62,18 @@ conll_options = st.sampled_from(
 )  # fmt: skip
 
 
-@law("CoNLL", st.tuples(nearly(conll().map(lambda made: made[3].encode())), conll_options), few=30)
+fitting = conll().flatmap(
+    lambda made: st.tuples(
+        nearly(st.just(made[3].encode())), st.just({"columns": COLUMNS[made[1]], "separator": made[2]})
+    )
+)
+
+
+@law(
+    "CoNLL",
+    st.one_of(fitting, st.tuples(nearly(conll().map(lambda made: made[3].encode())), conll_options)),
+    few=30,
+)
 def any_conll(example: tuple[bytes, dict[str, Any]], folder: Path) -> None:
     """Any bytes are read as CoNLL, or refused by name."""
     data, options = example
@@ -91,14 +112,20 @@ names = st.text(st.sampled_from("abcÄß漢 _-.1"), min_size=1, max_size=6).filt
 )
 
 
+folder_options = st.sampled_from(
+    [{"pattern": "*.txt"}, {"pattern": "**"}, {"pattern": ""}, {"labels": ["a"]}, {"labels": []}, {"encoding": "ascii"}]
+)
+
+
 @law(
     "folders",
     st.tuples(
-        st.dictionaries(names, st.dictionaries(names, nearly(any_text.map(str.encode)), max_size=3), max_size=3),
-        st.sampled_from([{}, {}, {"pattern": "*.txt"}, {"pattern": "**"}, {"pattern": ""}, {"labels": ["a"]},
-                         {"labels": []}, {"encoding": "ascii"}]),
+        st.dictionaries(
+            names, st.dictionaries(names, nearly(any_text.map(str.encode)), min_size=1, max_size=3), max_size=3
+        ),
+        st.one_of(st.just({}), st.just({}), folder_options),
     ),
-)  # fmt: skip
+)
 def any_folders(example: tuple[dict[str, dict[str, bytes]], dict[str, Any]], folder: Path) -> None:
     """Sub-folders of files with any bytes are read, or refused by name."""
     given, options = example
@@ -130,11 +157,49 @@ def folders_read_back(given: dict[str, dict[str, str]], folder: Path) -> None:
 
 # ---------------------------------------------------------------------------------------------------------- own data
 
+
+@st.composite
+def many_rows(draw: Any) -> list[dict[str, Any]]:
+    """Rows enough for splits, with a few columns of one kind each and a few cells changed."""
+    count, labels = draw(st.integers(5, 40)), draw(st.lists(any_text, min_size=1, max_size=4, unique=True))
+    kinds: dict[str, Any] = {
+        "text": lambda n: f"the text number {n} of all",
+        "other": lambda n: f"something else {n % 7}",
+        "label": lambda n: labels[n % len(labels)],
+        "number": lambda n: n % 5,
+        "share": lambda n: n / 7,
+        "yes": lambda n: n % 3 == 0,
+        "words": lambda n: ["a", "b", f"w{n}"],
+        "tags": lambda n: ["O", "B-X", "I-X"],
+        "many": lambda n: labels[: n % 3],
+        "nothing": lambda n: None,
+    }
+    first = draw(st.sampled_from([["text", "label"], ["text"], ["words", "tags"], ["text", "many"], []]))
+    more = st.lists(st.sampled_from(list(kinds)), min_size=not first, max_size=3, unique=True)
+    names = list(dict.fromkeys([*first, *draw(more)]))
+    rows: list[dict[str, Any]] = [{name: kinds[name](n) for name in names} for n in range(count)]
+    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+        row = draw(st.sampled_from(rows))
+        row[draw(st.sampled_from(names))] = draw(st.one_of(scalars, st.sampled_from(TRICKY)))
+    return rows
+
+
+def as_table(rows: list[dict[str, Any]]) -> bytes:
+    return as_csv([list(rows[0]), *([str("" if cell is None else cell) for cell in row.values()] for row in rows)])
+
+
+def as_sentences(rows: list[dict[str, Any]]) -> bytes:
+    return "\n\n".join("\n".join(f"w{n} {n % 2} {t}" for n, t in enumerate("O B-X I-X".split())) for _ in rows).encode()
+
+
 own_files = st.one_of(
+    st.tuples(st.sampled_from(["a.csv", "a.csv", "a.tsv", "a"]), edited(many_rows().map(as_table))),
+    st.tuples(st.sampled_from(["a.jsonl", "a.json"]), edited(st.builds(as_json, many_rows(), st.integers(0, 4)))),
+    st.tuples(st.sampled_from(["a.conll", "a.txt", "a.iob2"]), edited(many_rows().map(as_sentences))),
     st.tuples(st.sampled_from(["a.csv", "a.tsv", "a.txt", "a", "a.psv"]), edited(whole_csv)),
     st.tuples(st.sampled_from(["a.jsonl", "a.json", "a"]), edited(whole_json)),
     st.tuples(st.sampled_from(["a.conll", "a.txt", "a.iob2"]), edited(conll().map(lambda made: made[3].encode()))),
-    st.tuples(st.just("a.parquet"), edited(whole_parquet)),
+    st.tuples(st.just("a.parquet"), edited_bytes(whole_parquet)),
     st.tuples(st.sampled_from(["a.csv", "a.json", "a.conll", "a.parquet", "a", "a.xlsx"]), st.binary(max_size=60)),
 )
 
@@ -145,15 +210,40 @@ def assert_whole(task: Task | None) -> None:
         assert task.inferred
 
 
-@law("own data", own_files, few=25)
-def any_own_file(example: tuple[str, bytes], folder: Path) -> None:
-    """Of any file a task is made, or the file is refused with a message."""
-    name, data = example
+said = st.one_of(
+    st.just({}),
+    st.just({}),
+    st.sampled_from([{"text": "text"}, {"text": "text", "label": "label"}, {"label": "number"}, {"label": "many"}]),
+    st.sampled_from([{"text": "text", "label": name} for name in ("label", "share", "yes", "many", "tags", "other")]),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "text": st.one_of(st.sampled_from(["text", "tokens", ["text", "label"]]), any_text),
+            "label": st.one_of(st.sampled_from(["label", "tags"]), any_text),
+            "template": st.one_of(st.sampled_from(["{text}", "{text} {label:-none}", "{", "{text"]), any_text),
+            "head": st.one_of(
+                st.sampled_from(["regression", "multi_label", "masked_lm", "token_classification", {"name": "x"}]),
+                any_text,
+            ),
+            "labels": st.one_of(st.just(LABELS), st.lists(any_text, max_size=3), st.just({"x": "one", "y": "two"})),
+            "columns": st.sampled_from([["text", "label"], ["text", "pos", "label"], []]),
+            "options": st.sampled_from([{"sep": "\t"}, {"encoding": "latin-1"}, {"field": "data"}, {"a": 1}]),
+            "splits": st.sampled_from([{"validation": 0.2}, {"test": "train"}, {"validation": None}]),
+            "prepare": st.sampled_from(["drop_empty", {"name": "drop_empty", "columns": ["text"]}, "x"]),
+        },
+    ),
+)
+
+
+@law("own data", st.tuples(own_files, said), few=25)
+def any_own_file(example: tuple[tuple[str, bytes], dict[str, Any]], folder: Path) -> None:
+    """Of any file, with any arguments, a task is made, or they are refused with a message."""
+    (name, data), more = example
     (folder / name).write_bytes(data)
-    assert_whole(ours(lambda: Task.from_data("spam", folder / name)))
+    assert_whole(ours(lambda: Task.from_data("spam", folder / name, **more)))
 
 
-own_rows = st.lists(
+few_rows = st.lists(
     st.one_of(
         st.fixed_dictionaries({"text": plain, "label": st.sampled_from(LABELS)}),
         st.fixed_dictionaries({"text": scalars, "label": scalars}),
@@ -161,22 +251,24 @@ own_rows = st.lists(
     ),
     max_size=6,
 )
+own_rows = st.one_of(many_rows(), many_rows(), few_rows)
 
 
 @law(
     "own data",
-    own_rows,
+    st.tuples(own_rows, said),
     few=25,
     pinned=[
-        [{"": None, "\x00": None}],
-        [{"\ud800": "a"}],
-        [{"text": "a", "label": "\udfff"}],
-        [{"text": None, "label": 2**63}],
+        ([{"": None, "\x00": None}], {}),
+        ([{"\ud800": "a"}], {}),
+        ([{"text": "a", "label": "\udfff"}], {}),
+        ([{"text": None, "label": 2**63}], {}),
     ],
 )
-def any_own_rows(rows: list[dict[str, Any]], folder: Path) -> None:
-    """Of any rows in memory a task is made, or they are refused with a message."""
-    assert_whole(ours(lambda: Task.from_data("spam", rows)))
+def any_own_rows(example: tuple[list[dict[str, Any]], dict[str, Any]], folder: Path) -> None:
+    """Of any rows in memory, with any arguments, a task is made, or they are refused with a message."""
+    rows, more = example
+    assert_whole(ours(lambda: Task.from_data("spam", rows, **more)))
 
 
 @law(

@@ -17,7 +17,7 @@ from nlp_mtl.files import local_files
 from nlp_mtl.sources import load_rows
 from nlp_mtl.taskfile import Task
 from tests.fuzz.law import law, ours
-from tests.fuzz.values import TRICKY, any_text, json_values, nearly, plain
+from tests.fuzz.values import TRICKY, any_text, clean_values, edited_bytes, json_values, nearly, plain
 
 LABELS = ["x", "y", "z"]
 OPTIONS = ("`dataset.options`", "`options.")  # a message about these needs no file
@@ -71,12 +71,14 @@ def as_csv(rows: list[list[str]], sep: str = ",", end: str = "\n", quoting: int 
 cells = st.one_of(any_text, st.sampled_from(LABELS))
 whole_csv = st.builds(
     lambda rows, sep, end, quoting: as_csv([["text", "label"], *rows], sep, end, quoting),
-    st.lists(st.lists(cells, min_size=2, max_size=2), max_size=5),
+    st.lists(st.lists(cells, min_size=2, max_size=2), min_size=1, max_size=5),
     st.sampled_from(",,,\t;|"),
     st.sampled_from(["\n", "\r\n", "\r"]),
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
 )
 csv_options = st.one_of(
+    st.just({}),
+    st.just({}),
     st.just({}),
     st.sampled_from(
         [
@@ -161,9 +163,11 @@ def csv_read_back(example: tuple[list[dict[str, Any]], str, str, bool, str], fol
 whole_rows = st.lists(
     st.one_of(
         st.fixed_dictionaries({"text": any_text, "label": st.sampled_from(LABELS)}),
-        st.fixed_dictionaries({"text": json_values, "label": json_values}),
+        st.fixed_dictionaries({"text": any_text, "label": st.sampled_from(LABELS), "more": clean_values}),
+        st.fixed_dictionaries({"text": clean_values, "label": clean_values}),
         st.dictionaries(st.one_of(st.sampled_from(["text", "label"]), any_text), json_values, max_size=3),
     ),
+    min_size=1,
     max_size=4,
 )
 
@@ -277,7 +281,7 @@ parquet_options = st.sampled_from(
 whole_parquet = st.builds(lambda rows, options: as_parquet(rows, **options), parquet_rows, parquet_options)
 
 
-@law("parquet", nearly(whole_parquet))
+@law("parquet", edited_bytes(whole_parquet))
 def any_parquet(data: bytes, folder: Path) -> None:
     """Any bytes are read as parquet, or refused by name."""
     (folder / "a.parquet").write_bytes(data)

@@ -49,13 +49,13 @@ def fuzz(folder: Path, *words: str) -> tuple[int, dict, str]:
 
 def test_what_breaks_a_law_is_found_and_kept(tmp_path):
     (tmp_path / "broken_laws.py").write_text(LAWS)
-    code, found, said = fuzz(tmp_path, "--minutes", "0.2", "--hang", "2", "--laws", "broken_laws")
+    code, found, said = fuzz(tmp_path, "--minutes", "0.1", "--hang", "1", "--laws", "broken_laws")
     assert code == 1, said
     by = {one["law"]: one for one in found["findings"]}
     assert set(by) == {"small", "ends", "waits"}, said
     assert by["small"]["what"] == "AssertionError: 20 is large", "made as small as it can be"
     assert by["ends"]["what"] == "the process died (exit code 3)"
-    assert by["waits"]["what"] == "takes longer than 2 s"
+    assert by["waits"]["what"] == "takes longer than 1 s"
     assert found["laws"]["any_number"]["examples"] > 0, "others are tried all the same"
     assert found["processes"] > 2
     kept = {place.name.split("-")[0]: place for place in sorted((tmp_path / "findings").iterdir())}
@@ -80,5 +80,7 @@ def test_laws_that_can_not_be_started_are_a_finding(tmp_path):
     (tmp_path / "broken_laws.py").write_text(LAWS)
     code, found, said = fuzz(tmp_path, "--minutes", "1", "--laws", "broken_laws", "--only", "no_such_law")
     assert code == 1
-    assert "--only names laws, found no_such_law; there are small, any_number, ends, waits" in "".join(p.read_text() for p in tmp_path.rglob("finding.txt")), said
+    assert "--only names laws, found no_such_law; there are small, any_number, ends, waits" in "".join(
+        p.read_text() for p in tmp_path.rglob("finding.txt")
+    ), said
     assert found["examples"] == 0

@@ -36,6 +36,12 @@ values = st.recursive(
     ),
     max_leaves=6,
 )
+clean_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), numbers.filter(lambda n: n == n), any_text),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(any_text, inner, max_size=3)),
+    max_leaves=6,
+)
+"""What JSON can say, without halves of characters."""
 json_values = st.recursive(
     st.one_of(st.none(), st.booleans(), numbers.filter(lambda n: n == n), half_text),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(half_text, inner, max_size=3)),
@@ -43,19 +49,19 @@ json_values = st.recursive(
 )
 
 _PIECES = [
-    b"", b'"', b"'", b"\x00", b"\xff", b"\xfe\xff", b"\xff\xfe", b"\xef\xbb\xbf", b"\n", b"\r", b"\r\n", b"\n\n", b",",
-    b"\t", b";", b"{", b"}", b"[", b"]", b":", b"null", b"NaN", b"1e999", b"-", b"\\", b"\\ud800", b"\\u0000",
-    b"\x1f\x8b", b"PK\x03\x04", b"PAR1", b" ", b"-DOCSTART-", b"\xc3", b"\xe2\x80\xa8", b"9" * 25, b"9" * 400, b"#",
-    b"&a", b"*a", b"!!python/object:os.system", b"!!binary x", b"<<: *a", b"---\n", b"...\n", b"? ", b"- ",
-    b"%YAML 9\n",
+    "", '"', "'", "\x00", "\ufeff", "\n", "\r", "\r\n", "\n\n", ",", "\t", ";", "{", "}", "[", "]", ":", "null", "NaN",
+    "1e999", "-", "\\", "\\ud800", "\\u0000", " ", "-DOCSTART-", "\u2028", "9" * 25, "9" * 400, "#", "&a", "*a", "|",
+    "!!python/object:os.system", "!!binary x", "!!int x", "<<: *a", "---\n", "...\n", "? ", "- ", "%YAML 9\n", "true",
+    "{}", "[]", '""', "0", "-1", "1.5", "text", "label", "\x85", "ä", "漢",
 ]  # fmt: skip
+_STARTS = [b"", b"\xff", b"\xfe\xff", b"\xff\xfe", b"\xef\xbb\xbf", b"\x1f\x8b", b"PK\x03\x04", b"PAR1", b"\xc3"]
 
 
 @st.composite
 def edited(draw: Any, whole: st.SearchStrategy[bytes]) -> bytes:
-    """Bytes with up to three edits: parts cut, repeated, put in, changed; or in another encoding."""
-    data = draw(whole)
-    for _ in range(draw(st.integers(0, 3))):
+    """Texts with up to three edits: parts cut, repeated or put in; now and then in another encoding, or no text."""
+    data = draw(whole).decode("utf-8", "replace")
+    for _ in range(draw(st.sampled_from([0, 1, 1, 2, 3]))):
         begin = draw(st.integers(0, len(data)))
         end = draw(st.one_of(st.just(begin), st.integers(begin, min(len(data), begin + 12))))
         kind = draw(st.integers(0, 5))
@@ -64,20 +70,40 @@ def edited(draw: Any, whole: st.SearchStrategy[bytes]) -> bytes:
         elif kind == 1:
             data = data[:end] + data[begin:end] * draw(st.integers(1, 3)) + data[end:]
         elif kind == 2:
-            data = data[:begin] + draw(st.sampled_from(_PIECES)) + data[end:]
-        elif kind == 3:
-            data = data[:begin] + draw(st.binary(max_size=3)) + data[end:]
-        elif kind == 4:
+            data = data[:begin] + draw(any_text) + data[end:]
+        elif kind == 3 and not draw(st.integers(0, 2)):
             data = data[:begin]
         else:
-            kinds = ["utf-16", "utf-16-le", "utf-8-sig", "utf-32"]
-            data = data.decode("utf-8", "replace").encode(draw(st.sampled_from(kinds)))
+            data = data[:begin] + draw(st.sampled_from(_PIECES)) + data[end:]
+    out = data.encode("utf-8", "replace")
+    strange = draw(st.sampled_from([0] * 21 + [1, 2, 3] + [0] * 6))  # hypothesis likes what stands at an end
+    if strange == 1:
+        return data.encode(draw(st.sampled_from(["utf-16", "utf-16-le", "utf-8-sig", "utf-32"])), "replace")
+    if strange == 2:
+        return draw(st.sampled_from(_STARTS)) + out
+    return broken_bytes(draw, out) if strange == 3 else out
+
+
+def broken_bytes(draw: Any, data: bytes) -> bytes:
+    """Bytes with a few others in one place."""
+    begin = draw(st.integers(0, len(data)))
+    return data[:begin] + draw(st.binary(max_size=4)) + data[begin + draw(st.integers(0, 4)) :]
+
+
+@st.composite
+def edited_bytes(draw: Any, whole: st.SearchStrategy[bytes]) -> bytes:
+    """Bytes with up to three edits."""
+    data = draw(whole)
+    for _ in range(draw(st.integers(0, 3))):
+        data = broken_bytes(draw, data)
+        if not draw(st.integers(0, 9)):
+            data = data[: draw(st.integers(0, len(data)))]
     return data
 
 
 def nearly(whole: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
-    """Mostly edited bytes, sometimes any."""
-    return st.one_of(edited(whole), edited(whole), edited(whole), st.binary(max_size=60))
+    """Mostly edited texts, sometimes any bytes."""
+    return st.sampled_from([0] * 14 + [1, 0]).flatmap(lambda any_: st.binary(max_size=60) if any_ else edited(whole))
 
 
 def places(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

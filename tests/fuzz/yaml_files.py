@@ -15,7 +15,7 @@ from nlp_mtl.sources import load_rows
 from nlp_mtl.taskfile import Task
 from nlp_mtl.taskreader import read_task
 from tests.fuzz.law import law, ours
-from tests.fuzz.values import any_text, changed, edited, nearly, numbers, values
+from tests.fuzz.values import any_text, changed, edited, nearly, numbers, places, values
 
 CSV = "text,other,label,score\n" + "".join(f"text {i},more {i},{'xy'[i % 2]},{i}.5\n" for i in range(12))
 ROWS = "".join(
@@ -78,7 +78,7 @@ TASK_KEYS += ["class_weights", "threshold", "columns", "train", "validation", "t
 
 RUN: dict[str, Any] = {
     "model": "bert-base-cased",
-    "tasks": ["one.yaml", {"name": "one.yaml", "rows": {"train": 5}}],
+    "tasks": ["one.yaml", {"name": "two.yaml", "rows": {"train": 5}}],
     "sharing": "hard",
     "balancer": {"name": "rows", "weights": {"spam": 2.0}},
     "sampler": {"name": "temperature", "temperature": 2.0},
@@ -103,6 +103,7 @@ def put_data(folder: Path) -> None:
         (folder / name).write_text(text)
     (folder / "more").mkdir()
     (folder / "one.yaml").write_text(yamlfile.dumps(TASKS[0]))
+    (folder / "two.yaml").write_text(yamlfile.dumps({**TASKS[1], "name": "ham"}))
 
 
 def as_yaml(data: Any) -> bytes:
@@ -174,7 +175,7 @@ def any_run(said: dict[str, Any], folder: Path) -> None:
     """A run file with some values changed is a run, or refused by name."""
     put_data(folder)
     (folder / "run.yaml").write_bytes(as_yaml(said))
-    found = ours(lambda: load_config(folder / "run.yaml"), "run.yaml", "spam")
+    found = ours(lambda: load_config(folder / "run.yaml"), "run.yaml", "spam", "ham")
     assert found is None or isinstance(found, RunConfig)
 
 
@@ -183,11 +184,15 @@ def any_run_text(data: bytes, folder: Path) -> None:
     """A run file with some bytes changed is a run, or refused by name."""
     put_data(folder)
     (folder / "run.yaml").write_bytes(data)
-    found = ours(lambda: load_config(folder / "run.yaml"), "run.yaml", "spam")
+    found = ours(lambda: load_config(folder / "run.yaml"), "run.yaml", "spam", "ham")
     assert found is None or isinstance(found, RunConfig)
 
 
-_keys = st.lists(st.one_of(st.sampled_from(RUN_KEYS), any_text), min_size=1, max_size=3).map(".".join)
+_keys = st.one_of(
+    st.sampled_from([".".join(map(str, place)) for place in places(RUN)]),
+    st.sampled_from(RUN_KEYS).map("training.{}".format),
+    st.lists(st.one_of(st.sampled_from(RUN_KEYS), any_text), min_size=1, max_size=3).map(".".join),
+)
 _values = st.one_of(any_text, numbers.map(repr), values.map(lambda value: yamlfile.dumps({"v": value})[3:]))
 
 
