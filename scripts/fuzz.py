@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
-import itertools
 import json
 import os
 import platform
@@ -24,16 +22,13 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections import Counter
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-ROUND = 100  # examples of a law before the next one's turn
 LIFE = 300.0  # seconds after which a process is replaced by a fresh one
 STARTS = 120.0  # seconds in which a process must begin
 MOST_SAVED = 3  # inputs of one kind of finding
@@ -55,14 +50,7 @@ def main() -> int:
         "--findings", type=Path, default=Path("fuzz_findings"), help="folder for inputs that break laws"
     )
     parser.add_argument("--laws", default="tests.fuzz.properties", help=argparse.SUPPRESS)  # a module with load_laws()
-    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.child:
-        return child(given)
-    return Watch(given).run()
-
-
-# ------------------------------------------------------------------------------------------------- the watching process
+    return Watch(parser.parse_args()).run()
 
 
 class Watch:
@@ -158,10 +146,8 @@ class Watch:
             **places,
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         }
-        command = [sys.executable, str(Path(__file__).resolve()), "--child", str(work)]
-        command += ["--seed", str(1000 * self.given.seed + self.starts)]
-        command += ["--laws", self.given.laws]
-        command += ["--only", *self.given.only] if self.given.only else []
+        command = [sys.executable, "-m", "tests.fuzz.trying", str(work), str(1000 * self.given.seed + self.starts)]
+        command += [self.given.laws, *self.given.only]
         known = json.dumps([one["kind"] for one in self.findings.values()])
         (work / "known.json").write_text(known, encoding="utf-8")
         with (work / "errors.txt").open("wb") as errors:
@@ -242,134 +228,6 @@ def _all(said: queue.Queue[str], wait: float) -> list[str]:
     while not said.empty():
         news.append(said.get())
     return news
-
-
-# --------------------------------------------------------------------------------------------------- the trying process
-
-
-def child(given: argparse.Namespace) -> int:
-    """Try laws in turn, for ever; says on stdout what is tried and what breaks."""
-    sys.path.insert(0, str(ROOT))
-    laws = importlib.import_module(given.laws).load_laws()
-    if unknown := [name for name in given.only if name not in laws]:
-        print(f"--only names laws, found {', '.join(unknown)}; there are {', '.join(laws)}", file=sys.stderr)
-        return 2
-    chosen = [laws[name] for name in given.only or laws]
-    first = given.seed % len(chosen)  # another one in each process, so that none hides the others by ending it
-    chosen = chosen[first:] + chosen[:first]
-    say = Say(given.child)
-    say(laws={one.name: one.about for one in chosen})
-    known = set(json.loads((given.child / "known.json").read_text(encoding="utf-8")))
-    for one in chosen:
-        for example in one.pinned:
-            try_pinned(one, example, known, say)
-    for seed in itertools.count(given.seed * 1000):
-        for one in chosen:
-            try_round(one, seed, known, say)
-        shutil.rmtree(given.child / "datasets", ignore_errors=True)
-        shutil.rmtree(given.child / "cache", ignore_errors=True)
-    return 0
-
-
-class Say:
-    """The trying process's words: lines of JSON, and the example at hand in a file that outlives it."""
-
-    def __init__(self, work: Path):
-        self.work, self.out, self.number = work, sys.stdout, 0
-        sys.stdout = sys.stderr
-
-    def __call__(self, **news: Any) -> None:
-        """Say something."""
-        self.out.write(json.dumps(news) + "\n")
-        self.out.flush()
-
-    def trying(self, one: Any, example: Any) -> None:
-        """An example begins."""
-        (self.work / "example.txt").write_text(repr(example), encoding="utf-8", errors="replace")
-        self(at=one.name)
-
-    def folder(self) -> Path:
-        """An empty folder, never used before, as working folder; the one before is gone."""
-        shutil.rmtree(self.work / f"files{self.number}", ignore_errors=True)
-        self.number += 1
-        place = self.work / f"files{self.number}"
-        place.mkdir()
-        os.chdir(place)
-        return place
-
-
-class Broken:
-    """What broke a law for the first time, as small as it was made."""
-
-    def __init__(self, one: Any, known: set[str], say: Say):
-        self.one, self.known, self.say = one, known, say
-        self.kind, self.news = "", {}
-
-    def holds(self, example: Any) -> None:
-        """The law for one example; raises what is new."""
-        self.say.trying(self.one, example)
-        folder = self.say.folder()
-        try:
-            self.one.holds(example, folder)
-        except Exception as error:
-            if type(error).__module__.startswith("hypothesis"):  # an example that does not fit
-                raise
-            kind = kind_of(self.one.name, error)
-            if kind in self.known:
-                self.say(again=kind)
-                return
-            if self.kind and kind != self.kind:
-                return  # its turn comes later
-            self.kind = kind
-            trace = "".join(traceback.format_exception(error))[-6000:]
-            what = f"{type(error).__name__}: {str(error)[:500]}"
-            said = repr(example)
-            self.news = {"broken": what, "law": self.one.name, "kind": kind, "trace": trace, "example": said}
-            shutil.rmtree(self.say.work / "broken", ignore_errors=True)
-            shutil.copytree(folder, self.say.work / "broken")
-            raise
-
-    def tell(self) -> None:
-        """Say what was found, if anything was."""
-        if self.kind:
-            self.known.add(self.kind)
-            self.say(**self.news, folder=str(self.say.work / "broken"))
-
-
-def try_pinned(one: Any, example: Any, known: set[str], say: Say) -> None:
-    """An example that broke the law once."""
-    broken = Broken(one, known, say)
-    with suppress(Exception):
-        broken.holds(example)
-    broken.tell()
-
-
-def try_round(one: Any, seed: int, known: set[str], say: Say) -> None:
-    """Some examples of a law; what breaks it in a new way is made small and told once."""
-    from hypothesis import HealthCheck, given, settings
-    from hypothesis import seed as seeded
-
-    broken = Broken(one, known, say)
-
-    def holds(example: Any) -> None:
-        broken.holds(example)
-
-    quiet = settings(
-        max_examples=ROUND, database=None, deadline=None, suppress_health_check=list(HealthCheck), print_blob=False
-    )
-    try:
-        seeded(seed)(quiet(given(one.examples)(holds)))()
-    except BaseException:
-        if not broken.kind:
-            raise
-    broken.tell()
-
-
-def kind_of(law: str, error: BaseException) -> str:
-    """Two errors of one kind were raised in the same place."""
-    frames = traceback.extract_tb(error.__traceback__)
-    last = [f"{Path(frame.filename).name}:{frame.name}" for frame in frames if str(ROOT) in frame.filename][-3:]
-    return f"{law}: {type(error).__name__} in {' > '.join(last)} ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
 
 
 if __name__ == "__main__":

@@ -108,9 +108,11 @@ def _of_columns(columns: Mapping[Any, Any], where: str, notes: list[str]) -> Dat
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ConfigError(f"{where}: the columns differ in length: {lengths}")
-    if strange := [name for name in columns if not isinstance(name, str) or "\0" in name or _is_half(name)]:
+    if strange := [name for name in columns if not isinstance(name, str)]:
+        raise ConfigError(f"{where}: a column's name is text, found {strange[0]!r}; rename it")
+    if strange := [name for name in columns if "\0" in name or _is_half(name)]:
         raise ConfigError(
-            f"{where}: a column's name is text without NUL and halves of characters, found {strange[0]!r}; rename it"
+            f"{where}: a column's name holds neither NUL nor half a character, found {strange[0]!r}; rename it"
         )
     made = {}
     for name, values in columns.items():

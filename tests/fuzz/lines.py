@@ -235,7 +235,7 @@ said = st.one_of(
 )
 
 
-@law("own data", st.tuples(own_files, said), few=25)
+@law("own data", st.tuples(own_files, said), few=15)
 def any_own_file(example: tuple[tuple[str, bytes], dict[str, Any]], folder: Path) -> None:
     """Of any file, with any arguments, a task is made, or they are refused with a message."""
     (name, data), more = example
@@ -257,7 +257,7 @@ own_rows = st.one_of(many_rows(), many_rows(), few_rows)
 @law(
     "own data",
     st.tuples(own_rows, said),
-    few=25,
+    few=15,
     pinned=[
         ([{"": None, "\x00": None}], {}),
         ([{"\ud800": "a"}], {}),

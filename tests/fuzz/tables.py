@@ -117,7 +117,7 @@ csv_options = st.one_of(
 )
 
 
-@law("CSV", st.tuples(nearly(whole_csv), st.one_of(st.none(), nearly(whole_csv)), csv_options), few=40)
+@law("CSV", st.tuples(nearly(whole_csv), st.one_of(st.none(), nearly(whole_csv)), csv_options), few=25)
 def any_csv(example: tuple[bytes, bytes | None, dict[str, Any]], folder: Path) -> None:
     """Any bytes are read as CSV, or refused by name; also two files for two splits."""
     first, second, options = example
@@ -192,7 +192,7 @@ json_options = st.sampled_from(
 )  # fmt: skip
 
 
-@law("JSON", st.tuples(nearly(whole_json), st.one_of(st.none(), nearly(whole_json)), json_options), few=40)
+@law("JSON", st.tuples(nearly(whole_json), st.one_of(st.none(), nearly(whole_json)), json_options), few=25)
 def any_json(example: tuple[bytes, bytes | None, dict[str, Any]], folder: Path) -> None:
     """Any bytes are read as JSON, a row a line or one list, or refused by name; also two files of one split."""
     first, second, options = example
@@ -245,7 +245,7 @@ SESSION = [{"id": "1", "source": "s", "model": "m", "system_prompt": "p", "messa
 @law(
     "JSON",
     st.tuples(json_table(), st.integers(0, 2), st.booleans(), st.booleans()),
-    few=40,
+    few=25,
     pinned=[([{"a": False}], 2, False, True), (SESSION, 0, False, False), (LOGS, 0, False, False)],
 )
 def json_read_back(example: tuple[list[dict[str, Any]], int, bool, bool], folder: Path) -> None:

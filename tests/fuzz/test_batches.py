@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fuzz import batches
+from tests.fuzz import batches, rows
 from tests.fuzz.law import LAWS, try_few
 
-MINE = sorted(name for name, law in LAWS.items() if law.holds.__module__ == batches.__name__)
+MINE = sorted(name for name, law in LAWS.items() if law.holds.__module__ in (batches.__name__, rows.__name__))
 
 
 @pytest.fixture(scope="module", autouse=True)
