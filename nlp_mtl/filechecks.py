@@ -51,6 +51,8 @@ def check_options(task: Task) -> dict[str, Any]:
             mistakes.append(f"`{key}` is {error}; leave it out for the usual one")
     if mistakes:
         raise DataError("\n".join(f"task {task.name!r}: `dataset.options`: {mistake}" for mistake in mistakes))
+    if "parse_agent_traces" in kinds:  # else rows with columns such as "type" and "message" are taken for agents' logs
+        options.setdefault("parse_agent_traces", False)
     return options
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,8 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
             check_json(task, file, encoding, options.get("field"))
     # pandas would take a field that has no name for the rows' index, and read every column from the field beside it
     options = {"index_col": False, **options} if spec.path == "csv" else options
+    if "field" in options and codecs.lookup(encoding).name == "utf-8":
+        options["encoding"] = "utf-8-sig"  # what reads one large object does not expect the mark before it
 
     def read(named: Any) -> Any:
         return load_dataset(spec.path, data_files=named, **options)

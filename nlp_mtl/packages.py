@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nlp_mtl import yamlfile
 from nlp_mtl.errors import ConfigError, NotFoundError, UnknownNameError
 from nlp_mtl.explain import explain
-from nlp_mtl.places import cache_folder
+from nlp_mtl.paths import cache_folder
 from nlp_mtl.tasks import builtin_folder
 
 

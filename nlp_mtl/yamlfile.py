@@ -223,6 +223,14 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
+def _text(dumper: Any, text: str) -> yaml.ScalarNode:
+    """PyYAML folds the line break U+0085 into a space unless it is escaped."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
 def dumps(data: Any, *, flow: bool = False) -> str:
     r"""YAML that :func:`loads` reads back to the same data.
 

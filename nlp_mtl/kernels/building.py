@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.places import cache_folder
+from nlp_mtl.paths import cache_folder
 
 SWITCH = "NLP_MTL_KERNELS"
 SOURCE = Path(__file__).with_name("fused.c")

@@ -110,6 +110,10 @@ def _of_columns(columns: Mapping[Any, Any], where: str, notes: list[str]) -> Dat
         raise ConfigError(f"{where}: the columns differ in length: {lengths}")
     if strange := [name for name in columns if not isinstance(name, str)]:
         raise ConfigError(f"{where}: a column's name is text, found {strange[0]!r}; rename it")
+    if strange := [name for name in columns if "\0" in name or _is_half(name)]:
+        raise ConfigError(
+            f"{where}: a column's name holds neither NUL nor half a character, found {strange[0]!r}; rename it"
+        )
     made = {}
     for name, values in columns.items():
         plain = values.astype(object) if str(getattr(values, "dtype", "")) == "category" else values
@@ -118,7 +122,13 @@ def _of_columns(columns: Mapping[Any, Any], where: str, notes: list[str]) -> Dat
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             why = " ".join(str(error).split())[:120]
             notes.append(f"data: the column {name!r} is left out: its values are not all of one kind ({why})")
+        except (OverflowError, UnicodeEncodeError) as error:  # whole numbers over 64 bits, halves of characters
+            notes.append(f"data: the column {name!r} is left out: it holds what can't be stored ({error})")
     return Dataset(pa.table(made)) if made else Dataset.from_dict({})
+
+
+def _is_half(text: str) -> bool:
+    return any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def recorded(splits: Mapping[str, Dataset]) -> InMemory:

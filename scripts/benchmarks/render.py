@@ -27,6 +27,7 @@ def render(recorded: Path) -> str:
         speed(recorded),
         memory(recorded),
         startup(recorded),
+        fuzz(recorded),
         notes(recorded),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -167,6 +168,29 @@ def startup(recorded: Path) -> str:
         [name, ", ".join(f"{k} {v}" for k, v in value.items())] for name, value in found.items() if name != "command"
     ]
     return f"## Start-up\n\n`{found['command']}`\n\n" + table(["what", "measured"], rows)
+
+
+def fuzz(recorded: Path) -> str:
+    """Inputs made to break readers and collation."""
+    found = load(recorded / "fuzz.json")
+    if not found:
+        return ""
+    abouts: dict[str, list[int]] = {}
+    for one in found["laws"].values():
+        abouts.setdefault(one["about"], []).append(one["examples"])
+    rows = [[about, str(len(counts)), f"{sum(counts):,}".replace(",", " ")] for about, counts in abouts.items()]
+    rows.append(["**all**", str(len(found["laws"])), f"**{found['examples']:,}**".replace(",", " ")])
+    broken = "".join(f"\n- {one['law']}: {one['what']} ({one['times']} times)" for one in found["findings"])
+    said = f"{len(found['findings'])} findings:{broken}" if broken else "No finding"
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    return (
+        f"## Inputs made to break readers and collation\n\n`{found['command']}`: {found['minutes']:g} minutes, seed "
+        f"{found['seed']}, begun {found['began'][:10]}. {said}"
+        + ("" if broken else " (an exception that is no message of ours, a row not read back, a crash, a hang).")
+        + "\n\n"
+        + table(["what", "laws", "examples"], rows)
+        + f"\n\n{versions}"
+    )
 
 
 def notes(recorded: Path) -> str:
