@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import GELUActivation
 
-from nlp_mtl.attention import Layout, packed_attention, packed_self_attention
+from nlp_mtl.attention import packed_attention, packed_self_attention
 from nlp_mtl.kernels import fused
+from nlp_mtl.layout import Layout
 from nlp_mtl.trimming import Reading, single_attention
 
 

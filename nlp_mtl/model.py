@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from nlp_mtl import adapters, bases, checkpoint, registry
-from nlp_mtl.attention import Layout
 from nlp_mtl.card import card
 from nlp_mtl.data import load_data
 from nlp_mtl.dropout import use_cheap_dropout
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads import Head, make_heads
+from nlp_mtl.layout import Layout
 from nlp_mtl.memory import KeptGradient
 from nlp_mtl.opening import checked_length, give_pad_token, load_encoder, open_base, open_tokenizer
 from nlp_mtl.packing import base_of

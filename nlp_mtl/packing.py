@@ -20,9 +20,10 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from nlp_mtl.attention import Layout, group_lengths, packed_attention
+from nlp_mtl.attention import packed_attention
 from nlp_mtl.kernels import building
 from nlp_mtl.layers import bert_like, is_replaced, replace, restore
+from nlp_mtl.layout import Layout, group_lengths
 from nlp_mtl.trimming import reading_of
 
 IMPLEMENTATION = "nlp_mtl_packed"

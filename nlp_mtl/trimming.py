@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nlp_mtl.attention import Layout
 from nlp_mtl.dropout import scaled_mask
+from nlp_mtl.layout import Layout
 
 
 @dataclass(frozen=True)

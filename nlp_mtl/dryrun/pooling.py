@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from nlp_mtl.attention import Layout
 from nlp_mtl.batches import collate, to_device
 from nlp_mtl.data import Data, PoolRows
 from nlp_mtl.dryrun.result import Pooling
 from nlp_mtl.heads.base import Head
 from nlp_mtl.heads.pooled import PooledHead, family_pooling
+from nlp_mtl.layout import Layout
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.settings import autocast
 

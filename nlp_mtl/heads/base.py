@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from nlp_mtl import metrics
-from nlp_mtl.attention import Layout
 from nlp_mtl.errors import ConfigError, DataError, UnsupportedError
 from nlp_mtl.heads import vanilla
 from nlp_mtl.heads.labels import Where
+from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed
 from nlp_mtl.taskfile import Task
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nlp_mtl.attention import Layout
 from nlp_mtl.errors import ConfigError, UnsupportedError
 from nlp_mtl.heads.base import Columns, Head, PlacedRow
 from nlp_mtl.heads.labels import Where
+from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.registry import heads
 from nlp_mtl.taskfile import Task

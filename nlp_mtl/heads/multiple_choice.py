@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nlp_mtl.attention import Layout
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads.base import Columns, PlacedRow
 from nlp_mtl.heads.labels import Where, complain
 from nlp_mtl.heads.pooled import PooledHead, Pooling, in_full, most_frequent, softmax
 from nlp_mtl.heads.texts import tokenize_texts
 from nlp_mtl.heads.vanilla import seed_of
+from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.registry import heads
 from nlp_mtl.taskfile import Task

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nlp_mtl.attention import Layout
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads.base import Head
+from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed
 from nlp_mtl.taskfile import Task
 

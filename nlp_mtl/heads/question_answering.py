@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nlp_mtl.attention import Layout
 from nlp_mtl.errors import ConfigError, shown
 from nlp_mtl.heads.base import Columns, Head, PlacedRow
 from nlp_mtl.heads.labels import Where, complain
 from nlp_mtl.heads.texts import check_texts, check_tokens
+from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed
 from nlp_mtl.registry import heads
 from nlp_mtl.taskfile import Task

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nlp_mtl.attention import Layout
 from nlp_mtl.errors import ConfigError, DataError, shown
 from nlp_mtl.heads.base import Columns, Head, PlacedRow
 from nlp_mtl.heads.class_weights import ClassWeights
 from nlp_mtl.heads.labels import Where, class_numbers, complain, name_of, names_in
 from nlp_mtl.heads.spans import Scheme, iob2_labels, misfits, spans_of, to_iob2, words_in
+from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed
 from nlp_mtl.registry import heads
 from nlp_mtl.taskfile import Task

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from nlp_mtl.attention import Layout
+from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from nlp_mtl.attention import Layout
+from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of, choose_way, encode
 from nlp_mtl.registry import sharings
 from nlp_mtl.sharing.base import Sharing

@@ -10,7 +10,6 @@ from datasets import Dataset
 from transformers import AutoModelForImageClassification, PreTrainedModel, ViTConfig, ViTModel
 
 from nlp_mtl import registry
-from nlp_mtl.attention import Layout
 from nlp_mtl.balancers import Balancer, StepFacts
 from nlp_mtl.batches import Collator, collate
 from nlp_mtl.data import load_data
@@ -18,6 +17,7 @@ from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.evaluation import Evaluator
 from nlp_mtl.heads import Head
 from nlp_mtl.heads.labels import Where
+from nlp_mtl.layout import Layout
 from nlp_mtl.metrics import greater_is_better, needs
 from nlp_mtl.model import MultiTaskModel, make_heads
 from nlp_mtl.packing import Packed, choose_way, encode

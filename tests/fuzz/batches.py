@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from nlp_mtl.attention import Layout
 from nlp_mtl.batches import collate
 from nlp_mtl.heads import make_heads
 from nlp_mtl.heads.base import Head
+from nlp_mtl.layout import Layout
 from nlp_mtl.packing import choose_way, encode
 from nlp_mtl.taskfile import Task
 from nlp_mtl.testing import tiny_encoder, tiny_tokenizer

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlp_mtl.attention import Layout, group_lengths, packed_attention
+from nlp_mtl.attention import packed_attention
+from nlp_mtl.layout import Layout, group_lengths
 
 quick = settings(max_examples=40, deadline=None)
 
@@ -192,7 +193,7 @@ def test_groups_cover_all_rows_in_order_and_cut_where_lengths_change(lengths):
 @quick
 @given(lengths=st.lists(st.sampled_from([3, 20, 50, 120, 200]), min_size=1, max_size=12))
 def test_the_grouping_is_the_cheapest_of_all(lengths):
-    from nlp_mtl.attention import _GROUP_COST
+    from nlp_mtl.layout import _GROUP_COST
 
     def cost(groups):
         return sum(len(group) * ordered[group[-1]] ** 2 + _GROUP_COST for group in groups)

@@ -149,7 +149,7 @@ def assert_loads_plainly(plain, model, tolerance=1e-6):
 
 
 def layout():
-    from nlp_mtl.attention import Layout
+    from nlp_mtl.layout import Layout
 
     return Layout([8])
 

@@ -257,7 +257,7 @@ def test_a_family_without_the_class_gets_our_own_head_and_says_so(family):
 
 
 def layout_of(batch):
-    from nlp_mtl.attention import Layout
+    from nlp_mtl.layout import Layout
 
     return Layout(batch["lengths"].tolist())
 

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from nlp_mtl.attention import Layout, packed_attention, packed_self_attention
+from nlp_mtl.attention import packed_attention, packed_self_attention
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.kernels import building, fused
+from nlp_mtl.layout import Layout
 
 needs_kernels = pytest.mark.skipif(building.library() is None, reason=building.state())
 quick = settings(max_examples=25, deadline=None)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from nlp_mtl.adapters import add_lora
-from nlp_mtl.attention import Layout
 from nlp_mtl.kernels import building
 from nlp_mtl.layers import bert_like, is_replaced, restore
+from nlp_mtl.layout import Layout
 from nlp_mtl.packing import base_of, choose_way, encode
 from nlp_mtl.testing import tiny_encoder
 from tests.unit.test_packing import LENGTHS, gradients, relative, rough, same_gradients, tokens

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from transformers import AutoModel
 
 from nlp_mtl.adapters import add_lora
-from nlp_mtl.attention import Layout, group_lengths, packed_attention
+from nlp_mtl.attention import packed_attention
+from nlp_mtl.layout import Layout, group_lengths
 from nlp_mtl.packing import IMPLEMENTATION, Packed, _filled_up, base_of, choose_way, encode
 from nlp_mtl.sharing import Hard
 from nlp_mtl.testing import tiny_encoder, tiny_tokenizer

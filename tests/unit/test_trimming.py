@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlp_mtl.adapters import add_lora
-from nlp_mtl.attention import Layout
 from nlp_mtl.layers import bert_like, is_replaced, restore
+from nlp_mtl.layout import Layout
 from nlp_mtl.packing import base_of, choose_way, encode
 from nlp_mtl.prediction import predict
 from nlp_mtl.testing import tiny_encoder, tiny_model
