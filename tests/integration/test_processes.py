@@ -34,6 +34,14 @@ def run(folder: Path, said: dict, *, processes: int = 1, name: str) -> tuple[dic
     return json.loads(file.with_suffix(".log.json").read_text()), torch.load(file.with_suffix(".pt"), weights_only=True)
 
 
+def agree(found, wanted, **tolerance):
+    """The same parameters. A bias that all keys have in common has no gradient but rounding, which AdamW makes large."""
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        within = {**tolerance, "atol": 1e-4} if name.endswith("key.bias") else tolerance
+        torch.testing.assert_close(found[name], value, **within, msg=lambda said, name=name: f"{name}: {said}")
+
+
 @pytest.mark.parametrize("way", ["full", "lora", "fsdp", "recomputed"])
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path, way):
     tasks = write_tasks(tmp_path / "data")
@@ -55,11 +63,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, way):
         for key in a:
             if key.startswith(("loss", "grad_norm")):
                 assert b[key] == pytest.approx(a[key], abs=1e-6, rel=1e-5), key
-    assert state_one.keys() == state_two.keys()
-    for name, value in state_one.items():
-        torch.testing.assert_close(
-            state_two[name], value, atol=1e-6, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
-        )
+    agree(state_two, state_one, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
@@ -78,8 +82,7 @@ def test_weighed_losses_and_tuned_thresholds_are_those_of_one_process(tmp_path, 
         for key in a:
             if key.startswith(("loss", "grad_norm")):
                 assert b[key] == pytest.approx(a[key], abs=1e-6, rel=1e-5), key
-    for name, value in state_one.items():
-        torch.testing.assert_close(state_two[name], value, atol=1e-6, rtol=1e-5)
+    agree(state_two, state_one, atol=1e-6, rtol=1e-5)
     (alone,), (first, second) = log_one["chosen"], log_two["chosen"]
     assert first == second, "to the bit"
     for task in ("rare", "many"):
@@ -105,8 +108,7 @@ def test_rows_are_fewer_than_processes(tmp_path):
     log_two, state_two = run(tmp_path, two, processes=2, name="few-two")
     for a, b in zip(log_one["log"], log_two["log"], strict=True):
         assert b["loss"] == pytest.approx(a["loss"], abs=1e-6, rel=1e-5)
-    for name, value in state_one.items():
-        torch.testing.assert_close(state_two[name], value, atol=1e-6, rtol=1e-5)
+    agree(state_two, state_one, atol=1e-6, rtol=1e-5)
 
 
 def test_ctrl_c_to_one_process_ends_all_of_them(tmp_path):
