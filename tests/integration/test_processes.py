@@ -35,7 +35,7 @@ def run(folder: Path, said: dict, *, processes: int = 1, name: str) -> tuple[dic
 
 
 def agree(found, wanted, **tolerance):
-    """The same parameters. A bias that all keys have in common has no gradient but rounding, which AdamW makes large."""
+    """The same parameters. A bias that all keys have in common has no gradient but rounding, which AdamW enlarges."""
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         within = {**tolerance, "atol": 1e-4} if name.endswith("key.bias") else tolerance
