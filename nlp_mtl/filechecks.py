@@ -132,23 +132,38 @@ def check_json(task: Task, file: Path, encoding: str, field: str | None = None) 
     Raises:
         DataError: names file and line, or the number of the item in a list.
     """
+    for _ in json_rows(task, file, encoding, field):
+        pass
+
+
+def json_rows(task: Task, file: Path, encoding: str, field: str | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON file, checked; arguments and errors as for :func:`check_json`."""
     for line, row, place in _json_rows(task, file, encoding, field):
         wrong = _no_row(line, row)
         if wrong:
             raise DataError(
                 f"task {task.name!r}: {file}{place}: a row is one object {{column: value}}, {wrong}; write one a line"
             )
+        yield row
+
+
+def holds_lines(file: Path, encoding: str, field: str | None = None) -> bool:
+    """Whether a JSON file is one object a line, and not a list, or one object over several lines or with a `field`."""
+    if field is not None:
+        return False
+    with file.open(encoding=encoding) as stream:
+        first = next((line for line in stream if line.strip("\ufeff \t\r\n")), "")
+        if first.lstrip("\ufeff").startswith("["):
+            return False
+        if not isinstance(_parsed(first), _Fault):
+            return True
+        stream.seek(0)
+        return isinstance(_parsed(stream.read()), _Fault)  # else one object over several lines
 
 
 def _json_rows(task: Task, file: Path, encoding: str, field: str | None) -> Iterator[tuple[str, Any, str]]:
     """(text, value, place) of every row; a text that is no JSON has the fault as its value."""
-    with file.open(encoding=encoding) as stream:
-        first = next((line for line in stream if line.strip("\ufeff \t\r\n")), "")
-        whole = field is not None or first.lstrip("\ufeff").startswith("[")
-        if not whole and isinstance(_parsed(first), _Fault):
-            stream.seek(0)
-            whole = not isinstance(_parsed(stream.read()), _Fault)  # one object over several lines
-    if not whole:
+    if holds_lines(file, encoding, field):
         with file.open(encoding=encoding) as stream:
             for number, line in enumerate(stream, 1):
                 if line.strip("\ufeff \t\r\n"):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import packages
 from nlp_mtl.errors import DataError, NotFoundError
-from nlp_mtl.filechecks import check_encoding, check_json, check_options, unreadable
+from nlp_mtl.filechecks import check_encoding, check_json, check_options, holds_lines, json_rows, unreadable
 from nlp_mtl.folders import listed, read_folders
-from nlp_mtl.reading import quiet_datasets
+from nlp_mtl.reading import quiet_datasets, short
 from nlp_mtl.taskfile import DatasetSpec, Task
 
 if TYPE_CHECKING:
@@ -47,12 +46,14 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
         return {split: _read_lines(group, encoding) for split, group in files.items()}
     _check_rows(task, files, spec.path)
     if spec.path == "json":
-        for file in {file for group in files.values() for file in group}:
-            check_json(task, file, encoding, options.get("field"))
+        how = encoding, options.get("field")
+        every = {file for group in files.values() for file in group}
+        for file in every:
+            check_json(task, file, *how)
+        if not all(holds_lines(file, *how) for file in every):
+            return _read_lists(task, files, lambda file: json_rows(task, file, *how))
     # pandas would take a field that has no name for the rows' index, and read every column from the field beside it
     options = {"index_col": False, **options} if spec.path == "csv" else options
-    if "field" in options and codecs.lookup(encoding).name == "utf-8":
-        options["encoding"] = "utf-8-sig"  # what reads one large object does not expect the mark before it
 
     def read(named: Any) -> Any:
         return load_dataset(spec.path, data_files=named, **options)
@@ -71,6 +72,31 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
             if not empty:
                 raise unreadable(task, files, error, read) from error
             raise DataError("\n".join(_no_rows(task, split, group) for split, group in empty.items())) from error
+
+
+def _read_lists(
+    task: Task, files: Mapping[str, list[Path]], rows_of: Callable[[Path], Iterable[dict[str, Any]]]
+) -> dict[str, Dataset]:
+    """JSON that is not one object a line, by Python's own reader: that of `datasets` rounds long numbers there."""
+    from datasets import Dataset, Features
+
+    rows = {split: [row for file in group for row in rows_of(file)] for split, group in files.items()}
+    if empty := [split for split, part in rows.items() if not part]:
+        raise DataError("\n".join(_no_rows(task, split, files[split]) for split in empty))
+    names = dict.fromkeys(name for part in rows.values() for row in part for name in row)
+    together = [row for part in rows.values() for row in part]
+    try:
+        kinds = Dataset.from_dict({name: [row.get(name) for row in together] for name in names}).features
+        return {
+            split: Dataset.from_dict({name: [row.get(name) for row in part] for name in names}, Features(kinds))
+            for split, part in rows.items()
+        }
+    except (ArithmeticError, TypeError, ValueError) as error:  # pyarrow's are of these kinds
+        which = ", ".join(str(file) for group in files.values() for file in group)
+        raise DataError(
+            f"task {task.name!r}: {which}: can't be read as json: {short(error)}; write values of one kind in each "
+            "column"
+        ) from error
 
 
 @contextmanager

@@ -172,7 +172,11 @@ class Task(Strict):
     @field_validator("prepare", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, (str, Mapping)) else value
+        many = [value] if isinstance(value, (str, Mapping)) else value
+        for one in many if isinstance(many, list) else ():
+            if isinstance(one, Mapping) and not isinstance(one.get("name"), str):
+                raise ValueError(f"write a preparation's name, or {{name: …, arguments}}, found {dict(one)}")
+        return many
 
     @field_validator("labels")
     @classmethod

@@ -44,7 +44,7 @@ def read_or_refuse(task: Task, *files: Path) -> None:
 def same(given: Any, read: Any) -> bool:
     """Whether a value was read back as it was written."""
     if isinstance(given, float) and isinstance(read, (int, float)) and not isinstance(read, bool):
-        return math.isclose(given, read, rel_tol=1e-9, abs_tol=1e-9)  # in lists of JSON, datasets keeps 10 digits
+        return math.isclose(given, read, rel_tol=1e-15)
     if isinstance(given, dict) and isinstance(read, dict):
         return set(given) == set(read) and all(same(given[key], read[key]) for key in given)
     if isinstance(given, list) and isinstance(read, list):
@@ -238,6 +238,7 @@ def json_table(draw: Any) -> list[dict[str, Any]]:
     return made
 
 
+LONG = [{"a": 2**53 + 1, "b": 0.12345678901234567}, {"a": None, "b": 1e-300}]
 LOGS = [{"type": "user", "message": {"a": 1}}, {"type": "user", "message": {"a": 2}}]  # as agents write them
 SESSION = [{"id": "1", "source": "s", "model": "m", "system_prompt": "p", "messages": ["a"]}]
 
@@ -246,7 +247,12 @@ SESSION = [{"id": "1", "source": "s", "model": "m", "system_prompt": "p", "messa
     "JSON",
     st.tuples(json_table(), st.integers(0, 2), st.booleans(), st.booleans()),
     few=25,
-    pinned=[([{"a": False}], 2, False, True), (SESSION, 0, False, False), (LOGS, 0, False, False)],
+    pinned=[
+        ([{"a": False}], 2, False, True),
+        (SESSION, 0, False, False),
+        (LOGS, 0, False, False),
+        (LONG, 2, True, False),
+    ],
 )
 def json_read_back(example: tuple[list[dict[str, Any]], int, bool, bool], folder: Path) -> None:
     """Rows with one kind of values in each column are read back, from lines, a list or under a key."""
