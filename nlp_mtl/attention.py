@@ -46,7 +46,7 @@ def packed_attention(
         times = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(times, dim=1), value.repeat_interleave(times, dim=1)
     key, value = key.to(query.dtype), value.to(query.dtype)
-    if fused.usable(query):
+    if fused.usable(query) and key.shape == value.shape == query.shape and dropout < 1:
         return fused.attention(
             (query, key, value), *layout.places, scale=scale, dropout=dropout, causal=causal, window=window
         )
@@ -67,7 +67,7 @@ def packed_self_attention(asked: Tensor, layout: Layout, *, scale: float, dropou
     Returns:
         [tokens, heads, head size].
     """
-    if fused.usable(asked):
+    if fused.usable(asked) and dropout < 1:
         return fused.attention((asked,), *layout.places, scale=scale, dropout=dropout)
     query, key, value = asked.unbind(1)
     return packed_attention(query, key, value, layout, scale=scale, dropout=dropout)

@@ -7,7 +7,9 @@ packed batch stay the family's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,9 +18,12 @@ from torch.nn import functional
 from transformers.activations import GELUActivation
 
 from nlp_mtl.attention import packed_attention, packed_self_attention
+from nlp_mtl.dropout import Dropout
 from nlp_mtl.kernels import fused
 from nlp_mtl.layout import Layout
 from nlp_mtl.trimming import Reading, single_attention
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def bert_like(base: nn.Module) -> list[nn.Module]:
@@ -35,19 +40,20 @@ def _known(layer: nn.Module) -> bool:
     parts = [getattr(own, name, None) for name in ("query", "key", "value")]
     for ends in (output, getattr(layer, "output", None)):
         parts += [getattr(ends, name, None) for name in ("dense", "LayerNorm")]
-    parts.append(getattr(getattr(layer, "intermediate", None), "dense", None))
+    after = getattr(layer, "intermediate", None)
+    parts += [getattr(after, "dense", None), getattr(after, "intermediate_act_fn", None)]
+    parts += [getattr(part, "dropout", None) for part in (own, output, getattr(layer, "output", None))]
     plain = not getattr(layer, "is_decoder", False) and not getattr(layer, "add_cross_attention", False)
-    return plain and hasattr(own, "scaling") and all(isinstance(part, nn.Module) for part in parts)
+    whole = hasattr(own, "scaling") and hasattr(own, "attention_head_size") and hasattr(layer, "feed_forward_chunk")
+    return plain and whole and all(isinstance(part, nn.Module) for part in parts)
 
 
 def replace(layers: Sequence[nn.Module]) -> None:
     """Let the layers of an encoder work as this module says, in place; the last one is the one that is trimmed."""
     for layer in layers:
-        family = type(layer)
-        if not is_replaced(layer):  # the name stays: sharding finds layers by the name of their class
-            said = {"forward": _forward, "family": family, "last": layer is layers[-1]}
-            layer.__class__ = type(family.__name__, (family,), said)
-            _widen_adapters(layer, False)
+        if not is_replaced(layer):
+            layer.__dict__["parts"] = _kinds(layer)
+            layer.__class__ = _class_of(type(layer), layer is layers[-1])  # type: ignore[arg-type]
 
 
 def is_replaced(layer: nn.Module) -> bool:
@@ -57,19 +63,48 @@ def is_replaced(layer: nn.Module) -> bool:
 
 def restore(layers: Sequence[nn.Module]) -> None:
     """Undo :func:`replace`."""
-    for layer in layers:
-        if is_replaced(layer):
-            layer.__class__ = getattr(type(layer), "family")  # noqa: B009 - put there by `replace`
-            _widen_adapters(layer, True)
+    for layer in filter(is_replaced, layers):
+        layer.__class__ = getattr(type(layer), "family")  # noqa: B009 - put there by `replace`
+        del layer.__dict__["parts"]
 
 
-def _widen_adapters(layer: nn.Module, widen: bool) -> None:
-    """Whether PEFT turns what a plain LoRA reads into float32, which autocast would only turn back."""
-    part: Any
-    for part in layer.modules():
-        base = getattr(getattr(part, "base_layer", None), "weight", None)
-        if hasattr(part, "cast_input_dtype_enabled") and base is not None and base.dtype == torch.float32:
-            part.cast_input_dtype_enabled = widen or bool(part.lora_variant)
+@cache
+def _class_of(family: type[nn.Module], last: bool) -> type[nn.Module]:
+    """The family's layer with a `forward` of ours; the name stays, since sharding finds layers by it."""
+    said = {"forward": _forward, "family": family, "last": last, "__reduce_ex__": _reduced, "__module__": __name__}
+    return type(family.__name__, (family,), said)
+
+
+def _reduced(self: Any, protocol: int) -> tuple[Any, ...]:
+    """How it is pickled and copied: the class is made anew."""
+    return _empty_of, (type(self).family, type(self).last), self.__dict__
+
+
+def _empty_of(family: type[nn.Module], last: bool) -> nn.Module:
+    made = _class_of(family, last)  # type: ignore[arg-type]
+    return made.__new__(made)
+
+
+def _parts(layer: Any) -> list[nn.Module]:
+    """The modules whose work is done here, without calling them."""
+    attention, after = layer.attention, layer.intermediate
+    ends = [part for end in (attention.output, layer.output) for part in (end, end.LayerNorm, end.dropout)]
+    return [attention, attention.self, attention.self.dropout, after, after.intermediate_act_fn, *ends]
+
+
+def _kinds(layer: Any) -> tuple[type, ...]:
+    return tuple(Dropout if type(part) is nn.Dropout else type(part) for part in _parts(layer))
+
+
+def _is_bare(module: Any) -> bool:
+    """Whether calling a module means its class's `forward` and nothing more."""
+    kept = vars(module)
+    return "forward" not in kept and not any(kept.get(hooks) for hooks in _HOOKS)
+
+
+def _is_as_built(layer: Any) -> bool:
+    """Whether nobody hooked, wrapped or exchanged one of the modules that are not called."""
+    return all(map(_is_bare, _parts(layer))) and _kinds(layer) == layer.parts
 
 
 def _forward(
@@ -81,39 +116,46 @@ def _forward(
     **kwargs: Any,
 ) -> Any:
     reading = packed_reading if self.last else None
-    if packed_layout is None or (reading is None and not fused.usable(hidden_states)):
-        return type(self).family.forward(self, hidden_states, *args, packed_layout=packed_layout, **kwargs)
-    own, states = self.attention.self, hidden_states[0]
-    narrow = _half_of(packed_layout, hidden_states)
-    if reading is None:
-        mixed, residual = _attended(own, narrow, packed_layout), states
-    else:
-        mixed, residual = _attended_by(own, narrow, reading), states.index_select(0, reading.tokens)
-    read = len(mixed)
-    if reading is not None:
-        mixed, residual = _filled_up(mixed), _filled_up(residual)
-    if fused.usable(mixed, residual) and residual.dtype == torch.float32:
-        out, half = _feed_forward(self, *_add_norm(self.attention.output, mixed, residual))
-    else:
-        out, half = self.feed_forward_chunk(self.attention.output(mixed[None], residual[None]))[0], None
-    out = out[None, :read]
-    # the next layer's products want the narrow copy; recomputation would not find it again
-    packed_layout.half = (out, half) if half is not None and not self.gradient_checkpointing else None
-    return out
+    worth = reading is not None or fused.usable(hidden_states)
+    if packed_layout is None or not worth or not _is_as_built(self):
+        out = type(self).family.forward(self, hidden_states, *args, packed_layout=packed_layout, **kwargs)
+        return out if reading is None else out[:, reading.tokens]
+    states, kind = hidden_states[0], hidden_states.device.type
+    cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
+    with _adapters_read_what_comes(self, cast != states.dtype):
+        own, narrow = self.attention.self, states.to(cast)  # once, not by each product
+        if reading is None:
+            mixed, residual = _attended(own, narrow, packed_layout), states
+        else:
+            mixed, residual = _attended_by(own, narrow, reading), states.index_select(0, reading.tokens)
+        read = len(mixed)
+        if reading is not None:
+            mixed, residual = _filled_up(mixed), _filled_up(residual)
+        if fused.usable(mixed, residual) and residual.dtype == torch.float32:
+            out = _feed_forward(self, *_add_norm(self.attention.output, mixed, residual, narrow=True))
+        else:
+            out = self.feed_forward_chunk(self.attention.output(mixed[None], residual[None]))[0]
+    return out[None, :read]
 
 
-def _half_of(layout: Layout, states: Tensor) -> Tensor:
-    """[tokens, hidden] in the dtype that matrix products are computed in: cast once, not by each of them."""
-    if layout.half is not None and layout.half[0] is states:
-        return layout.half[1]
-    kind = states.device.type
-    return states[0].to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else states[0]
+@contextmanager
+def _adapters_read_what_comes(layer: nn.Module, narrow: bool) -> Iterator[None]:
+    """PEFT turns what a LoRA reads into float32, which autocast would only turn back: not inside this block."""
+    parts: list[Any] = [part for part in layer.modules() if getattr(part, "cast_input_dtype_enabled", False)]
+    parts = [part for part in parts if narrow and not getattr(part, "lora_variant", None)]
+    for part in parts:
+        part.cast_input_dtype_enabled = False
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.cast_input_dtype_enabled = True
 
 
 def _attended(own: Any, states: Tensor, layout: Layout) -> Tensor:
     """[tokens, hidden]: what attention gathers for each token."""
     size, parts = own.attention_head_size, (own.query, own.key, own.value)
-    how = {"scale": own.scaling, "dropout": own.dropout.p if own.training else 0.0}
+    how = {"scale": own.scaling, "dropout": own.dropout.p if own.dropout.training else 0.0}
     if all(map(_plain, parts)):  # one product for the three
         weight = torch.cat([part.weight.to(states.dtype) for part in parts])
         bias = torch.cat([part.bias for part in parts]) if all(part.bias is not None for part in parts) else None
@@ -130,7 +172,7 @@ def _attended_by(own: Any, states: Tensor, reading: Reading) -> Tensor:
     key, value = own.key(states).view(heads), own.value(states).view(heads)
     asking = torch.cat([reading.alone, reading.together])
     query = own.query(_filled_up(states.index_select(0, asking))).view(heads)[: len(asking)]
-    how = {"scale": own.scaling, "dropout": own.dropout.p if own.training else 0.0}
+    how = {"scale": own.scaling, "dropout": own.dropout.p if own.dropout.training else 0.0}
     ones, parts = len(reading.alone), []
     if ones:
         keys = reading.alone_keys
@@ -148,22 +190,24 @@ def _attended_by(own: Any, states: Tensor, reading: Reading) -> Tensor:
     return torch.cat(parts).flatten(1)
 
 
-def _feed_forward(layer: Any, states: Tensor, half: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _feed_forward(layer: Any, states: Tensor, half: Tensor | None) -> Tensor:
     wide, bias = _product(layer.intermediate.dense, states if half is None else half)
     act = layer.intermediate.intermediate_act_fn
-    if (type(act) is GELUActivation and act.act is functional.gelu) and fused.usable(wide, bias):
+    if type(act) is GELUActivation and act.act is functional.gelu and fused.usable(wide, bias):
         wide = fused.gelu(wide, bias)
     else:
         wide = act(wide if bias is None else wide + bias)
-    return _add_norm(layer.output, wide, states)
+    return _add_norm(layer.output, wide, states)[0]
 
 
-def _add_norm(part: Any, states: Tensor, residual: Tensor) -> tuple[Tensor, Tensor | None]:
-    """An output block: dense, dropout, residual, LayerNorm. Also gives what the next product reads."""
-    norm, p = part.LayerNorm, part.dropout.p if part.training else 0.0
+def _add_norm(part: Any, states: Tensor, residual: Tensor, *, narrow: bool = False) -> tuple[Tensor, Tensor | None]:
+    """An output block: dense, dropout, residual, LayerNorm. `narrow` asks for what the next product reads."""
+    norm, p = part.LayerNorm, part.dropout.p if part.dropout.training else 0.0
     states, bias = _product(part.dense, states)
-    if type(norm) is nn.LayerNorm and p < 1 and fused.usable(states) and norm.weight.dtype == torch.float32:
-        return fused.add_norm(states, bias, residual, norm.weight, norm.bias, norm.eps, p)
+    vectors = [getattr(norm, name, None) for name in ("weight", "bias")]
+    exact = all(x is not None and x.dtype == torch.float32 for x in (residual, *vectors))
+    if type(norm) is nn.LayerNorm and exact and p < 1 and fused.usable(states, residual):
+        return fused.add_norm(states, bias, residual, norm.weight, norm.bias, norm.eps, p, narrow=narrow)
     states = part.dropout(states if bias is None else states + bias)
     return norm(states + residual), None
 
@@ -177,8 +221,7 @@ def _product(dense: Any, states: Tensor) -> tuple[Tensor, Tensor | None]:
 
 def _plain(dense: Any) -> bool:
     """Whether a layer is its weight and bias and nothing more: no adapter in it, no hook on it."""
-    hooked = dense._forward_hooks or dense._forward_pre_hooks or dense._backward_hooks or dense._backward_pre_hooks
-    return type(dense) is nn.Linear and not hooked
+    return type(dense) is nn.Linear and _is_bare(dense)
 
 
 def _filled_up(rows: Tensor) -> Tensor:

@@ -52,7 +52,6 @@ class Layout:
             self.offsets.append(self.offsets[-1] + length)
         self.tokens = self.offsets[-1]
         self.read: Tensor | None = None
-        self.half: tuple[Tensor, Tensor] | None = None  # a layer's output and its narrow copy, for the next layer
         self._heads: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
 
     @cached_property
@@ -65,7 +64,8 @@ class Layout:
     @cached_property
     def places(self) -> tuple[Tensor, Tensor]:
         """[sequences + 1] offsets, and [sequences] the sequences, the longest first; for the fused kernels."""
-        return torch.tensor(self.offsets), torch.tensor(self.lengths).argsort(descending=True, stable=True)
+        offsets, lengths = (torch.tensor(x, dtype=torch.int64, device="cpu") for x in (self.offsets, self.lengths))
+        return offsets, lengths.argsort(descending=True, stable=True)
 
     @cached_property
     def firsts(self) -> Tensor:

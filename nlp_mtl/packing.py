@@ -22,11 +22,13 @@ from transformers.masking_utils import sdpa_mask
 
 from nlp_mtl.attention import packed_attention
 from nlp_mtl.kernels import building
+from nlp_mtl.kernels.checking import check_kernels
 from nlp_mtl.layers import bert_like, is_replaced, replace, restore
 from nlp_mtl.layout import Layout, group_lengths
 from nlp_mtl.trimming import reading_of
 
 IMPLEMENTATION = "nlp_mtl_packed"
+_FAULTS = (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError)
 Way = Literal["packed", "padded", "stacked"]
 
 _in_packed_call: ContextVar[bool] = ContextVar("nlp_mtl_packed_call", default=False)
@@ -130,29 +132,28 @@ def choose_way(encoder: nn.Module) -> tuple[Way, str]:
         return "stacked", f"its input is {base.main_input_name}, not tokens"
     if not getattr(base, "_supports_attention_backend", False):
         return "padded", f"{base.config.model_type} has attention of its own that can't be replaced"
-    before = base.config._attn_implementation
+    before, on_cpu = base.config._attn_implementation, next(base.parameters()).device.type == "cpu"
+    if on_cpu:
+        check_kernels()
+    kernels = f"; {building.state()}" if on_cpu else ""
     try:
         base.set_attn_implementation(IMPLEMENTATION)
         difference = _probe(encoder)
-    except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError) as error:
+    except _FAULTS as error:
         base.set_attn_implementation(before)
         return "padded", f"{base.config.model_type} can't run packed ({type(error).__name__}: {str(error)[:80]})"
     tolerance = 1e-4 if base.dtype == torch.float32 else 3e-2
-    if not difference < tolerance and building.library() is not None:
-        with building.switched_off():
-            plain = _probe(encoder)
-        if plain < tolerance:
-            building.refuse(f"they differ from plain torch by {difference:.1g} on this machine")
-            difference = plain
     if not difference < tolerance:
         base.set_attn_implementation(before)
         return "padded", f"{base.config.model_type}: sequences packed together differ by {difference:.1g} from alone"
     why = f"sequences packed together equal the same sequences alone (largest difference {difference:.0e})"
-    kernels = f"; {building.state()}" if next(base.parameters()).device.type == "cpu" else ""
     if layers := bert_like(base):
         replace(layers)
-        if _probe(encoder) < tolerance and _probe(encoder, some=True) < tolerance:
-            return "packed", f"{why}; the last layer computes what heads read{kernels}"
+        try:
+            if _probe(encoder) < tolerance and _probe(encoder, some=True) < tolerance:
+                return "packed", f"{why}; the last layer computes what heads read{kernels}"
+        except _FAULTS as error:
+            why += f"; its layers can't be run by parts ({type(error).__name__}: {str(error)[:80]})"
         restore(layers)
     return "packed", why + kernels
 

@@ -5,12 +5,14 @@ Without a compiler, or with ``NLP_MTL_KERNELS=off``, everything runs on plain to
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -80,46 +82,92 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         raise ConfigError(f"{SWITCH} is auto, on or off, found {said!r}; leave it out for auto")
     if said == "off":
         return None, f"fused CPU kernels: off ({SWITCH}=off)"
-    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
-    found = shutil.which(compiler[0]) or shutil.which("gcc") or shutil.which("clang")
-    if found is None:
-        why = "no C compiler found; install one (Debian: apt install gcc) and it is faster"
-    else:
-        loaded, why = _built([found, *compiler[1:]])
-        if loaded is not None:
-            return loaded, f"fused CPU kernels: on ({why})"
+    try:
+        loaded, why = _built()
+    except (OSError, ValueError, RuntimeError, AttributeError, subprocess.SubprocessError) as error:
+        loaded, why = None, f"{type(error).__name__}: {str(error)[:120]}"
+    if loaded is not None:
+        return loaded, f"fused CPU kernels: on ({why})"
     if said == "on":
         raise ConfigError(f"{SWITCH}=on, but the kernels can't be built: {why}; leave it out to go on without them")
     return None, f"fused CPU kernels: off ({why})"
 
 
-def _built(compiler: list[str]) -> tuple[ctypes.CDLL | None, str]:
+def _built() -> tuple[ctypes.CDLL | None, str]:
+    """The library and the compiler's version; or None, and why."""
     import torch  # noqa: F401 - its OpenMP library comes first, so that ours is the same one
 
-    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout.split("\n")[0]
-    flags = [*_FLAGS, *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else [])]
+    named = shlex.split(os.environ.get("CC", ""))
+    compiler = named if named and shutil.which(named[0]) else []
+    compiler = compiler or [found for found in map(shutil.which, ("cc", "gcc", "clang")) if found][:1]
+    if not compiler:
+        return None, "no C compiler found; install one (Debian: apt install gcc) and it is faster"
+    asked = subprocess.run([*compiler, "--version"], capture_output=True, text=True, errors="replace", timeout=20)
+    version = asked.stdout.split("\n")[0] or compiler[0]
+    command = [*compiler, *_FLAGS, *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else [])]
     key = hashlib.sha256()
-    for part in (SOURCE.read_bytes(), version.encode(), " ".join([*compiler, *flags]).encode(), _processor().encode()):
+    for part in (SOURCE.read_bytes(), version.encode(), " ".join(command).encode(), _processor().encode()):
         key.update(hashlib.sha256(part).digest())
-    file = cache_folder() / "kernels" / f"fused-{key.hexdigest()[:16]}.so"
+    name = f"fused-{key.hexdigest()[:16]}.so"
+    folder = _folder()
+    for kept in (True, False):  # a file that was damaged is made again
+        if not (kept and (folder / name).is_file() and _ours(folder / name)):
+            failed = _compile(command, folder / name)
+            if failed:
+                return None, f"{version} failed: {failed}"
+        try:
+            return _opened(folder / name), version
+        except (OSError, AttributeError):
+            if not kept:
+                raise
+    return None, version
+
+
+def _folder() -> Path:
+    """Where the library is kept; a folder for this process alone if nobody else may be trusted with that one."""
     try:
-        if not file.is_file():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=file.parent) as work:
-                made = Path(work) / file.name
-                command = [*compiler, *flags, "-o", str(made), str(SOURCE), "-lm"]
-                done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-                if done.returncode:
-                    last = (done.stderr.strip() or "no message").splitlines()[-1]
-                    return None, f"{version or compiler[0]} failed: {last[:120]}"
-                os.replace(made, file)  # whole or not there, also with several processes
-        loaded = ctypes.CDLL(str(file))
-    except (OSError, subprocess.SubprocessError) as error:
-        return None, f"{type(error).__name__}: {str(error)[:120]}"
+        folder = cache_folder() / "kernels"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if _ours(folder) and os.access(folder, os.W_OK):
+            return folder
+    except (OSError, RuntimeError):  # it can't be made, or there is no home
+        pass
+    made = tempfile.mkdtemp(prefix="nlp_mtl-kernels-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
+
+
+def _ours(path: Path) -> bool:
+    """Whether nobody but this user (or root) can have put something there: what is loaded is run."""
+    state = path.lstat()
+    own = not hasattr(os, "getuid") or state.st_uid in (os.getuid(), 0)
+    return own and not stat.S_ISLNK(state.st_mode) and not state.st_mode & 0o022
+
+
+def _compile(command: list[str], file: Path) -> str | None:
+    """Make the library, whole or not at all, also with several processes; says what the compiler said if it failed."""
+    with tempfile.TemporaryDirectory(dir=file.parent) as work:
+        made = Path(work) / file.name
+        done = subprocess.run(
+            [*command, "-o", str(made), str(SOURCE), "-lm"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=120,
+        )
+        if done.returncode:
+            return (done.stderr.strip() or "no message").splitlines()[-1][:120]
+        made.chmod(0o700)
+        os.replace(made, file)
+    return None
+
+
+def _opened(file: Path) -> ctypes.CDLL:
+    loaded = ctypes.CDLL(str(file))
     for name, (arguments, result) in _SIGNATURES.items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = arguments, result
-    return loaded, version
+    return loaded
 
 
 def _processor() -> str:

@@ -14,7 +14,6 @@
 #else
 static int omp_get_max_threads(void) { return 1; }
 static int omp_get_thread_num(void) { return 0; }
-static int omp_get_num_threads(void) { return 1; }
 #endif
 
 #if defined(__AVX512F__) /* numbers in a vector, and as many sums of products as fit into registers */
@@ -116,7 +115,7 @@ INLINE vf exponential(vf x) {
     y = y * r + 0.5f;
     y = y * r + 1.0f;
     y = y * r + 1.0f;
-    return (vf)((vi)y + (__builtin_convertvector(n, vi) << 23));
+    return (vf)((vu)y + ((vu)__builtin_convertvector(n, vi) << 23));
 }
 
 /* ---- dropout: one hash of (seed, position) for every number ---- */

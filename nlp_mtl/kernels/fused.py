@@ -30,11 +30,20 @@ def gelu(x: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         [tokens, width], as `x`; within 1e-6 of torch's in float32.
     """
+    _need(x.dim() == 2 and x.dtype in _KINDS and _is_vector(bias, x.shape[1]), "gelu: x [tokens, width], bias [width]")
     return _Gelu.apply(x, bias)
 
 
 def add_norm(
-    x: Tensor, bias: Tensor | None, residual: Tensor, weight: Tensor, shift: Tensor, eps: float, dropout: float
+    x: Tensor,
+    bias: Tensor | None,
+    residual: Tensor,
+    weight: Tensor,
+    shift: Tensor,
+    eps: float,
+    dropout: float,
+    *,
+    narrow: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """LayerNorm of `residual + dropout(x + bias)`, in one pass forward and one backward.
 
@@ -44,12 +53,16 @@ def add_norm(
         residual: [tokens, width], float32.
         weight, shift: [width], float32, of the LayerNorm.
         eps: of the LayerNorm.
-        dropout: probability, of the numbers of `x + bias`; drawn from torch's generator.
+        dropout: probability, of the numbers of `x + bias`, below 1; drawn from torch's generator.
+        narrow: also give a copy in bfloat16, for the matrix product that follows.
 
     Returns:
-        [tokens, width] in float32; and, if `x` is bfloat16, the same in bfloat16 for the matrix product that follows.
+        [tokens, width] in float32; and the copy, None if there is none (`x` is float32).
     """
-    return _AddNorm.apply(x, bias, residual, weight, shift, eps, dropout)
+    fit = residual.dtype == torch.float32 and residual.shape == x.shape and x.dim() == 2 and x.dtype in _KINDS
+    vectors = weight is not None and shift is not None and all(_is_vector(v, x.shape[1]) for v in (bias, weight, shift))
+    _need(fit and vectors, "add_norm: x and residual [tokens, width], bias, weight and shift [width]")
+    return _AddNorm.apply(x, bias, residual, weight, shift, eps, dropout, narrow)
 
 
 def attention(
@@ -77,7 +90,25 @@ def attention(
     Relations: like FlashAttention (Dao et al., 2022, arXiv 2205.14135) in keeping the log of the sums only, but for
     the CPU, and over sequences of very different lengths.
     """
-    return _Attention.apply(offsets, order, (scale, dropout, causal, window or 0), *parts)
+    query, key, value = parts[0].unbind(1) if len(parts) == 1 else parts
+    same = query.shape == key.shape == value.shape and query.dtype == key.dtype == value.dtype
+    _need(same and query.dtype in _KINDS, "attention: queries, keys and values of one shape and dtype")
+    places = all(x.dtype == torch.int64 and x.device.type == "cpu" for x in (offsets, order))
+    _need(places and 0 <= int(offsets[-1]) <= len(query), "attention: offsets within the tokens")
+    window = 0 if not window or window >= len(query) else window
+    return _Attention.apply(offsets, order, (scale, dropout, causal, window), *parts)
+
+
+def _need(right: bool, what: str) -> None:
+    """What comes next reads memory by its address."""
+    if not right:
+        raise ValueError(f"fused kernels: {what}")
+
+
+def _is_vector(x: Tensor | None, width: int) -> bool:
+    if x is None:
+        return True
+    return x.dtype == torch.float32 and x.device.type == "cpu" and x.shape == (width,) and x.is_contiguous()
 
 
 def _library() -> Any:
@@ -120,12 +151,20 @@ class _Gelu(torch.autograd.Function):
 class _AddNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, bias: Tensor | None, residual: Tensor, weight: Tensor, shift: Tensor, eps: float, p: float
+        ctx: Any,
+        x: Tensor,
+        bias: Tensor | None,
+        residual: Tensor,
+        weight: Tensor,
+        shift: Tensor,
+        eps: float,
+        p: float,
+        narrow: bool,
     ) -> tuple[Tensor, Tensor | None]:
         x, residual = x.contiguous(), residual.contiguous()
         rows, width = x.shape
         total, y = torch.empty_like(residual), torch.empty_like(residual)
-        half = torch.empty_like(x) if x.dtype == torch.bfloat16 else None
+        half = torch.empty_like(x) if narrow and x.dtype == torch.bfloat16 else None
         facts = total.new_empty(rows, 2)
         cut, scale, seed = _drawn(p)
         _library().norm_forward(
@@ -151,7 +190,7 @@ class _AddNorm(torch.autograd.Function):
             _at(dx), _at(dresidual), _at(sums),
         )  # fmt: skip
         dweight, dshift, dbias = sums.sum(0)
-        return dx, dbias if ctx.biased else None, dresidual, dweight, dshift, None, None
+        return dx, dbias if ctx.biased else None, dresidual, dweight, dshift, None, None, None
 
 
 class _Attention(torch.autograd.Function):

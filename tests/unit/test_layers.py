@@ -1,6 +1,7 @@
 """Layers with fused kernels are the family's own layers: values, gradients, dropout, adapters, recomputation."""
 
 import copy
+import io
 
 import pytest
 import torch
@@ -86,6 +87,82 @@ def test_a_hooked_product_is_called():
     encoder.encoder.layer[0].attention.self.key.register_forward_hook(lambda *a: seen.append("key"))
     encode(encoder, tokens(LENGTHS), Layout(LENGTHS), "packed")
     assert seen == ["key", "wide"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer, seen: layer.attention.output.register_forward_hook(lambda *a: seen.append(1)),
+        lambda layer, seen: layer.output.LayerNorm.register_forward_hook(lambda *a: seen.append(1)),
+        lambda layer, seen: setattr(layer.attention.self, "forward", noted(layer.attention.self.forward, seen)),
+        lambda layer, seen: setattr(layer.attention.output, "dropout", torch.nn.Identity()) or seen.append(1),
+        lambda layer, seen: setattr(layer.output, "LayerNorm", torch.nn.LayerNorm(32, bias=False)) or seen.append(1),
+        lambda layer, seen: setattr(layer.intermediate, "intermediate_act_fn", torch.nn.ReLU()) or seen.append(1),
+    ],
+    ids=["hook on a block", "hook on a norm", "another forward", "no dropout", "a norm without bias", "activation"],
+)
+def test_a_module_that_somebody_hooked_or_exchanged_is_called(change):
+    encoder, other = pair()
+    seen = []
+    for one in (encoder, other):
+        change(one.encoder.layer[0], seen)
+    mine, theirs = runs(encoder, other, enabled=False)
+    assert len(seen) == 2 and relative(mine, theirs) < 1e-5
+
+
+def noted(function, seen):
+    def call(*args, **kwargs):
+        seen.append(1)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def test_dropout_at_prediction_where_only_its_modules_are_in_training_mode():
+    encoder, _ = pair(dropout=0.5)
+    encoder.eval()
+    before = encode(encoder, tokens(LENGTHS), Layout(LENGTHS), "packed")
+    encoder.encoder.layer[1].output.dropout.train()
+    assert relative(encode(encoder, tokens(LENGTHS), Layout(LENGTHS), "packed"), before) > 0.01
+
+
+def test_gradients_of_a_layers_output_and_a_hook_that_changes_it():
+    encoder, other = pair()
+    kept = {}
+
+    def keeping(name):
+        return lambda module, given, out: kept.update({name: out * 1.0}) or kept[name]
+
+    encoder.encoder.layer[0].register_forward_hook(keeping("mine"))
+    other.encoder.layer[0].register_forward_hook(keeping("theirs"))
+    found = zip(("mine", "theirs"), runs(encoder, other), strict=True)
+    slopes = [torch.autograd.grad(out.square().sum(), kept[name])[0] for name, out in found]
+    assert relative(*slopes) < 0.05
+    encoder.encoder.layer[0].register_forward_hook(lambda m, i, out: out.mul_(0))
+    other.encoder.layer[0].register_forward_hook(lambda m, i, out: out.mul_(0))
+    with torch.no_grad():
+        mine, theirs = runs(encoder, other)
+    assert relative(mine, theirs) < 0.05
+
+
+def test_a_model_can_be_pickled_and_copied():
+    encoder, _ = pair()
+    file = io.BytesIO()
+    torch.save(encoder, file)
+    file.seek(0)
+    again = torch.load(file, weights_only=False)
+    for twin in (again, copy.deepcopy(encoder)):
+        assert all(map(is_replaced, bert_like(twin)))
+        hidden = [encode(one, tokens(LENGTHS), Layout(LENGTHS), "packed") for one in (twin, encoder)]
+        assert torch.equal(*hidden)
+
+
+def test_adapters_beside_a_base_that_was_narrowed_later():
+    encoder, _ = pair(lora={"r": 2, "target_modules": "all-linear"})
+    for name, parameter in encoder.named_parameters():
+        if "lora_" not in name:
+            parameter.data = parameter.data.bfloat16()
+    assert encode(encoder, tokens(LENGTHS), Layout(LENGTHS), "packed").dtype == torch.bfloat16
 
 
 def test_without_kernels_the_familys_own_code_runs():
