@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import packages, reading, registry
-from nlp_mtl.errors import ConfigError, DataError, NotFoundError, near, shown, suggestion
+from nlp_mtl.errors import ConfigError, DataError, NotFoundError, UnknownNameError, near, shown, suggestion
 from nlp_mtl.fields import read_arguments
 from nlp_mtl.files import local_files, resolve_files
 from nlp_mtl.folders import listed
@@ -76,7 +76,7 @@ def identity(task: Task, *, data_root: str | Path | None = None) -> str:
         mode="json",
         include={"dataset", "splits", "split_seed", "prepare", "rows", "inputs", "metric_columns"},
     )
-    ways = [registry.own_source(registry.preparations[registry.parse_spec(s, "preparation")[0]]) for s in task.prepare]
+    ways = [registry.own_source(registry.preparations[_preparation(task, spec)[0]]) for spec in task.prepare]
     return hashlib.sha256(json.dumps([found, said, ways], sort_keys=True).encode()).hexdigest()[:24]
 
 
@@ -101,6 +101,14 @@ def _choose_splits(task: Task, found: Mapping[str, Dataset]) -> dict[Split, Data
     return chosen
 
 
+def _preparation(task: Task, spec: registry.Spec) -> tuple[str, dict[str, Any]]:
+    """Its name, which is known, and its arguments."""
+    name, arguments = registry.parse_spec(spec, f"task {task.name!r}: `prepare`")
+    if name not in registry.preparations:
+        raise UnknownNameError("preparation", name, registry.preparations, where=f"task {task.name!r}: `prepare`: ")
+    return name, arguments
+
+
 def prepared(task: Task, spec: registry.Spec, split: str, rows: Dataset) -> Dataset:
     """Rows after one preparation.
 
@@ -108,7 +116,7 @@ def prepared(task: Task, spec: registry.Spec, split: str, rows: Dataset) -> Data
         ConfigError: an unknown preparation, or arguments that it does not take.
         DataError: rows that it can't prepare.
     """
-    name, arguments = registry.parse_spec(spec, "preparation")
+    name, arguments = _preparation(task, spec)
     mistakes = registry.preparations.check_arguments(name, arguments, given=1)
     if mistakes:
         raise ConfigError([f"task {task.name!r}: `prepare`: {message}" for message in mistakes])

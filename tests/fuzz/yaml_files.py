@@ -158,7 +158,7 @@ def yaml_read_back(example: tuple[dict[str, Any], bool], folder: Path) -> None:
     "task files",
     changed(st.sampled_from(TASKS), TASK_KEYS),
     few=30,
-    pinned=[{**TASKS[0], "prepare": [{"columns": ["text"]}]}],
+    pinned=[{**TASKS[0], "prepare": [{"columns": ["text"]}]}, {**TASKS[0], "prepare": ["d"]}],
 )
 def any_task(said: dict[str, Any], folder: Path) -> None:
     """A task file with some values changed is a task, or refused by name; and so is what it leads to."""
