@@ -232,7 +232,10 @@ def _half_characters(text: str) -> bool:
 
 
 def unreadable(
-    task: Task, files: Mapping[str, Sequence[Path]], error: Exception, read: Callable[[list[str]], Any]
+    task: Task,
+    files: Mapping[str, Sequence[Path]],
+    error: Exception,
+    read: Callable[[Mapping[str, Sequence[Path]]], Any],
 ) -> DataError:
     """What to say where a library can't read files: which file it is, why, and the way out.
 
@@ -240,7 +243,7 @@ def unreadable(
         task: the task.
         files: all files by split.
         error: what the library raised.
-        read: reads some files alone.
+        read: reads some files alone, by split.
     """
     every = [file for group in files.values() for file in group]
     way = _WAYS.get(task.dataset.path, "write the file again")
@@ -249,7 +252,7 @@ def unreadable(
     for file in every:
         try:
             if len(every) > 1:
-                read([str(file)])
+                read({"train": [file]})
                 continue
         except Exception as alone:  # of many kinds: whatever the library raises for this file
             error = alone

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,12 +56,12 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
     # pandas would take a field that has no name for the rows' index, and read every column from the field beside it
     options = {"index_col": False, **options} if spec.path == "csv" else options
 
-    def read(named: Any) -> Any:
-        return load_dataset(spec.path, data_files=named, **options)
+    def read(groups: Mapping[str, Sequence[Path]]) -> Any:
+        return load_dataset(spec.path, data_files=_as_named(groups), **options)
 
     with quiet_datasets(), _no_field_lost():
         try:
-            return read({split: [str(file) for file in group] for split, group in files.items()})
+            return read(files)
         except Exception as error:  # of many kinds: whatever pandas, pyarrow and datasets raise
             if "index_col=False" in str(error.__cause__ or error):
                 which = ", ".join(str(file) for group in files.values() for file in group)
@@ -72,6 +73,11 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
             if not empty:
                 raise unreadable(task, files, error, read) from error
             raise DataError("\n".join(_no_rows(task, split, group) for split, group in empty.items())) from error
+
+
+def _as_named(files: Mapping[str, Sequence[Path]]) -> dict[str, list[str]]:
+    """Files for a reader that takes names for patterns: ``a[1].csv`` is that file and no other."""
+    return {split: [glob.escape(str(file)) for file in group] for split, group in files.items()}
 
 
 def _read_lists(
@@ -147,7 +153,7 @@ def _reads_nothing(spec: DatasetSpec, files: list[Path]) -> bool:
     from datasets import load_dataset
 
     try:
-        load_dataset(spec.path, data_files={"train": [str(file) for file in files]}, **spec.options)
+        load_dataset(spec.path, data_files=_as_named({"train": files}), **spec.options)
     except Exception as error:  # of many kinds; only the one for no rows is of interest
         return "corresponds to no data" in str(error)
     return False

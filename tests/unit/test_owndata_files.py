@@ -81,6 +81,37 @@ def test_tables_of_every_format_give_the_same_rows(name, write, options):
     assert task.dataset.data_files == name
 
 
+@pytest.mark.parametrize("sign", ["[1]", "*", "?", "[!x]", "{a,b}"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet", "text"])
+def test_a_name_is_a_name_and_no_pattern(sign, suffix):
+    """`we*ird.csv` is that file, and not `wei99ird.csv` beside it too."""
+    write = {
+        "csv": lambda file, frame: frame.to_csv(file, index=False),
+        "jsonl": lambda file, frame: frame.to_json(file, orient="records", lines=True),
+        "parquet": lambda file, frame: frame.to_parquet(file),
+        "text": lambda file, frame: Path(file).write_text("".join(f"{text}\n" for text in frame["text"])),
+    }[suffix]
+    other = FRAME.assign(text=FRAME["text"] + " (not this one)")
+    for folder, name in (("my proj", "we" + sign + "ird"), ("my " + sign, "plain")):
+        Path(folder).mkdir()
+        file = f"{folder}/{name}.{suffix}"
+        write(file, FRAME)
+        for beside in ("we1ird", "wei99ird", "weaird"):
+            write(f"{folder}/{beside}.{suffix}", other)
+        if suffix == "text":
+            spec = {"path": "text", "data_files": file}
+            task = Task(name="lines", head="masked_lm", dataset=spec, inputs=["line"])
+            assert set(load_rows(task)["train"]["line"]) == set(FRAME["text"])
+        else:
+            assert all_rows(made(file)) == set(ROWS)
+
+
+def test_a_damaged_file_is_named_also_where_its_name_looks_like_a_pattern():
+    Path("ba[d].parquet").write_bytes(b"PAR1junk")
+    FRAME.to_parquet("good.parquet")
+    refused({"train": "good.parquet", "test": "ba[d].parquet"}, kind=DataError, parts=["ba[d].parquet: can't be read"])
+
+
 def test_columns_without_a_line_of_names_are_named():
     FRAME.to_csv("a.csv", index=False, header=False)
     task = made("a.csv", columns=["said", "verdict"])
