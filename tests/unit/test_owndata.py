@@ -400,6 +400,17 @@ def test_texts_with_two_labels_are_counted():
     assert "2 text(s) stand there with different labels" in said(task, "rows")
 
 
+@pytest.mark.parametrize("nothing", [None, "", float("nan")])
+def test_of_equal_texts_the_one_with_a_label_stays(nothing):
+    """Else rows that were labelled after they were collected would lose their labels."""
+    data = pd.DataFrame({"text": TEXTS + TEXTS, "mood": [nothing] * 20 + MOODS[20:] + MOODS[:20] + [nothing] * 40})
+    task = made(data, text="text", label="mood")
+    rows = [row for part in load_rows(task).values() for row in part]
+    assert sorted((row["text"], row["mood"]) for row in rows) == sorted(zip(TEXTS, MOODS, strict=True))
+    assert "left out but for the first that has a label" in said(task, "rows")
+    assert "different labels" not in said(task, "rows")
+
+
 # ----------------------------------------------------------------------------------------- objects that are taken
 
 
