@@ -66,6 +66,7 @@ def _options_of_library(kind: str) -> dict[str, Any]:
     config = {"csv": CsvConfig, "json": JsonConfig, "parquet": ParquetConfig}[kind]
     ours = {"features", *BuilderConfig.__dataclass_fields__}
     kinds = {name: hint for name, hint in typing.get_type_hints(config).items() if name not in ours}
+    kinds.update({"dtype": dict[str, str]} if kind == "csv" else {})  # of our own: columns of digits that are words
     return {**kinds, "encoding": str, "skiprows": Any, "header": Any}  # null is a header too
 
 
@@ -75,6 +76,8 @@ def _check_own(key: str, value: Any) -> None:
         raise ValueError(f"a list of different names, found {value!r}")
     if key in ("separator", "sep", "delimiter") and value == "":
         raise ValueError("a sign that parts fields, found ''")
+    if key == "dtype" and set(value.values()) - {"str"}:
+        raise ValueError(f"a mapping column → str, for columns that are read as text, found {value!r}")
     if key == "pattern":
         try:
             next(Path(os.devnull).rglob(value), None)

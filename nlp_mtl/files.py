@@ -54,7 +54,7 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
         if not all(holds_lines(file, *how) for file in every):
             return _read_lists(task, files, lambda file: json_rows(task, file, *how))
     # pandas would take a field that has no name for the rows' index, and read every column from the field beside it
-    options = {"index_col": False, **options} if spec.path == "csv" else options
+    options = {"index_col": False, **_as_pandas(options)} if spec.path == "csv" else options
 
     def read(groups: Mapping[str, Sequence[Path]]) -> Any:
         return load_dataset(spec.path, data_files=_as_named(groups), **options)
@@ -78,6 +78,12 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
 def _as_named(files: Mapping[str, Sequence[Path]]) -> dict[str, list[str]]:
     """Files for a reader that takes names for patterns: ``a[1].csv`` is that file and no other."""
     return {split: [glob.escape(str(file)) for file in group] for split, group in files.items()}
+
+
+def _as_pandas(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`dtype` as the reader of `datasets` takes it, which knows no such option."""
+    rest = {key: value for key, value in options.items() if key != "dtype"}
+    return {**rest, "converters": dict.fromkeys(options["dtype"], str)} if "dtype" in options else rest
 
 
 def _read_lists(
@@ -153,7 +159,7 @@ def _reads_nothing(spec: DatasetSpec, files: list[Path]) -> bool:
     from datasets import load_dataset
 
     try:
-        load_dataset(spec.path, data_files=_as_named({"train": files}), **spec.options)
+        load_dataset(spec.path, data_files=_as_named({"train": files}), **_as_pandas(spec.options))
     except Exception as error:  # of many kinds; only the one for no rows is of interest
         return "corresponds to no data" in str(error)
     return False

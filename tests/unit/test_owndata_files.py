@@ -121,6 +121,52 @@ def test_columns_without_a_line_of_names_are_named():
     refused("a.jsonl", parts=["name their columns themselves"], columns=["said", "verdict"])
 
 
+@pytest.mark.parametrize(("suffix", "sep"), [("csv", ","), ("tsv", "\t")])
+@pytest.mark.parametrize("given", [{}, {"text": "text", "label": "label"}])
+def test_a_first_line_that_is_a_row_is_no_line_of_names(suffix, sep, given):
+    FRAME.to_csv(f"a.{suffix}", index=False, header=False, sep=sep)
+    refused(f"a.{suffix}", parts=["first line looks like a row", "'good'", "(--columns TEXT LABEL)"], **given)
+    assert all_rows(made(f"a.{suffix}", columns=["said", "verdict"])) == set(ROWS)
+
+
+def test_numbers_without_a_line_of_names_are_no_names():
+    FRAME.assign(label=[i % 3 for i in range(len(FRAME))]).to_csv("a.csv", index=False, header=False)
+    refused("a.csv", parts=["first line looks like a row", "'0'"])
+
+
+def test_zeros_in_front_of_labels_are_kept():
+    labels = ["01", "1", "007"] * (len(FRAME) // 3) + ["1"] * (len(FRAME) % 3)
+    frame = FRAME.assign(label=labels)
+    frame.to_csv("a.csv", index=False)
+    task = made("a.csv")
+    assert task.labels == made(frame).labels == ["01", "1", "007"]
+    assert task.dataset.options == {"dtype": {"label": "str"}}
+    assert "01, 007 in label are read as words" in "".join(task.inferred)
+    assert {label for _, label in all_rows(task)} == set(labels)
+
+
+def test_numbers_without_zeros_in_front_stay_numbers():
+    FRAME.assign(label=[i % 3 for i in range(len(FRAME))]).to_csv("a.csv", index=False)
+    assert made("a.csv").dataset.options == {}
+    FRAME.assign(label=["0.5", "1.25", "00"] * (len(FRAME) // 3) + ["1"] * (len(FRAME) % 3)).to_csv("b.csv")
+    assert made("b.csv", text="text", label="label", head="regression").dataset.options == {}
+
+
+def test_a_column_that_stands_twice_is_refused():
+    Path("a.csv").write_text("text,label,text\n" + "".join(f"{text},{label},x\n" for text, label in ROWS))
+    refused("a.csv", parts=["a.csv: the column 'text' stands twice", "--columns"])
+    assert made("a.csv", columns=["a", "b", "c"], text="a", label="b").inputs == ["a"]
+
+
+def test_words_for_nothing_are_words_also_beside_columns_of_numbers():
+    rows = [("N/A" if not i else text, label, "NA" if i % 7 == 0 else i % 5) for i, (text, label) in enumerate(ROWS)]
+    pd.DataFrame(rows, columns=["text", "label", "price"]).to_csv("a.csv", index=False)
+    for given in ({"label": "label"}, {"text": "text", "label": "label"}):
+        assert ("N/A", "good") in all_rows(made("a.csv", **given)), given
+    task = made("a.csv", text="text", label="price", head="regression")
+    assert "data: N/A in text are read as empty, since such words stand for no number in price" in task.inferred
+
+
 def test_quotes_without_a_partner_do_not_swallow_lines():
     lines = ["text\tlabel", *(f'"{i} inches, said the {how} one\t{how}' for i, (_, how) in enumerate(ROWS))]
     Path("a.tsv").write_text("\n".join(lines) + "\n")
