@@ -282,4 +282,20 @@ ENTRIES = [
         found="found {'label': 'int'}",
         way_out="leave it out",
     ),
+    Bad(
+        "rows of a test split alone",
+        of({"test": ROWS}),
+        parameter="data:",
+        rule="one split must be for training",
+        found="found test",
+        way_out="give its rows themselves: data['test']",
+    ),
+    Bad(
+        "a file of a test split alone",
+        "tasks new test=spam.jsonl --text text --label label",
+        parameter="data:",
+        rule="one split must be for training",
+        found="found test",
+        way_out="say train=FILE",
+    ),
 ]

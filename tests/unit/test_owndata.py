@@ -386,6 +386,11 @@ def test_the_datas_own_splits_are_taken_by_their_names():
     assert "unlabelled left out" in said(task, "splits")
     assert "10 text(s) of validation are training rows too" in said(task, "rows")
     refused(DatasetDict({"test": rows, "dev": rows}), "one split must be for training")
+    both = made(DatasetDict({"train": rows, "dev": rows, "validation": rows.select(range(20))}))
+    assert "dev left out, since validation is taken for validation" in said(both, "splits")
+    assert len(load_rows(both)["validation"]) == 20
+    for name in ("test", "validation", "dev"):
+        refused(DatasetDict({name: rows}), f"found {name}; call it 'train', or give its rows themselves")
     assert len(load_rows(made(DatasetDict({"all": rows}), splits={"validation": None}))["train"]) == ROWS
 
 
