@@ -12,6 +12,7 @@ from nlp_mtl.owndata.guessing import guess_head, spelled_lists
 from nlp_mtl.owndata.looks import Target, is_blank
 from nlp_mtl.owndata.naming import Labels, few, label_names
 from nlp_mtl.owndata.tags import tag_labels, tag_scheme
+from nlp_mtl.owndata.telling import alike
 
 IMBALANCED = 3.0  # times that the most frequent label may outnumber the rarest before accuracy says little
 FEW = 10  # rows of a label, from which little can be learned
@@ -65,7 +66,7 @@ def _classes(target: Target, prepare: list[dict[str, Any]], labels: Labels) -> K
     rows = target.splits.get("train") or next(iter(target.splits.values()))
     counts = Counter(names.of(value) for value in rows[target.name][:] if not is_blank(value))
     metrics, notes = _metrics(counts, ["accuracy", "f1_macro"])
-    return Kind("", names.names, metrics, [*prepare, *names.prepare], [names.note, *notes])
+    return Kind("", names.names, metrics, [*prepare, *names.prepare], [names.note, *alike(names.names), *notes])
 
 
 def _multi_label(target: Target, prepare: list[dict[str, Any]], labels: Labels) -> Kind:
@@ -89,7 +90,7 @@ def _multi_label(target: Target, prepare: list[dict[str, Any]], labels: Labels) 
         names = label_names(target, flat, labels, lists=True)
         chosen, note, counts = names.names, names.note, Counter(map(names.of, flat))
     metrics, notes = _metrics(counts, ["f1_micro", "f1_macro"])
-    return Kind("", chosen, metrics, prepare, [note, *notes])
+    return Kind("", chosen, metrics, prepare, [note, *alike(chosen), *notes])
 
 
 def _parts(text: str, separator: str | None) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from nlp_mtl.owndata.looks import Look, Target, is_blank, look
 from nlp_mtl.owndata.memory import is_paths, recorded, select
 from nlp_mtl.owndata.naming import Labels
 from nlp_mtl.owndata.opening import OwnData, after_preparing, as_list, read_data
+from nlp_mtl.owndata.telling import rows_said
 from nlp_mtl.reading import quiet_datasets
 from nlp_mtl.registry import parse_spec
 from nlp_mtl.sources import load_rows
@@ -83,7 +84,8 @@ def task_from_data(
         if not chosen.mistakes and kind_said != "regression":
             own, looks, chosen = zeros_kept(own, looks, chosen)
     if mistakes or chosen.mistakes:
-        raise ConfigError([*mistakes, *chosen.mistakes])
+        left_out = [note for note in own.notes if "is left out" in note] if chosen.mistakes else []
+        raise ConfigError([*mistakes, *chosen.mistakes, *left_out])
     kind = _kind(own, looks, chosen, head, labels)
     _empty_as_none(own, looks, chosen, kind)
     task = _task(name, own, looks, chosen, kind, template, more)
@@ -160,7 +162,8 @@ def _task(
     template: str | None,
     more: Mapping[str, Any],
 ) -> Task:
-    notes = [*own.notes, *chosen.notes, *kind.notes]
+    kind_notes = [note for note in kind.notes if "metrics" not in more or not note.startswith("metrics:")]
+    notes = [*own.notes, *chosen.notes, *kind_notes]
     simple = parse_spec(kind.head, "head")[0] in _SIMPLE
     if own.spec:
         dataset, rows = own.spec, None
@@ -171,12 +174,14 @@ def _task(
     optional = Template(template).optional if template is not None else frozenset()
     blank = [column for column in chosen.inputs if looks[column].empty and column not in optional]
     prepare = [*as_list(more.get("prepare", [])), *kind.prepare]
+    splits_read = own.splits
     if blank:
         prepare.append({"name": "drop_empty", "columns": blank})
-        count = sum(any(map(is_blank, cells)) for cells in _cells(own.splits, blank))
+        splits_read = {split: _filled(rows, blank) for split, rows in own.splits.items()}
+        count = sum(len(rows) - len(splits_read[split]) for split, rows in own.splits.items())
         notes.append(f"rows: {count} without {' or '.join(blank)} left out (`prepare: drop_empty`)")
     for most in (2, 1, 0):
-        splits = choose_splits(own.splits, chosen.inputs, chosen.target, most=most)
+        splits = choose_splits(splits_read, chosen.inputs, chosen.target, most=most)
         said: dict[str, Any] = {
             "name": name,
             "head": kind.head,
@@ -197,11 +202,10 @@ def _task(
             if not most or "splits" in more or not splits.shares:
                 raise
     notes += splits.notes if "splits" not in more else ["splits: as said"]
-    sizes = ", ".join(f"{split} {len(part)}" for split, part in counted.items())
-    return task.knowing(rows, [*notes, f"rows: {sizes}"])
+    return task.knowing(rows, [*notes, *rows_said(task, counted)])
 
 
-def _cells(splits: Mapping[str, Dataset], columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """The cells of some columns, row by row."""
-    for rows in splits.values():
-        yield from zip(*(rows[column][:] for column in columns if column in rows.column_names), strict=True)
+def _filled(rows: Dataset, columns: Sequence[str]) -> Dataset:
+    """The rows in which none of these columns is empty."""
+    cells = zip(*(rows[column][:] for column in columns if column in rows.column_names), strict=True)
+    return rows.select([index for index, values in enumerate(cells) if not any(map(is_blank, values))])

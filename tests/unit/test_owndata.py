@@ -398,6 +398,44 @@ def test_a_test_split_may_lack_the_label():
     rows = Dataset.from_dict({"text": TEXTS, "mood": MOODS})
     task = made({"train": rows, "test": rows.remove_columns("mood").select(range(5))})
     assert load_rows(task)["test"].column_names == ["text"]
+    assert "test 5 (no labels)" in said(task, "rows")
+
+
+def test_rows_without_a_label_are_counted_and_labels_without_a_training_row_named():
+    moods = [None if i < 7 else mood for i, mood in enumerate(MOODS)]
+    rows = Dataset.from_dict({"text": TEXTS, "mood": moods})
+    later = Dataset.from_dict({"text": [f"{text} later" for text in TEXTS], "mood": ["glad", "sad", "odd"] * 20})
+    task = made({"train": rows, "validation": later})
+    assert f"train {ROWS} (7 without a label), validation {ROWS}" in said(task, "rows")
+    assert "no training row has odd" in said(task, "labels")
+    numbers = made({"train": rows}, labels=["glad", "sad", "odd"], splits={"validation": None})
+    assert "no training row has odd" in said(numbers, "labels")
+    assert "no training row" not in said(made({"text": TEXTS, "mood": MOODS}), "labels")
+
+
+def test_rows_without_a_text_are_not_compared():
+    """Rows that are left out have no text in common and no labels."""
+    frame = pd.DataFrame({"text": [*TEXTS, None, None, "  "], "mood": [*MOODS, "glad", "sad", "glad"]})
+    task = made(frame)
+    assert "3 without text left out" in said(task, "rows")
+    assert "stood before" not in said(task, "rows") and "different labels" not in said(task, "rows")
+
+
+def test_metrics_that_are_said_are_not_told_as_inferred():
+    assert not said(made({"text": TEXTS, "mood": MOODS}, metrics=["matthews_correlation"]), "metrics")
+    assert said(made({"text": TEXTS, "mood": MOODS}), "metrics")
+
+
+def test_a_column_that_was_left_out_is_told_where_it_is_missed():
+    frame = pd.DataFrame({"text": TEXTS, "mood": MOODS, "odd": [1, "a"] * (ROWS // 2)})
+    refused(frame, "no column 'odd'", "the column 'odd' is left out: its values are not all of one kind", label="odd")
+
+
+def test_labels_that_differ_in_spelling_alone_are_told():
+    moods = ["glad", "Glad", "sad", "caf\u00e9", "cafe\u0301"] * (ROWS // 5)
+    assert "'Glad', 'glad'; 'cafe\u0301', 'caf\u00e9' differ only" in said(
+        made({"text": TEXTS, "mood": moods}), "labels"
+    )
 
 
 def test_texts_with_two_labels_are_counted():
