@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nlp_mtl.errors import ConfigError
+from nlp_mtl.errors import ConfigError, shown
 from nlp_mtl.owndata.guessing import guess_head, spelled_lists
 from nlp_mtl.owndata.looks import Target, is_blank
 from nlp_mtl.owndata.naming import Labels, few, label_names
@@ -114,6 +115,11 @@ def _tags(target: Target, prepare: list[dict[str, Any]], labels: Labels) -> Kind
             "the order of the numbers with `labels` (--labels O B-PER …)"
         )
     named = [[tag if isinstance(tag, str) else known[tag] for tag in tags if tag not in (None, -1)] for tags in rows]
+    if len({tag for tags in named for tag in tags}) == 1:
+        raise ConfigError(
+            f"label: every tag in {target.name!r} is {next(tag for tags in named for tag in tags)!r}; nothing can be "
+            "learned from that, name another column"
+        )
     scheme, why = tag_scheme(named)
     if known:
         names = label_names(target, flat, labels, lists=True)
@@ -136,10 +142,14 @@ def _number(target: Target, prepare: list[dict[str, Any]], labels: Labels) -> Ki
             numbers.append(float(value))
         except (TypeError, ValueError):
             raise ConfigError(
-                f"label: a regression predicts numbers, and {target.name!r} holds {str(value)[:40]!r}; name another "
-                "column "
-                "(--label), or another `head` (--head)"
+                f"label: a regression predicts numbers, and {target.name!r} holds {shown(value, most=40)}; name "
+                "another column (--label), or another `head` (--head)"
             ) from None
+    if odd := [number for number in numbers if not math.isfinite(number)]:
+        raise ConfigError(
+            f"label: a regression predicts finite numbers, and {target.name!r} holds {odd[0]}; correct the cell, or "
+            "leave it empty"
+        )
     low, high = min(numbers), max(numbers)
     if low == high:
         raise ConfigError(

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nlp_mtl import registry
-from nlp_mtl.errors import ConfigError, DataError, suggestion
+from nlp_mtl.errors import ConfigError, DataError, shown
+from nlp_mtl.owndata.arguments import wrong_arguments, wrong_kinds
 from nlp_mtl.owndata.cells import NA_OPTIONS, row_for_names, words_as_words, zeros_kept
 from nlp_mtl.owndata.choosing import Columns, choose_columns
 from nlp_mtl.owndata.holding_out import choose_splits
@@ -20,7 +20,7 @@ from nlp_mtl.owndata.telling import rows_said
 from nlp_mtl.reading import quiet_datasets
 from nlp_mtl.registry import parse_spec
 from nlp_mtl.sources import load_rows
-from nlp_mtl.taskfile import MEMORY, NAME, Task, validated
+from nlp_mtl.taskfile import MEMORY, Task, validated
 from nlp_mtl.template import Template
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _NO_LABEL = ("masked_lm",)
 _SIMPLE = ("sequence_classification", "regression", "multi_label", "token_classification", "masked_lm")
-_MADE_HERE = ("name", "head", "dataset", "inputs", "template", "target", "labels", "examples", "file")
 
 
 @quiet_datasets()
@@ -57,7 +56,11 @@ def task_from_data(
         ConfigError: everything that is wrong or can't be told.
         DataError: files or rows that can't be read.
     """
-    mistakes = _wrong_arguments(name, head, labels, more)
+    more = {**more, "metrics": [more["metrics"]]} if isinstance(more.get("metrics"), str) else more
+    said = {"text": text, "label": label, "template": template, "head": head, "labels": labels}
+    if wrong := wrong_kinds({**said, "options": options, "columns": columns}, more):
+        raise ConfigError(wrong)
+    mistakes = wrong_arguments(name, head, more)
     if not is_paths(data) and (options or columns):
         mistakes.append("options, columns: they tell the reader of files, and the data is given as an object")
     try:
@@ -79,6 +82,8 @@ def task_from_data(
     chosen = choose(looks)
     if no_names := row_for_names(own, looks, chosen):
         mistakes.append(no_names)
+    if template is None and kind_said in (None, *_SIMPLE):
+        mistakes += [_not_read(column, own) for column in chosen.inputs if _is_number(column, own)]
     if "prepare" not in more and not mistakes:
         own, looks, chosen = words_as_words(own, looks, chosen, choose)
         if not chosen.mistakes and kind_said != "regression":
@@ -99,28 +104,17 @@ def task_from_data(
 # ------------------------------------------------------------------------------------------------------ its parts
 
 
-def _wrong_arguments(name: Any, head: Any, labels: Any, more: Mapping[str, Any]) -> list[str]:
-    mistakes = []
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        mistakes.append(
-            f"name: a task name has 1 to 64 letters, digits, '_' or '-', first a letter or digit, found {name!r}; "
-            "give another (--name)"
-        )
-    known = [field for field in Task.model_fields if field not in _MADE_HERE]
-    arguments = [*known, "text", "label", "template", "head", "labels", "options", "columns"]
-    mistakes += [f"from_data takes no argument {key!r}{suggestion(key, arguments)}" for key in more if key not in known]
-    if isinstance(labels, str):
-        mistakes.append(f"labels: a list of names, or a mapping value → name, found the text {labels!r}")
-    if head is not None and not isinstance(head, str) and not isinstance(dict(head).get("name"), str):
-        mistakes.append(f"head: write a kind of head, or {{name: …, arguments}}, found {head!r}")
-    elif head is not None:
-        kind = head if isinstance(head, str) else str(head["name"])
-        if kind not in registry.heads:
-            mistakes.append(f"head: unknown head {kind!r}{suggestion(kind, registry.heads.names())}")
-    for metric in more.get("metrics") or []:
-        if not str(metric).startswith("evaluate:") and metric not in registry.metrics:
-            mistakes.append(f"metrics: unknown metric {metric!r}{suggestion(metric, registry.metrics.names())}")
-    return mistakes
+def _is_number(column: str, own: OwnData) -> bool:
+    kind = str(getattr(own.splits["train"].features.get(column), "dtype", ""))
+    return kind.startswith(("int", "uint", "float", "double", "bool", "decimal"))
+
+
+def _not_read(column: str, own: OwnData) -> str:
+    return (
+        f"text: {column!r} holds {shown(next(iter(own.splits['train'][column])))} and the like, and text is read; name "
+        f"another column (--text COL), or write its values as text: template='{{{column}}}' "
+        f"(--template '{{{column}}}')"
+    )
 
 
 def _empty_as_none(own: OwnData, looks: Mapping[str, Look], chosen: Columns, kind: Kind) -> None:

@@ -345,6 +345,18 @@ def test_all_that_is_wrong_is_told_at_once():
             "did you mean 'threshold'",
         ),
         ({"text": "title", "label": "mood", "splits": {"train": 0.5}}, "`splits`"),
+        ({"label": ["mood"]}, "label: one column's name, found ['mood']"),
+        ({"text": 3}, "text: a column's name, or a list of them, found 3"),
+        ({"text": ["title", 3]}, "text: a column's name, or a list of them, found ['title', 3]"),
+        ({"template": 3}, "template: a text such as '{title}: {body}', found 3"),
+        ({"head": 3}, "head: write a kind of head, or {name: …, arguments}, found 3"),
+        ({"options": ["x"]}, "options: a mapping key → value, for the reader of files, found ['x']"),
+        ({"columns": "x"}, "columns: a list of names, found 'x'"),
+        ({"metrics": 3}, "metrics: a name, or a list of names, found 3"),
+        ({"metrics": "acuracy"}, "unknown metric 'acuracy'; did you mean 'accuracy'"),
+        ({"prepare": 3}, "prepare: a preparation, {name: …, arguments}, or a list of them, found 3"),
+        ({"labels": {"glad", "sad"}}, "labels: a list of names, whose order is that of their numbers, found a set"),
+        ({"labels": 3}, "labels: a list of names, or a mapping value → name, found 3"),
         ({"text": "title", "label": "mood", "options": {"sep": ";"}}, "the data is given as an object"),
     ],
 )
@@ -419,6 +431,39 @@ def test_rows_without_a_text_are_not_compared():
     task = made(frame)
     assert "3 without text left out" in said(task, "rows")
     assert "stood before" not in said(task, "rows") and "different labels" not in said(task, "rows")
+
+
+def test_one_metric_may_stand_alone():
+    assert made({"text": TEXTS, "mood": MOODS}, metrics="accuracy").metrics == ["accuracy"]
+
+
+def test_columns_of_numbers_are_read_by_a_template():
+    columns = {"id": list(range(ROWS)), "mood": MOODS}
+    refused(columns, "text: 'id' holds 0 and the like", "(--template '{id}')", text="id")
+    assert made(columns, template="{id}").inputs == ["id"]
+
+
+def test_what_check_and_train_refuse_makes_no_task():
+    stars = [float(i) / 7 for i in range(ROWS)]
+    refused(
+        {"text": TEXTS, "stars": [float("inf"), *stars[1:]]}, "holds inf; correct", label="stars", head="regression"
+    )
+    refused({"tokens": SENTENCES, "tags": [["O"] * len(words) for words in SENTENCES]}, "every tag in 'tags' is 'O'")
+
+
+def test_a_number_is_quoted_as_a_number():
+    refused({"text": TEXTS, "mood": [0] * ROWS}, "every label in 'mood' is 0;")
+
+
+def test_columns_of_one_label_each_are_told_the_way_out():
+    columns = {
+        "text": TEXTS,
+        **{name: [int(i % n == 0) for i in range(ROWS)] for n, name in ((2, "toxic"), (3, "rude"))},
+    }
+    refused(columns, "labels_at_least, columns: [toxic, rude]")
+    step = {"name": "labels_at_least", "columns": ["toxic", "rude"]}
+    task = made(columns, prepare=step, label="labels")
+    assert (task.head_name, task.labels) == ("multi_label", ["rude", "toxic"])
 
 
 def test_metrics_that_are_said_are_not_told_as_inferred():
