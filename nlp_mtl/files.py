@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import packages
-from nlp_mtl.errors import DataError, NotFoundError
+from nlp_mtl.errors import DataError, NotFoundError, suggestion
 from nlp_mtl.filechecks import check_encoding, check_json, check_options, holds_lines, json_rows, unreadable
 from nlp_mtl.folders import listed, read_folders
 from nlp_mtl.reading import quiet_datasets, short
@@ -61,7 +61,7 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
 
     with quiet_datasets(), _no_field_lost():
         try:
-            return read(files)
+            found = read(files)
         except Exception as error:  # of many kinds: whatever pandas, pyarrow and datasets raise
             if "index_col=False" in str(error.__cause__ or error):
                 which = ", ".join(str(file) for group in files.values() for file in group)
@@ -73,6 +73,13 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
             if not empty:
                 raise unreadable(task, files, error, read) from error
             raise DataError("\n".join(_no_rows(task, split, group) for split, group in empty.items())) from error
+    known = dict.fromkeys(name for rows in found.values() for name in rows.column_names)
+    if spec.path == "csv" and (odd := [name for name in spec.options.get("dtype") or () if name not in known]):
+        raise DataError(
+            f"task {task.name!r}: `options.dtype` names the column {odd[0]!r}, which the data does not have"
+            f"{suggestion(odd[0], known)}"
+        )
+    return found
 
 
 def _as_named(files: Mapping[str, Sequence[Path]]) -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 NA_OPTIONS = {"keep_default_na", "na_values", "na_filter"}
 _OF_WORDS = ("text", "tags", "classes", "ids", "nothing")
 _ZERO_FIRST = re.compile(r"0\d+")
+_FRACTION = re.compile(r"[-+]?\d*[.]\d+")
 
 Read = tuple[OwnData, dict[str, Look], Columns]
 
@@ -83,9 +84,18 @@ def row_for_names(own: OwnData, looks: Mapping[str, Look], chosen: Columns) -> s
     """What to say where a CSV file's first line is a row: the label's name then stands among the labels."""
     if own.spec.get("path") != "csv" or {"names", "column_names", "header"} & set(own.spec.get("options", {})):
         return None
+    if chosen.target is None and not chosen.mistakes:
+        return None
     might = [chosen.target] if chosen.target in looks else [name for name, one in looks.items() if one.is_label]
-    for name in might:
-        if name in {str(cell).strip() for cell in own.splits["train"][str(name)][:]}:
+    rows = own.splits["train"]
+    for name in map(str, might):
+        places = [place for place, cell in enumerate(rows[name][:]) if str(cell).strip() == name]
+        if again := [place for place in places if all(str(cell) == key for key, cell in rows[place].items())]:
+            return (
+                f"data: the line of names ({', '.join(looks)}) stands again as row {again[0]}, counted from 0 "
+                f"({len(again)} in all); take it out of the file"
+            )
+        if places or (looks[name].kind == "number" and _FRACTION.fullmatch(name)):
             example = "TEXT LABEL" + (" …" if len(looks) > 2 else "")
             return (
                 f"data: the first line looks like a row and not like names of columns: {name!r} would be a column, and "

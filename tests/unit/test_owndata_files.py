@@ -134,6 +134,24 @@ def test_numbers_without_a_line_of_names_are_no_names():
     refused("a.csv", parts=["first line looks like a row", "'0'"])
 
 
+def test_amounts_without_a_line_of_names_are_no_names():
+    FRAME.assign(label=[i / 7 for i in range(1, 1 + len(FRAME))]).to_csv("a.csv", index=False, header=False)
+    refused("a.csv", parts=["first line looks like a row", "'0.14285"])
+
+
+def test_a_line_of_names_between_the_rows_is_named():
+    """Two files with a line of names each, put into one."""
+    text = FRAME.to_csv(index=False)
+    Path("a.csv").write_text(text + text.replace("no ", "more "))
+    refused("a.csv", parts=[f"names (text, label) stands again as row {len(FRAME)}", "take it out"], label="label")
+
+
+def test_a_column_of_digits_that_is_not_there_is_refused():
+    FRAME.to_csv("a.csv", index=False)
+    parts = ["`options.dtype` names the column 'lable'", "did you mean 'label'"]
+    refused("a.csv", kind=DataError, parts=parts, options={"dtype": {"lable": "str"}})
+
+
 def test_zeros_in_front_of_labels_are_kept():
     labels = ["01", "1", "007"] * (len(FRAME) // 3) + ["1"] * (len(FRAME) % 3)
     frame = FRAME.assign(label=labels)
