@@ -62,7 +62,9 @@ def _found(before: Mapping[str, Dataset], after: Mapping[str, Dataset], columns:
     }
 
 
-def zeros_kept(own: OwnData, looks: dict[str, Look], chosen: Columns) -> Read:
+def zeros_kept(
+    own: OwnData, looks: dict[str, Look], chosen: Columns, choose: Callable[[dict[str, Look]], Columns]
+) -> Read:
     """CSV readers take 01 for the number 1; as labels the two are different names."""
     given, target = own.spec.get("options", {}), chosen.target
     if own.spec.get("path") != "csv" or target not in looks or target in given.get("dtype", {}):
@@ -77,7 +79,9 @@ def zeros_kept(own: OwnData, looks: dict[str, Look], chosen: Columns) -> Read:
         return own, looks, chosen
     said = f"data: {few(in_order(found))} in {target} are read as words, since numbers would lose the zero in front"
     again = {**looks, str(target): look(splits["train"], str(target))}
-    return OwnData(splits, splits, spec, own.hints, [*own.notes, said]), again, chosen
+    second = choose(again)  # the same columns, told as what they now look like
+    kept = chosen if second.mistakes or second.target != target else second
+    return OwnData(splits, splits, spec, own.hints, [*own.notes, said]), again, kept
 
 
 def row_for_names(own: OwnData, looks: Mapping[str, Look], chosen: Columns) -> str | None:

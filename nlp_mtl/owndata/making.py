@@ -87,7 +87,7 @@ def task_from_data(
     if "prepare" not in more and not mistakes:
         own, looks, chosen = words_as_words(own, looks, chosen, choose)
         if not chosen.mistakes and kind_said != "regression":
-            own, looks, chosen = zeros_kept(own, looks, chosen)
+            own, looks, chosen = zeros_kept(own, looks, chosen, choose)
     if mistakes or chosen.mistakes:
         left_out = [note for note in own.notes if "is left out" in note] if chosen.mistakes else []
         raise ConfigError([*mistakes, *chosen.mistakes, *left_out])

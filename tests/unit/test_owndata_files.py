@@ -160,6 +160,7 @@ def test_zeros_in_front_of_labels_are_kept():
     assert task.labels == made(frame).labels == ["01", "1", "007"]
     assert task.dataset.options == {"dtype": {"label": "str"}}
     assert "01, 007 in label are read as words" in "".join(task.inferred)
+    assert "whole numbers" not in "".join(task.inferred)
     assert {label for _, label in all_rows(task)} == set(labels)
 
 
