@@ -171,7 +171,7 @@ class TaskRegistry:
             if have:
                 more = f", … ({len(have)} in all)" if len(have) > 12 else ""
                 said.append(f"\n  tasks of {rest} have the {key} {', '.join(have[:12])}{more}")
-        return ";" + "".join(said) if said else ""
+        return "".join(said)
 
 
 def _has_name_and_tags(data: Mapping[str, Any]) -> bool:
