@@ -74,6 +74,10 @@ def train(
     file = Path(files[0]) if files else builtin_run("own" if own else "quickstart")
     if data_root is not None:
         overrides.append(f"data_root={json.dumps(str(data_root))}")
+    if json_file is not None and str(json_file) != "-" and not json_file.absolute().parent.is_dir():
+        raise ConfigError(
+            f"train: --json is a file to write, found {json_file}: there is no folder {json_file.parent}; make it first"
+        )
     if dry_run:
         from nlp_mtl.dryrun.show import run_and_show
 
@@ -199,7 +203,10 @@ def tasks_list(
     ]
     if rows:
         print_table(("task", "head", "language", "data", "verified", "tags"), rows)
-    print(f"{len(rows)} tasks{'; nlp-mtl tasks show NAME says more' if rows else ' are all of that at once'}")
+    if rows:
+        print(f"{len(rows)} tasks; nlp-mtl tasks show NAME says more")
+    else:
+        print("0 tasks are all of that at once" + known.without_one(tag=tag, head=head, language=language))
     if known.mistakes:
         raise ConfigError(known.mistakes)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, 
 
 from nlp_mtl import registry, yamlfile
 from nlp_mtl.arguments import metric_mistake, read_training
-from nlp_mtl.errors import ConfigError, UnknownNameError
+from nlp_mtl.errors import ConfigError, UnknownNameError, shown
 from nlp_mtl.explain import explain, no_mapping
 from nlp_mtl.runfiles import beside, import_files
 from nlp_mtl.taskfile import Task
@@ -136,7 +136,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         config = RunConfig.model_construct(**right)
     folder, line = Path() if isinstance(source, Mapping) else Path(source).parent, lines.get(("imports",))
     mistakes += import_files(config.imports, folder, f"{place}:{line}" if line else place)
-    mistakes += check(config, place, lines)
+    mistakes += check(config, place, lines, overrides)
     if mistakes:
         raise ConfigError(mistakes)
     return config
@@ -171,14 +171,18 @@ def _default_spec(key: str) -> Any:
     return field.default if field is not None and isinstance(field.default, str) else None
 
 
-def check(config: RunConfig, place: str, lines: yamlfile.Lines) -> list[str]:
+def check(config: RunConfig, place: str, lines: yamlfile.Lines, overrides: Sequence[str] = ()) -> list[str]:
     """Mistakes that the schema can't see: names of strategies, their arguments, fields of other libraries' classes.
 
     Values under `training` become what their fields take, e.g. a number written as text.
     """
     mistakes: list[str] = []
+    typed = {override.partition("=")[0]: override for override in overrides}
 
     def say(path: tuple[str | int, ...], message: str) -> None:
+        if isinstance(path[0], str) and path[0] in typed:  # the file says nothing of it, and may be one of the package
+            mistakes.append(f"override {shown(typed[path[0]])}: {message}")
+            return
         line = yamlfile.line_of(lines, path)
         mistakes.append(f"{place}:{line}: {message}" if line else f"{place}: {message}")
 

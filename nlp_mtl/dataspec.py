@@ -49,7 +49,7 @@ class DatasetSpec(Strict):
             working folder; with `package`, relative to the package.
         package: name of a package of ``task_registry/packages.yaml`` that carries the files.
         options: what the reader takes, e.g. ``{sep: "\t", header: null}`` for csv, ``{columns: [tokens, pos, tags]}``
-            for conll.
+            for conll; ``{dtype: {code: str}}`` for csv columns of digits that are words, such as 007.
         memory: what is known of rows given in Python.
     """
 

@@ -66,6 +66,7 @@ def _options_of_library(kind: str) -> dict[str, Any]:
     config = {"csv": CsvConfig, "json": JsonConfig, "parquet": ParquetConfig}[kind]
     ours = {"features", *BuilderConfig.__dataclass_fields__}
     kinds = {name: hint for name, hint in typing.get_type_hints(config).items() if name not in ours}
+    kinds.update({"dtype": dict[str, str]} if kind == "csv" else {})  # of our own: columns of digits that are words
     return {**kinds, "encoding": str, "skiprows": Any, "header": Any}  # null is a header too
 
 
@@ -75,6 +76,8 @@ def _check_own(key: str, value: Any) -> None:
         raise ValueError(f"a list of different names, found {value!r}")
     if key in ("separator", "sep", "delimiter") and value == "":
         raise ValueError("a sign that parts fields, found ''")
+    if key == "dtype" and set(value.values()) - {"str"}:
+        raise ValueError(f"a mapping column → str, for columns that are read as text, found {value!r}")
     if key == "pattern":
         try:
             next(Path(os.devnull).rglob(value), None)
@@ -232,7 +235,10 @@ def _half_characters(text: str) -> bool:
 
 
 def unreadable(
-    task: Task, files: Mapping[str, Sequence[Path]], error: Exception, read: Callable[[list[str]], Any]
+    task: Task,
+    files: Mapping[str, Sequence[Path]],
+    error: Exception,
+    read: Callable[[Mapping[str, Sequence[Path]]], Any],
 ) -> DataError:
     """What to say where a library can't read files: which file it is, why, and the way out.
 
@@ -240,7 +246,7 @@ def unreadable(
         task: the task.
         files: all files by split.
         error: what the library raised.
-        read: reads some files alone.
+        read: reads some files alone, by split.
     """
     every = [file for group in files.values() for file in group]
     way = _WAYS.get(task.dataset.path, "write the file again")
@@ -249,7 +255,7 @@ def unreadable(
     for file in every:
         try:
             if len(every) > 1:
-                read([str(file)])
+                read({"train": [file]})
                 continue
         except Exception as alone:  # of many kinds: whatever the library raises for this file
             error = alone

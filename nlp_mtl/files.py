@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import packages
-from nlp_mtl.errors import DataError, NotFoundError
+from nlp_mtl.errors import DataError, NotFoundError, suggestion
 from nlp_mtl.filechecks import check_encoding, check_json, check_options, holds_lines, json_rows, unreadable
 from nlp_mtl.folders import listed, read_folders
 from nlp_mtl.reading import quiet_datasets, short
@@ -53,14 +54,14 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
         if not all(holds_lines(file, *how) for file in every):
             return _read_lists(task, files, lambda file: json_rows(task, file, *how))
     # pandas would take a field that has no name for the rows' index, and read every column from the field beside it
-    options = {"index_col": False, **options} if spec.path == "csv" else options
+    options = {"index_col": False, **_as_pandas(options)} if spec.path == "csv" else options
 
-    def read(named: Any) -> Any:
-        return load_dataset(spec.path, data_files=named, **options)
+    def read(groups: Mapping[str, Sequence[Path]]) -> Any:
+        return load_dataset(spec.path, data_files=_as_named(groups), **options)
 
     with quiet_datasets(), _no_field_lost():
         try:
-            return read({split: [str(file) for file in group] for split, group in files.items()})
+            found = read(files)
         except Exception as error:  # of many kinds: whatever pandas, pyarrow and datasets raise
             if "index_col=False" in str(error.__cause__ or error):
                 which = ", ".join(str(file) for group in files.values() for file in group)
@@ -72,6 +73,24 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
             if not empty:
                 raise unreadable(task, files, error, read) from error
             raise DataError("\n".join(_no_rows(task, split, group) for split, group in empty.items())) from error
+    known = dict.fromkeys(name for rows in found.values() for name in rows.column_names)
+    if spec.path == "csv" and (odd := [name for name in spec.options.get("dtype") or () if name not in known]):
+        raise DataError(
+            f"task {task.name!r}: `options.dtype` names the column {odd[0]!r}, which the data does not have"
+            f"{suggestion(odd[0], known)}"
+        )
+    return found
+
+
+def _as_named(files: Mapping[str, Sequence[Path]]) -> dict[str, list[str]]:
+    """Files for a reader that takes names for patterns: ``a[1].csv`` is that file and no other."""
+    return {split: [glob.escape(str(file)) for file in group] for split, group in files.items()}
+
+
+def _as_pandas(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`dtype` as the reader of `datasets` takes it, which knows no such option."""
+    rest = {key: value for key, value in options.items() if key != "dtype"}
+    return {**rest, "converters": dict.fromkeys(options["dtype"], str)} if "dtype" in options else rest
 
 
 def _read_lists(
@@ -147,7 +166,7 @@ def _reads_nothing(spec: DatasetSpec, files: list[Path]) -> bool:
     from datasets import load_dataset
 
     try:
-        load_dataset(spec.path, data_files={"train": [str(file) for file in files]}, **spec.options)
+        load_dataset(spec.path, data_files=_as_named({"train": files}), **_as_pandas(spec.options))
     except Exception as error:  # of many kinds; only the one for no rows is of interest
         return "corresponds to no data" in str(error)
     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,7 +115,23 @@ def tasks_new(
         print(f"  {note}")
     print(f"\nWritten to {task.file}. Next:")
     print(f"  {command('tasks', 'check', str(task.file))}")
-    print(f"  {command('train', f'tasks={task.file}')}")
+    print(f"  {command('train', f'tasks={_as_yaml(str(task.file))}')}")
+
+
+def _as_yaml(name: str) -> str:
+    """A file's name as a value of the command line, which is YAML: in quotes where it would be something else.
+
+    Example:
+        >>> _as_yaml("mine.yaml"), _as_yaml("hash #1.yaml")
+        ('mine.yaml', '"hash #1.yaml"')
+    """
+    from nlp_mtl import yamlfile
+
+    try:
+        plain = yamlfile.loads(name, "")[0] == name
+    except ConfigError:
+        plain = False
+    return name if plain else json.dumps(name, ensure_ascii=False)
 
 
 def _data_and_keys(words: Sequence[str], mistakes: list[str]) -> tuple[Any, dict[str, Any]]:

@@ -22,6 +22,7 @@ from nlp_mtl.files import local_files, resolve_files
 from nlp_mtl.folders import listed
 from nlp_mtl.reading import opened, quiet_datasets, short
 from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, DatasetSpec, InMemory, Split, Task
+from nlp_mtl.template import is_nothing
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -157,8 +158,9 @@ def _check_columns(task: Task, splits: Mapping[Split, Dataset]) -> None:
 def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
     """Shares of the training rows for validation and test, by a hash of the inputs.
 
-    Equal inputs have equal hashes, so a text never stands on both sides, and rows added later move no old row. Where
-    rows have groups, the hash is the group's, so that a group stands on one side.
+    Equal inputs have equal hashes, so a text never stands on both sides, and rows added later move no old row. Of rows
+    with equal inputs the first that has a label stays, or the first. Where rows have groups, the hash is the group's,
+    so that a group stands on one side.
     """
     shares = {split: share for split, share in task.splits.items() if isinstance(share, float)}
     if not shares:
@@ -167,14 +169,16 @@ def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
         raise DataError(f"task {task.name!r}: `splits` takes shares of the training rows, and there are none")
     rows = splits["train"]
     parts: dict[Split, list[int]] = {split: [] for split in ("train", *shares)}
-    seen: set[bytes] = set()
+    labels = rows[task.target][:] if task.target in rows.column_names else None
+    first: dict[bytes, int] = {}
     groups = rows[task.metric_columns["groups"]][:] if "groups" in task.metric_columns else None
     salt = task.split_seed.to_bytes(8, "big")  # that of seed 0 is no salt
     for index, values in enumerate(zip(*(rows[column] for column in task.inputs), strict=True)):
         digest = _digest(values, salt)
-        if digest in seen:
-            continue
-        seen.add(digest)
+        if labels is not None and digest in first and _is_blank(labels[first[digest]]) and not _is_blank(labels[index]):
+            first[digest] = index
+        first.setdefault(digest, index)
+    for digest, index in first.items():
         if groups is not None:
             digest = _digest(groups[index], salt)
         place, edge = int.from_bytes(digest, "big") / 2**64, 0.0
@@ -185,7 +189,11 @@ def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
                 break
         else:
             parts["train"].append(index)
-    return {**splits, **{split: rows.select(indices) for split, indices in parts.items()}}
+    return {**splits, **{split: rows.select(sorted(indices)) for split, indices in parts.items()}}
+
+
+def _is_blank(label: Any) -> bool:
+    return is_nothing(label) or (isinstance(label, str) and not label.strip())
 
 
 def _digest(value: Any, salt: bytes = b"") -> bytes:

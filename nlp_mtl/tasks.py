@@ -156,6 +156,23 @@ class TaskRegistry:
             if all(value is None or value in have[task.name][key] for key, value in wanted.items())
         ]
 
+    def without_one(self, **wanted: str | None) -> str:
+        """What there is where no task has all of several values: for each left out, what the other tasks have of it.
+
+        Args:
+            wanted: as for :meth:`select`, which found none.
+        """
+        said = []
+        for key in [key for key, value in wanted.items() if value is not None]:
+            found = self.select(**{**wanted, key: None})
+            of = {"tag": lambda t: t.tags, "head": lambda t: [t.head_name], "language": lambda t: [t.language]}[key]
+            have = sorted({one for task in found for one in of(task)})
+            rest = " and ".join(f"{name} {value}" for name, value in wanted.items() if value and name != key)
+            if have:
+                more = f", … ({len(have)} in all)" if len(have) > 12 else ""
+                said.append(f"\n  tasks of {rest} have the {key} {', '.join(have[:12])}{more}")
+        return "".join(said)
+
 
 def _has_name_and_tags(data: Mapping[str, Any]) -> bool:
     tags = data.get("tags", [])

@@ -10,7 +10,6 @@ from pathlib import Path
 from nlp_mtl import checkpoint
 from nlp_mtl.dryrun.making import dry_run
 from nlp_mtl.dryrun.result import DryRun, Pooling, TaskRows
-from nlp_mtl.errors import ConfigError
 from nlp_mtl.screen import command, print_table
 from nlp_mtl.taskfile import SPLITS
 
@@ -46,12 +45,8 @@ def run_and_show(
     Args:
         file, overrides, resume, overwrite: see :func:`nlp_mtl.dry_run`.
         words: what was typed, to say how the run itself is started.
-        json_file: where the whole result is written as JSON; ``-`` prints that alone.
+        json_file: where the whole result is written as JSON, in a folder that is there; ``-`` prints that alone.
     """
-    if json_file is not None and str(json_file) != "-" and not json_file.absolute().parent.is_dir():
-        raise ConfigError(
-            f"train: --json is a file to write, found {json_file}: there is no folder {json_file.parent}; make it first"
-        )
     found = dry_run(file, overrides, resume=resume, overwrite=overwrite)
     if int(os.environ.get("RANK", "0")):  # of several processes, the first one speaks
         return

@@ -114,8 +114,21 @@ def _label(looks: Mapping[str, Look], inputs: Sequence[str], hint: str | None, f
         others = ", ".join(f"{name!r} ({might[name].said()})" for name in might if name != named[0])
         found.notes.append(f"label: {named[0]!r} by its name; {others} could be meant too (`label`, --label COL)")
         return named[0]
-    found.mistakes.append(_ask("label", "could be predicted", might, looks))
+    found.mistakes.append(_ask("label", "could be predicted", might, looks) + _one_per_label(might))
     return None
+
+
+def _one_per_label(might: Mapping[str, Look]) -> str:
+    """The way out where each label has a column of its own that says whether it holds."""
+    flags = [name for name, one in might.items() if one.distinct <= 2 and one.kind in ("classes", "whole")]
+    if len(flags) < 2:
+        return ""
+    columns = ", ".join(flags)
+    return (
+        f"; or, if each says whether one label holds (0 or 1), make one list of them: prepare={{name: labels_at_least, "
+        f"columns: [{columns}]}} with label='labels' (--label labels 'prepare={{name: labels_at_least, columns: "
+        f"[{columns}]}}')"
+    )
 
 
 def _text(looks: Mapping[str, Look], target: str | None, hint: str | None, found: Columns) -> list[str]:

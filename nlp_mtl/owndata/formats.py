@@ -132,6 +132,12 @@ def _options(kind: str, file: Path, given: Mapping[str, Any], found: Files) -> d
     if kind == "csv":
         dialect = csv_dialect(file, encoding, given.get("sep") or given.get("delimiter"), given.get("names"))
         found.notes += dialect.notes
+        doubled = [name for name, times in Counter(dialect.columns).items() if times > 1 and name.strip()]
+        if doubled and not {"names", "column_names", "header"} & set(given):
+            raise ConfigError(
+                f"data: {file}: the column {doubled[0]!r} stands twice in the first line; rename one, or, if that line "
+                "is a row, name the columns: columns=[…] (--columns NAME …)"
+            )
         return {**made, **dialect.options}
     if kind == "json":
         return {**made, **_json_options(file, encoding, given, found)}

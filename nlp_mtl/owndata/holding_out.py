@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from nlp_mtl.owndata.looks import is_blank
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -53,7 +55,9 @@ def choose_splits(splits: Mapping[str, Dataset], inputs: Sequence[str], target: 
         found.notes.append(f"splits: the data's own ({counts} rows)")
     repeated = len(texts["train"]) - different
     if repeated:
-        done = "left out but for the first" if found.shares else "kept, as the data has splits of its own"
+        labels = splits["train"][target][:] if target is not None else []
+        first = "the first that has a label" if any(map(is_blank, labels)) else "the first"
+        done = f"left out but for {first}" if found.shares else "kept, as the data has splits of its own"
         found.notes.append(f"rows: {repeated} training rows have a text that stood before; they are {done}")
     if target is not None and (torn := _torn(splits["train"], texts["train"], target)):
         found.notes.append(f"rows: {torn} text(s) stand there with different labels")
@@ -69,10 +73,10 @@ def _texts(rows: Dataset, inputs: Sequence[str]) -> list[str]:
 
 
 def _torn(rows: Dataset, texts: Sequence[str], target: str) -> int:
-    """How many texts have different labels in different rows."""
+    """How many texts have different labels in different rows; no label is none of them."""
     seen: dict[str, str] = {}
     torn = set()
-    for text, label in zip(texts, map(str, rows[target][:]), strict=True):
-        if seen.setdefault(text, label) != label:
+    for text, label in zip(texts, rows[target][:], strict=True):
+        if not is_blank(label) and seen.setdefault(text, str(label)) != str(label):
             torn.add(text)
     return len(torn)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nlp_mtl.errors import ConfigError
+from nlp_mtl.errors import ConfigError, shown
 from nlp_mtl.owndata.guessing import guess_head, spelled_lists
 from nlp_mtl.owndata.looks import Target, is_blank
 from nlp_mtl.owndata.naming import Labels, few, label_names
 from nlp_mtl.owndata.tags import tag_labels, tag_scheme
+from nlp_mtl.owndata.telling import alike
 
 IMBALANCED = 3.0  # times that the most frequent label may outnumber the rarest before accuracy says little
 FEW = 10  # rows of a label, from which little can be learned
@@ -65,7 +67,7 @@ def _classes(target: Target, prepare: list[dict[str, Any]], labels: Labels) -> K
     rows = target.splits.get("train") or next(iter(target.splits.values()))
     counts = Counter(names.of(value) for value in rows[target.name][:] if not is_blank(value))
     metrics, notes = _metrics(counts, ["accuracy", "f1_macro"])
-    return Kind("", names.names, metrics, [*prepare, *names.prepare], [names.note, *notes])
+    return Kind("", names.names, metrics, [*prepare, *names.prepare], [names.note, *alike(names.names), *notes])
 
 
 def _multi_label(target: Target, prepare: list[dict[str, Any]], labels: Labels) -> Kind:
@@ -89,7 +91,7 @@ def _multi_label(target: Target, prepare: list[dict[str, Any]], labels: Labels) 
         names = label_names(target, flat, labels, lists=True)
         chosen, note, counts = names.names, names.note, Counter(map(names.of, flat))
     metrics, notes = _metrics(counts, ["f1_micro", "f1_macro"])
-    return Kind("", chosen, metrics, prepare, [note, *notes])
+    return Kind("", chosen, metrics, prepare, [note, *alike(chosen), *notes])
 
 
 def _parts(text: str, separator: str | None) -> list[str]:
@@ -113,6 +115,11 @@ def _tags(target: Target, prepare: list[dict[str, Any]], labels: Labels) -> Kind
             "the order of the numbers with `labels` (--labels O B-PER …)"
         )
     named = [[tag if isinstance(tag, str) else known[tag] for tag in tags if tag not in (None, -1)] for tags in rows]
+    if len({tag for tags in named for tag in tags}) == 1:
+        raise ConfigError(
+            f"label: every tag in {target.name!r} is {next(tag for tags in named for tag in tags)!r}; nothing can be "
+            "learned from that, name another column"
+        )
     scheme, why = tag_scheme(named)
     if known:
         names = label_names(target, flat, labels, lists=True)
@@ -135,10 +142,14 @@ def _number(target: Target, prepare: list[dict[str, Any]], labels: Labels) -> Ki
             numbers.append(float(value))
         except (TypeError, ValueError):
             raise ConfigError(
-                f"label: a regression predicts numbers, and {target.name!r} holds {str(value)[:40]!r}; name another "
-                "column "
-                "(--label), or another `head` (--head)"
+                f"label: a regression predicts numbers, and {target.name!r} holds {shown(value, most=40)}; name "
+                "another column (--label), or another `head` (--head)"
             ) from None
+    if odd := [number for number in numbers if not math.isfinite(number)]:
+        raise ConfigError(
+            f"label: a regression predicts finite numbers, and {target.name!r} holds {odd[0]}; correct the cell, or "
+            "leave it empty"
+        )
     low, high = min(numbers), max(numbers)
     if low == high:
         raise ConfigError(

@@ -60,14 +60,18 @@ def _by_split(data: Mapping[Any, Any], notes: list[str]) -> dict[str, Dataset]:
         if split is not None and (split not in chosen or name == split):
             chosen[split] = name
     left_out = [str(name) for name in data if name not in chosen.values()]
-    if len(data) == 1 and "train" not in chosen:
+    if len(data) == 1 and not chosen:
         chosen, left_out = {"train": next(iter(data))}, []
     if "train" not in chosen:
+        only = f", or give its rows themselves: data[{next(iter(data))!r}]" if len(data) == 1 else ""
         raise ConfigError(
-            f"data: one split must be for training, found {', '.join(map(str, data)) or 'none'}; call it 'train'"
+            f"data: one split must be for training, found {', '.join(map(str, data)) or 'none'}; call it 'train'{only}"
         )
-    if left_out:
-        notes.append(f"splits: {', '.join(left_out)} left out, since the names say neither train, validation nor test")
+    twice = {name: split for name in left_out if (split := split_of(name)) is not None}
+    for name, split in twice.items():
+        notes.append(f"splits: {name} left out, since {chosen[split]} is taken for {split}")
+    if odd := [name for name in left_out if name not in twice]:
+        notes.append(f"splits: {', '.join(odd)} left out, since the names say neither train, validation nor test")
     return {
         split: _dataset(data[chosen[split]], f"data[{chosen[split]!r}]", notes) for split in SPLITS if split in chosen
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nlp_mtl.errors import ConfigError, suggestion
+from nlp_mtl.errors import ConfigError, shown, suggestion
 from nlp_mtl.labelnames import in_order, name_of
 from nlp_mtl.owndata.looks import Target, is_blank
 
@@ -48,7 +48,9 @@ def label_names(target: Target, values: Sequence[Any], labels: Labels, *, lists:
         ConfigError: values that are no labels, or not among those named.
     """
     if odd := [value for value in values if not (value is None or isinstance(value, (str, int, float)))]:
-        raise ConfigError(f"label: {target.name!r} holds {str(odd[0])[:40]!r}, which is no label; name another column")
+        raise ConfigError(
+            f"label: {target.name!r} holds {shown(odd[0], most=40)}, which is no label; name another column"
+        )
     found = {name_of(value) for value in values if not is_blank(value)}
     if labels is not None and not isinstance(labels, Mapping):
         return _listed(target, found, list(map(str, labels)))
@@ -81,8 +83,9 @@ def label_names(target: Target, values: Sequence[Any], labels: Labels, *, lists:
             f"label: every list in {column} is empty; nothing can be learned from that, name another column"
         )
     if len(found) == 1 and not lists:
+        only = next(value for value in values if not is_blank(value))
         raise ConfigError(
-            f"label: every label in {column} is {names[0]!r}; nothing can be learned from that, name another column"
+            f"label: every label in {column} is {only!r}; nothing can be learned from that, name another column"
         )
     if not all(name.isdecimal() for name in names):
         return Names(names, f"labels: {few(names)}, in alphabetical order, whatever the order of the rows")

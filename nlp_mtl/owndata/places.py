@@ -57,6 +57,11 @@ def places_of(data: Paths, notes: list[str]) -> dict[str, list[Path]]:
                     for n in unknown
                 ]
             )
+        if "train" not in data:
+            raise ConfigError(
+                f"data: one split must be for training, found {', '.join(data)}; say train=FILE, or name the file "
+                "without a split"
+            )
         given = {split: [Path(p) for p in _many(paths)] for split, paths in data.items()}
         _check_there([path for paths in given.values() for path in paths])
         return {split: [file for path in paths for file in _inside(path)] for split, paths in given.items()}

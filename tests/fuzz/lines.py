@@ -235,7 +235,17 @@ said = st.one_of(
 )
 
 
-@law("own data", st.tuples(own_files, said), few=15)
+@law(
+    "own data",
+    st.tuples(own_files, said),
+    few=15,
+    pinned=[
+        (("we*[1]?.csv", b"text,label\na b,01\nc d,1\ne f,01\ng h,1\n"), {}),
+        (("a.csv", b"a b c,good\nd e f,bad\ng h i,good\nj k l,bad\n"), {}),
+        (("a.csv", b"text,label\na b c,good\ntext,label\nd e f,bad\n"), {"label": "label"}),
+        (("a.csv", b"text,label\na b c,good\n"), {"options": {"dtype": {"lable": "str"}}}),
+    ],
+)
 def any_own_file(example: tuple[tuple[str, bytes], dict[str, Any]], folder: Path) -> None:
     """Of any file, with any arguments, a task is made, or they are refused with a message."""
     (name, data), more = example
@@ -263,6 +273,19 @@ own_rows = st.one_of(many_rows(), many_rows(), few_rows)
         ([{"\ud800": "a"}], {}),
         ([{"text": "a", "label": "\udfff"}], {}),
         ([{"text": None, "label": 2**63}], {}),
+        *(
+            ([{"text": f"text {n}", "label": n % 2} for n in range(9)], wrong)
+            for wrong in (
+                {"label": ["label"]},
+                {"text": 3},
+                {"template": 3},
+                {"head": 3},
+                {"metrics": 3},
+                {"metrics": "accuracy"},
+                {"prepare": 3},
+                {"labels": {"no", "yes"}},
+            )
+        ),
     ],
 )
 def any_own_rows(example: tuple[list[dict[str, Any]], dict[str, Any]], folder: Path) -> None:

@@ -211,7 +211,9 @@ def test_tasks_list_by_tag_head_and_language(run):
     assert list(listed(run("tasks", "list", "--tag", "ner"))) == [task.name for task in task_registry().find("ner")]
     assert set(listed(run("tasks", "list", "--tag", "glue", "--head", "regression"))) == {"stsb"}
     assert "wmt16_ro_en" in listed(run("tasks", "list", "--head", "seq2seq", "--language", "ro"))
-    assert run("tasks", "list", "--tag", "glue", "--language", "ro") == (0, "0 tasks are all of that at once\n", "")
+    said = "0 tasks are all of that at once\n  tasks of language ro have the tag translation\n"
+    said += "  tasks of tag glue have the language en\n"
+    assert run("tasks", "list", "--tag", "glue", "--language", "ro") == (0, said, "")
     fails(run("tasks", "list", "--tag", "nerr"), "no task has the tag 'nerr'", "did you mean 'ner'")
     fails(run("tasks", "list", "--tag", "rte"), "no task has the tag 'rte'")
     err = fails(run("tasks", "list", "--head", "regresion", "--language", "xx"), "did you mean 'regression'", "'xx'")

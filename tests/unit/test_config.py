@@ -214,6 +214,15 @@ def test_an_argument_of_a_strategy_named_by_its_name_alone():
     assert load_config(PLAIN, ["sampler.epoch=largest"]).sampler == {"name": "proportional", "epoch": "largest"}
 
 
+def test_what_an_override_says_wrong_is_not_told_of_the_file(tmp_path):
+    """With ``tasks=…`` alone the file is one of the package, which nobody wrote."""
+    file = tmp_path / "run.yaml"
+    file.write_text("model: bert-base-cased\ntasks: [rte]\nsampler: {name: proportional, tempo: 2}\n")
+    mistakes = mistakes_of(file, ["tasks=[nix.yaml, colaa]"])
+    assert [m for m in mistakes if m.startswith("override 'tasks=[nix.yaml, colaa]': ")] == mistakes[1:3]
+    assert f"{file}:3: " in mistakes[0] and len(mistakes) == 3
+
+
 def test_later_overrides_win_and_the_source_is_left_alone():
     source = {**PLAIN, "training": {"seed": 1}}
     assert load_config(source, ["training.seed=2", "training.seed=3"]).training == {"seed": 3}

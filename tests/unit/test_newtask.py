@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nlp_mtl import cli, yamlfile
+from nlp_mtl.config import load_config
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.newtask import repeated
 from nlp_mtl.owndata.writing import new_task_file, task_name, task_text
@@ -108,6 +109,18 @@ def test_the_task_file_goes_from_yaml_to_a_loss(run, head, rows, words, examples
     assert shown == bool(examples), "rows of the data stand there only where they are wanted"
     commands = [line.strip() for line in out.splitlines() if line.startswith("  ") and "mine.yaml" in line]
     assert [shlex.split(line)[-2:] for line in commands] == [["check", "mine.yaml"], ["train", "tasks=mine.yaml"]]
+
+
+@pytest.mark.parametrize(
+    "file", ["hash #1.yaml", "co: lon.yaml", "{brace}.yaml", "[list].yaml", "it's.yaml", 'a "b".yaml', "café ñ.yaml"]
+)
+def test_the_next_command_names_the_file_whatever_its_name(run, file):
+    table("a.csv", ["text", "label"], ROWS)
+    code, out, err = run("tasks", "new", "a.csv", "--out", file)
+    assert code == 0, err
+    words = next(shlex.split(line) for line in out.splitlines() if "tasks=" in line)
+    config = load_config({"model": "x", "tasks": ["rte"]}, [words[-1]])
+    assert config.tasks == [file]
 
 
 def test_what_was_inferred_stands_on_the_screen_and_in_the_file(run):

@@ -345,6 +345,18 @@ def test_all_that_is_wrong_is_told_at_once():
             "did you mean 'threshold'",
         ),
         ({"text": "title", "label": "mood", "splits": {"train": 0.5}}, "`splits`"),
+        ({"label": ["mood"]}, "label: one column's name, found ['mood']"),
+        ({"text": 3}, "text: a column's name, or a list of them, found 3"),
+        ({"text": ["title", 3]}, "text: a column's name, or a list of them, found ['title', 3]"),
+        ({"template": 3}, "template: a text such as '{title}: {body}', found 3"),
+        ({"head": 3}, "head: write a kind of head, or {name: …, arguments}, found 3"),
+        ({"options": ["x"]}, "options: a mapping key → value, for the reader of files, found ['x']"),
+        ({"columns": "x"}, "columns: a list of names, found 'x'"),
+        ({"metrics": 3}, "metrics: a name, or a list of names, found 3"),
+        ({"metrics": "acuracy"}, "unknown metric 'acuracy'; did you mean 'accuracy'"),
+        ({"prepare": 3}, "prepare: a preparation, {name: …, arguments}, or a list of them, found 3"),
+        ({"labels": {"glad", "sad"}}, "labels: a list of names, whose order is that of their numbers, found a set"),
+        ({"labels": 3}, "labels: a list of names, or a mapping value → name, found 3"),
         ({"text": "title", "label": "mood", "options": {"sep": ";"}}, "the data is given as an object"),
     ],
 )
@@ -386,6 +398,11 @@ def test_the_datas_own_splits_are_taken_by_their_names():
     assert "unlabelled left out" in said(task, "splits")
     assert "10 text(s) of validation are training rows too" in said(task, "rows")
     refused(DatasetDict({"test": rows, "dev": rows}), "one split must be for training")
+    both = made(DatasetDict({"train": rows, "dev": rows, "validation": rows.select(range(20))}))
+    assert "dev left out, since validation is taken for validation" in said(both, "splits")
+    assert len(load_rows(both)["validation"]) == 20
+    for name in ("test", "validation", "dev"):
+        refused(DatasetDict({name: rows}), f"found {name}; call it 'train', or give its rows themselves")
     assert len(load_rows(made(DatasetDict({"all": rows}), splits={"validation": None}))["train"]) == ROWS
 
 
@@ -393,11 +410,93 @@ def test_a_test_split_may_lack_the_label():
     rows = Dataset.from_dict({"text": TEXTS, "mood": MOODS})
     task = made({"train": rows, "test": rows.remove_columns("mood").select(range(5))})
     assert load_rows(task)["test"].column_names == ["text"]
+    assert "test 5 (no labels)" in said(task, "rows")
+
+
+def test_rows_without_a_label_are_counted_and_labels_without_a_training_row_named():
+    moods = [None if i < 7 else mood for i, mood in enumerate(MOODS)]
+    rows = Dataset.from_dict({"text": TEXTS, "mood": moods})
+    later = Dataset.from_dict({"text": [f"{text} later" for text in TEXTS], "mood": ["glad", "sad", "odd"] * 20})
+    task = made({"train": rows, "validation": later})
+    assert f"train {ROWS} (7 without a label), validation {ROWS}" in said(task, "rows")
+    assert "no training row has odd" in said(task, "labels")
+    numbers = made({"train": rows}, labels=["glad", "sad", "odd"], splits={"validation": None})
+    assert "no training row has odd" in said(numbers, "labels")
+    assert "no training row" not in said(made({"text": TEXTS, "mood": MOODS}), "labels")
+
+
+def test_rows_without_a_text_are_not_compared():
+    """Rows that are left out have no text in common and no labels."""
+    frame = pd.DataFrame({"text": [*TEXTS, None, None, "  "], "mood": [*MOODS, "glad", "sad", "glad"]})
+    task = made(frame)
+    assert "3 without text left out" in said(task, "rows")
+    assert "stood before" not in said(task, "rows") and "different labels" not in said(task, "rows")
+
+
+def test_one_metric_may_stand_alone():
+    assert made({"text": TEXTS, "mood": MOODS}, metrics="accuracy").metrics == ["accuracy"]
+
+
+def test_columns_of_numbers_are_read_by_a_template():
+    columns = {"id": list(range(ROWS)), "mood": MOODS}
+    refused(columns, "text: 'id' holds 0 and the like", "(--template '{id}')", text="id")
+    assert made(columns, template="{id}").inputs == ["id"]
+
+
+def test_what_check_and_train_refuse_makes_no_task():
+    stars = [float(i) / 7 for i in range(ROWS)]
+    refused(
+        {"text": TEXTS, "stars": [float("inf"), *stars[1:]]}, "holds inf; correct", label="stars", head="regression"
+    )
+    refused({"tokens": SENTENCES, "tags": [["O"] * len(words) for words in SENTENCES]}, "every tag in 'tags' is 'O'")
+
+
+def test_a_number_is_quoted_as_a_number():
+    refused({"text": TEXTS, "mood": [0] * ROWS}, "every label in 'mood' is 0;")
+
+
+def test_columns_of_one_label_each_are_told_the_way_out():
+    columns = {
+        "text": TEXTS,
+        **{name: [int(i % n == 0) for i in range(ROWS)] for n, name in ((2, "toxic"), (3, "rude"))},
+    }
+    refused(columns, "labels_at_least, columns: [toxic, rude]")
+    step = {"name": "labels_at_least", "columns": ["toxic", "rude"]}
+    task = made(columns, prepare=step, label="labels")
+    assert (task.head_name, task.labels) == ("multi_label", ["rude", "toxic"])
+
+
+def test_metrics_that_are_said_are_not_told_as_inferred():
+    assert not said(made({"text": TEXTS, "mood": MOODS}, metrics=["matthews_correlation"]), "metrics")
+    assert said(made({"text": TEXTS, "mood": MOODS}), "metrics")
+
+
+def test_a_column_that_was_left_out_is_told_where_it_is_missed():
+    frame = pd.DataFrame({"text": TEXTS, "mood": MOODS, "odd": [1, "a"] * (ROWS // 2)})
+    refused(frame, "no column 'odd'", "the column 'odd' is left out: its values are not all of one kind", label="odd")
+
+
+def test_labels_that_differ_in_spelling_alone_are_told():
+    moods = ["glad", "Glad", "sad", "caf\u00e9", "cafe\u0301"] * (ROWS // 5)
+    assert "'Glad', 'glad'; 'cafe\u0301', 'caf\u00e9' differ only" in said(
+        made({"text": TEXTS, "mood": moods}), "labels"
+    )
 
 
 def test_texts_with_two_labels_are_counted():
     task = made({"text": TEXTS + TEXTS[:3], "mood": [*MOODS, "sad", "sad", "glad"]})
     assert "2 text(s) stand there with different labels" in said(task, "rows")
+
+
+@pytest.mark.parametrize("nothing", [None, "", float("nan")])
+def test_of_equal_texts_the_one_with_a_label_stays(nothing):
+    """Else rows that were labelled after they were collected would lose their labels."""
+    data = pd.DataFrame({"text": TEXTS + TEXTS, "mood": [nothing] * 20 + MOODS[20:] + MOODS[:20] + [nothing] * 40})
+    task = made(data, text="text", label="mood")
+    rows = [row for part in load_rows(task).values() for row in part]
+    assert sorted((row["text"], row["mood"]) for row in rows) == sorted(zip(TEXTS, MOODS, strict=True))
+    assert "left out but for the first that has a label" in said(task, "rows")
+    assert "different labels" not in said(task, "rows")
 
 
 # ----------------------------------------------------------------------------------------- objects that are taken

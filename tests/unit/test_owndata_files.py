@@ -81,6 +81,37 @@ def test_tables_of_every_format_give_the_same_rows(name, write, options):
     assert task.dataset.data_files == name
 
 
+@pytest.mark.parametrize("sign", ["[1]", "*", "?", "[!x]", "{a,b}"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet", "text"])
+def test_a_name_is_a_name_and_no_pattern(sign, suffix):
+    """`we*ird.csv` is that file, and not `wei99ird.csv` beside it too."""
+    write = {
+        "csv": lambda file, frame: frame.to_csv(file, index=False),
+        "jsonl": lambda file, frame: frame.to_json(file, orient="records", lines=True),
+        "parquet": lambda file, frame: frame.to_parquet(file),
+        "text": lambda file, frame: Path(file).write_text("".join(f"{text}\n" for text in frame["text"])),
+    }[suffix]
+    other = FRAME.assign(text=FRAME["text"] + " (not this one)")
+    for folder, name in (("my proj", "we" + sign + "ird"), ("my " + sign, "plain")):
+        Path(folder).mkdir()
+        file = f"{folder}/{name}.{suffix}"
+        write(file, FRAME)
+        for beside in ("we1ird", "wei99ird", "weaird"):
+            write(f"{folder}/{beside}.{suffix}", other)
+        if suffix == "text":
+            spec = {"path": "text", "data_files": file}
+            task = Task(name="lines", head="masked_lm", dataset=spec, inputs=["line"])
+            assert set(load_rows(task)["train"]["line"]) == set(FRAME["text"])
+        else:
+            assert all_rows(made(file)) == set(ROWS)
+
+
+def test_a_damaged_file_is_named_also_where_its_name_looks_like_a_pattern():
+    Path("ba[d].parquet").write_bytes(b"PAR1junk")
+    FRAME.to_parquet("good.parquet")
+    refused({"train": "good.parquet", "test": "ba[d].parquet"}, kind=DataError, parts=["ba[d].parquet: can't be read"])
+
+
 def test_columns_without_a_line_of_names_are_named():
     FRAME.to_csv("a.csv", index=False, header=False)
     task = made("a.csv", columns=["said", "verdict"])
@@ -88,6 +119,71 @@ def test_columns_without_a_line_of_names_are_named():
     refused("a.csv", parts=["no column 'verdict'"], label="verdict")
     FRAME.to_json("a.jsonl", orient="records", lines=True)
     refused("a.jsonl", parts=["name their columns themselves"], columns=["said", "verdict"])
+
+
+@pytest.mark.parametrize(("suffix", "sep"), [("csv", ","), ("tsv", "\t")])
+@pytest.mark.parametrize("given", [{}, {"text": "text", "label": "label"}])
+def test_a_first_line_that_is_a_row_is_no_line_of_names(suffix, sep, given):
+    FRAME.to_csv(f"a.{suffix}", index=False, header=False, sep=sep)
+    refused(f"a.{suffix}", parts=["first line looks like a row", "'good'", "(--columns TEXT LABEL)"], **given)
+    assert all_rows(made(f"a.{suffix}", columns=["said", "verdict"])) == set(ROWS)
+
+
+def test_numbers_without_a_line_of_names_are_no_names():
+    FRAME.assign(label=[i % 3 for i in range(len(FRAME))]).to_csv("a.csv", index=False, header=False)
+    refused("a.csv", parts=["first line looks like a row", "'0'"])
+
+
+def test_amounts_without_a_line_of_names_are_no_names():
+    FRAME.assign(label=[i / 7 for i in range(1, 1 + len(FRAME))]).to_csv("a.csv", index=False, header=False)
+    refused("a.csv", parts=["first line looks like a row", "'0.14285"])
+
+
+def test_a_line_of_names_between_the_rows_is_named():
+    """Two files with a line of names each, put into one."""
+    text = FRAME.to_csv(index=False)
+    Path("a.csv").write_text(text + text.replace("no ", "more "))
+    refused("a.csv", parts=[f"names (text, label) stands again as row {len(FRAME)}", "take it out"], label="label")
+
+
+def test_a_column_of_digits_that_is_not_there_is_refused():
+    FRAME.to_csv("a.csv", index=False)
+    parts = ["`options.dtype` names the column 'lable'", "did you mean 'label'"]
+    refused("a.csv", kind=DataError, parts=parts, options={"dtype": {"lable": "str"}})
+
+
+def test_zeros_in_front_of_labels_are_kept():
+    labels = ["01", "1", "007"] * (len(FRAME) // 3) + ["1"] * (len(FRAME) % 3)
+    frame = FRAME.assign(label=labels)
+    frame.to_csv("a.csv", index=False)
+    task = made("a.csv")
+    assert task.labels == made(frame).labels == ["01", "1", "007"]
+    assert task.dataset.options == {"dtype": {"label": "str"}}
+    assert "01, 007 in label are read as words" in "".join(task.inferred)
+    assert "whole numbers" not in "".join(task.inferred)
+    assert {label for _, label in all_rows(task)} == set(labels)
+
+
+def test_numbers_without_zeros_in_front_stay_numbers():
+    FRAME.assign(label=[i % 3 for i in range(len(FRAME))]).to_csv("a.csv", index=False)
+    assert made("a.csv").dataset.options == {}
+    FRAME.assign(label=["0.5", "1.25", "00"] * (len(FRAME) // 3) + ["1"] * (len(FRAME) % 3)).to_csv("b.csv")
+    assert made("b.csv", text="text", label="label", head="regression").dataset.options == {}
+
+
+def test_a_column_that_stands_twice_is_refused():
+    Path("a.csv").write_text("text,label,text\n" + "".join(f"{text},{label},x\n" for text, label in ROWS))
+    refused("a.csv", parts=["a.csv: the column 'text' stands twice", "--columns"])
+    assert made("a.csv", columns=["a", "b", "c"], text="a", label="b").inputs == ["a"]
+
+
+def test_words_for_nothing_are_words_also_beside_columns_of_numbers():
+    rows = [("N/A" if not i else text, label, "NA" if i % 7 == 0 else i % 5) for i, (text, label) in enumerate(ROWS)]
+    pd.DataFrame(rows, columns=["text", "label", "price"]).to_csv("a.csv", index=False)
+    for given in ({"label": "label"}, {"text": "text", "label": "label"}):
+        assert ("N/A", "good") in all_rows(made("a.csv", **given)), given
+    task = made("a.csv", text="text", label="price", head="regression")
+    assert "data: N/A in text are read as empty, since such words stand for no number in price" in task.inferred
 
 
 def test_quotes_without_a_partner_do_not_swallow_lines():

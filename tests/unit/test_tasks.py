@@ -302,6 +302,9 @@ def test_tasks_are_selected_by_tag_head_and_language(tmp_path):
     assert names(language="de") == {"one", "three"}
     assert names(head="regression") == names(tag="news", head="regression", language="de") == {"three"}
     assert names(tag="short", head="regression") == set(), "each is known, and no task is both"
+    assert known.without_one(tag="short", head="regression") == (
+        "\n  tasks of head regression have the tag news\n  tasks of tag short have the head sequence_classification"
+    )
     assert mistakes_of(known.select, tag="nwes", head="regresion", language="fr") == [
         "no task has the tag 'nwes'; did you mean 'news'?",
         "no task has the head 'regresion'; did you mean 'regression'?",
