@@ -250,13 +250,13 @@ class TokenClassification(Head):
         train = [
             (words, tags)
             for words, tags in zip(
-                train_rows[column], self.references([t or [] for t in train_labels], None), strict=True
+                train_rows[column][:], self.references([t or [] for t in train_labels], None), strict=True
             )
             if tags
         ]
         if self.scheme == "none":
-            return _lookup_words(train, rows[column])
-        return _lookup_spans(train, rows[column])
+            return _lookup_words(train, rows[column][:])  # all at once: `datasets` is slow row by row
+        return _lookup_spans(train, rows[column][:])
 
 
 def _first_pieces(pieces: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]]) -> list[int]:
