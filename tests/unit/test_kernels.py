@@ -195,6 +195,7 @@ def test_any_number_of_threads_gives_the_same_bits_forward():
 def afresh(monkeypatch, tmp_path):
     """The choice made anew, in an empty cache folder."""
     monkeypatch.setenv("NLP_MTL_CACHE", str(tmp_path))
+    monkeypatch.delenv(building.SWITCH, raising=False)
     monkeypatch.setattr(building, "_refused", [])
     building._load.cache_clear()
     yield monkeypatch
