@@ -20,7 +20,7 @@ from transformers.activations import GELUActivation
 from nlp_mtl.attention import packed_attention, packed_self_attention
 from nlp_mtl.dropout import Dropout
 from nlp_mtl.kernels import fused
-from nlp_mtl.layout import Layout
+from nlp_mtl.layout import Layout, filled_up
 from nlp_mtl.trimming import Reading, single_attention
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -130,7 +130,7 @@ def _forward(
             mixed, residual = _attended_by(own, narrow, reading), states.index_select(0, reading.tokens)
         read = len(mixed)
         if reading is not None:
-            mixed, residual = _filled_up(mixed), _filled_up(residual)
+            mixed, residual = filled_up(mixed), filled_up(residual)
         if fused.usable(mixed, residual) and residual.dtype == torch.float32:
             out = _feed_forward(self, *_add_norm(self.attention.output, mixed, residual, narrow=True))
         else:
@@ -171,7 +171,7 @@ def _attended_by(own: Any, states: Tensor, reading: Reading) -> Tensor:
     heads = (-1, states.shape[-1] // own.attention_head_size, own.attention_head_size)
     key, value = own.key(states).view(heads), own.value(states).view(heads)
     asking = torch.cat([reading.alone, reading.together])
-    query = own.query(_filled_up(states.index_select(0, asking))).view(heads)[: len(asking)]
+    query = own.query(filled_up(states.index_select(0, asking))).view(heads)[: len(asking)]
     how = {"scale": own.scaling, "dropout": own.dropout.p if own.dropout.training else 0.0}
     ones, parts = len(reading.alone), []
     if ones:
@@ -222,8 +222,3 @@ def _product(dense: Any, states: Tensor) -> tuple[Tensor, Tensor | None]:
 def _plain(dense: Any) -> bool:
     """Whether a layer is its weight and bias and nothing more: no adapter in it, no hook on it."""
     return type(dense) is nn.Linear and _is_bare(dense)
-
-
-def _filled_up(rows: Tensor) -> Tensor:
-    """With zeros to one of few counts: the CPU's matrix library prepares itself anew for every shape it meets."""
-    return functional.pad(rows, (0, 0, 0, -len(rows) % 32)) if rows.device.type == "cpu" else rows

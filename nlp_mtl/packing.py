@@ -24,7 +24,7 @@ from nlp_mtl.attention import packed_attention
 from nlp_mtl.kernels import building
 from nlp_mtl.kernels.checking import check_kernels
 from nlp_mtl.layers import bert_like, is_replaced, replace, restore
-from nlp_mtl.layout import Layout, group_lengths
+from nlp_mtl.layout import Layout, filled_up, group_lengths
 from nlp_mtl.trimming import reading_of
 
 IMPLEMENTATION = "nlp_mtl_packed"
@@ -213,7 +213,7 @@ def encode(encoder: nn.Module, inputs: Mapping[str, Tensor], layout: Layout, way
             extra["packed_reading"] = reading
         places = {"position_ids": layout.position_ids + first_position(base_of(encoder))}
         with _packed_call():
-            out = encoder(**{k: _filled_up(v)[None] for k, v in (*inputs.items(), *places.items())}, **extra)
+            out = encoder(**{k: filled_up(v)[None] for k, v in (*inputs.items(), *places.items())}, **extra)
         hidden = out.last_hidden_state[0]
         if reading is None:
             return hidden[: layout.tokens]
@@ -223,17 +223,6 @@ def encode(encoder: nn.Module, inputs: Mapping[str, Tensor], layout: Layout, way
     out = encoder(**inputs)
     hidden = out.last_hidden_state
     return hidden.flatten(0, -2) if hidden.dim() == 3 else hidden.flatten(2).transpose(1, 2).flatten(0, 1)
-
-
-def _filled_up(ids: Tensor) -> Tensor:
-    """[tokens] with a few zeros at the end (3 of 100 in the mean), which no sequence and no head looks at.
-
-    The CPU's matrix library writes machine code for every count of tokens that it meets: that costs more.
-    """
-    if ids.device.type != "cpu":
-        return ids
-    step = max(8, 1 << max(0, len(ids).bit_length() - 5))
-    return nn.functional.pad(ids, (0, -len(ids) % step))
 
 
 def _encode_padded(encoder: nn.Module, inputs: Mapping[str, Tensor], layout: Layout) -> Tensor:

@@ -44,7 +44,7 @@ _off: ContextVar[bool] = ContextVar("nlp_mtl_kernels_off", default=False)
 _refused: list[str] = []
 
 
-def library() -> ctypes.CDLL | None:
+def compiled() -> ctypes.CDLL | None:
     """The compiled kernels, built at the first call; None where they can't be had or are switched off."""
     return None if _off.get() or _refused else _load()[0]
 
@@ -65,7 +65,7 @@ def switched_off() -> Iterator[None]:
 
     Example:
         >>> with switched_off():
-        ...     library() is None
+        ...     compiled() is None
         True
     """
     token = _off.set(True)

@@ -17,7 +17,7 @@ _once = torch.autograd.function.once_differentiable
 def usable(*tensors: Tensor | None) -> bool:
     """Whether the kernels are there and take these tensors: on the CPU, float32 or bfloat16."""
     fit = all(x is None or (x.device.type == "cpu" and x.dtype in _KINDS) for x in tensors)
-    return fit and building.library() is not None
+    return fit and building.compiled() is not None
 
 
 def gelu(x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -112,7 +112,7 @@ def _is_vector(x: Tensor | None, width: int) -> bool:
 
 
 def _library() -> Any:
-    return building.library()
+    return building.compiled()
 
 
 def _at(x: Tensor | None) -> int | None:

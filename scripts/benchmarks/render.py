@@ -138,8 +138,8 @@ def speed(recorded: Path) -> str:
     missing = f" Not run: {', '.join(found['not_run'])}." if found["not_run"] else ""
     return (
         f"## Training speed\n\n`{found['command']}`\n\n{found['rows']} rows of each of five tasks, "
-        f"real tokens per second, {found['rounds']} interleaved rounds.\n\n"
-        + table(["who", "median", "rounds", "nlp_mtl, full, is so many times faster"], rows)
+        f"real tokens per second, {found['rounds']} interleaved round(s).\n\n"
+        + table(["who", "median", "rounds", "nlp_mtl (full, or LoRA beside peft) is so many times faster"], rows)
         + f"\n\n{more}{missing}"
     )
 

@@ -15,7 +15,7 @@ from nlp_mtl.kernels import building, fused
 from nlp_mtl.kernels.checking import check_kernels
 from nlp_mtl.layout import Layout
 
-needs_kernels = pytest.mark.skipif(building.library() is None, reason=building.state())
+needs_kernels = pytest.mark.skipif(building.compiled() is None, reason=building.state())
 quick = settings(max_examples=25, deadline=None)
 
 
@@ -205,47 +205,47 @@ def afresh(monkeypatch, tmp_path):
 
 def test_off_by_the_switch(afresh):
     afresh.setenv(building.SWITCH, "off")
-    assert building.library() is None and not fused.usable(torch.zeros(1))
+    assert building.compiled() is None and not fused.usable(torch.zeros(1))
     assert "NLP_MTL_KERNELS=off" in building.state()
 
 
 def test_without_a_compiler_it_says_so_and_goes_on(afresh):
     afresh.setenv("PATH", "")
     afresh.delenv("CC", raising=False)
-    assert building.library() is None
+    assert building.compiled() is None
     assert "no C compiler found; install one" in building.state()
     building._load.cache_clear()
     afresh.setenv(building.SWITCH, "on")
     with pytest.raises(ConfigError, match="NLP_MTL_KERNELS=on, but the kernels can't be built"):
-        building.library()
+        building.compiled()
 
 
 def test_a_switch_of_another_value_is_refused(afresh):
     afresh.setenv(building.SWITCH, "yes")
     with pytest.raises(ConfigError, match="NLP_MTL_KERNELS is auto, on or off, found 'yes'"):
-        building.library()
+        building.compiled()
 
 
 @pytest.mark.skipif(shutil.which("false") is None, reason="no `false` here")
 def test_a_compiler_that_fails_is_named(afresh):
     afresh.setenv("CC", "false")
-    assert building.library() is None
+    assert building.compiled() is None
     assert "failed" in building.state()
 
 
 @needs_kernels
 def test_built_once_and_what_is_damaged_is_made_again(afresh, tmp_path):
-    assert building.library() is not None
+    assert building.compiled() is not None
     (file,) = (tmp_path / "kernels").iterdir()
     made = file.stat().st_mtime_ns
     building._load.cache_clear()
-    assert building.library() is not None and file.stat().st_mtime_ns == made
+    assert building.compiled() is not None and file.stat().st_mtime_ns == made
     building._load.cache_clear()
     other = tmp_path / "other" / "kernels"
     other.mkdir(parents=True)
     (other / file.name).write_bytes(b"no library")
     afresh.setenv("NLP_MTL_CACHE", str(other.parent))
-    assert building.library() is not None
+    assert building.compiled() is not None
     assert (other / file.name).read_bytes() == file.read_bytes()
 
 
@@ -255,16 +255,16 @@ def test_a_library_that_others_may_write_is_not_loaded(afresh, tmp_path):
     folder = tmp_path / "kernels"
     folder.mkdir()
     folder.chmod(0o777)
-    assert building.library() is not None
+    assert building.compiled() is not None
     assert not list(folder.iterdir()), "built in a folder for this process alone"
     folder.chmod(0o700)
     building._load.cache_clear()
-    assert building.library() is not None
+    assert building.compiled() is not None
     (file,) = folder.iterdir()
     file.chmod(0o777)
     made = file.stat().st_ino
     building._load.cache_clear()
-    assert building.library() is not None and file.stat().st_ino != made and not file.stat().st_mode & 0o022
+    assert building.compiled() is not None and file.stat().st_ino != made and not file.stat().st_mode & 0o022
 
 
 def test_odd_settings_of_the_compiler_are_no_crash(afresh, tmp_path):
@@ -274,7 +274,7 @@ def test_odd_settings_of_the_compiler_are_no_crash(afresh, tmp_path):
     for value in ("gcc '", str(odd)):
         afresh.setenv("CC", value)
         building._load.cache_clear()
-        assert building.library() is None and "fused CPU kernels: off" in building.state()
+        assert building.compiled() is None and "fused CPU kernels: off" in building.state()
 
 
 @needs_kernels
@@ -312,7 +312,7 @@ def test_kernels_that_are_wrong_on_a_machine_are_left_out(monkeypatch):
     try:
         way, why = packing.choose_way(tiny_encoder("bert"))
         assert way == "packed" and "fused CPU kernels: off (attention differs by 0.5 from plain torch" in why
-        assert building.library() is None
+        assert building.compiled() is None
     finally:
         check_kernels.cache_clear()
 

@@ -15,7 +15,7 @@ from nlp_mtl.testing import tiny_encoder
 from tests.unit.test_packing import LENGTHS, gradients, relative, rough, same_gradients, tokens
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "electra")
-pytestmark = pytest.mark.skipif(building.library() is None, reason=building.state())
+pytestmark = pytest.mark.skipif(building.compiled() is None, reason=building.state())
 
 
 def pair(family="bert", *, lora=None, dropout=0.0):

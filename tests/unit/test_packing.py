@@ -11,8 +11,8 @@ from transformers import AutoModel
 
 from nlp_mtl.adapters import add_lora
 from nlp_mtl.attention import packed_attention
-from nlp_mtl.layout import Layout, group_lengths
-from nlp_mtl.packing import IMPLEMENTATION, Packed, _filled_up, base_of, choose_way, encode
+from nlp_mtl.layout import Layout, filled_up, group_lengths
+from nlp_mtl.packing import IMPLEMENTATION, Packed, base_of, choose_way, encode
 from nlp_mtl.sharing import Hard
 from nlp_mtl.testing import tiny_encoder, tiny_tokenizer
 
@@ -385,6 +385,6 @@ def test_groups_cover_all_rows_in_order_and_cost_no_more_than_one_group_or_one_e
 @pytest.mark.parametrize("count", [1, 8, 100, 999, 1049, 5000])
 def test_few_tokens_are_added_for_prepared_machine_code(count):
     """At most one of sixteen beyond the first hundred, and few different counts; what they hold changes nothing."""
-    filled = _filled_up(torch.ones(count, dtype=torch.long))
+    filled = filled_up(torch.ones(count, dtype=torch.long))
     assert filled.sum() == count and len(filled) - count < max(8, count / 15)
-    assert len({len(_filled_up(torch.ones(n))) for n in range(count, 2 * count)}) <= 17
+    assert len({len(filled_up(torch.ones(n))) for n in range(count, 2 * count)}) <= 17
