@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 
 # read by huggingface_hub and datasets when they are imported, so before any of them is
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -46,3 +48,33 @@ def process_group():
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Call the entry point: exit code, standard output, standard error."""
+    from nlp_mtl import cli
+
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    levels = {
+        name: logging.getLogger(name).level
+        for name in ("httpx", "transformers", "datasets", "accelerate", "urllib3", "filelock")
+    }
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["nlp-mtl", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err + said.out
+        return code, said.out, said.err
+
+    yield call
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, known in levels.items():
+        logging.getLogger(name).setLevel(known)

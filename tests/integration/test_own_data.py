@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import os
 import random
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +13,6 @@ import pytest
 import torch
 
 import nlp_mtl as mtl
-from nlp_mtl import cli
 from nlp_mtl.errors import NotFoundError, RunFolderError
 from tests.integration.tiny import write_base
 
@@ -60,25 +57,15 @@ def tables(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Call the entry point; gives what it prints."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+def run(run):
+    """Call the entry point, which must go well; gives what it prints."""
 
     def call(*words):
-        monkeypatch.setattr(sys, "argv", ["nlp-mtl", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        said = capsys.readouterr()
-        assert code == 0, said.err
-        return said.out
+        code, out, err = run(*words)
+        assert code == 0, err
+        return out
 
-    yield call
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    return call
 
 
 def test_three_csv_files_become_predictions_on_the_command_line(tables, run, tmp_path):

@@ -1,7 +1,6 @@
 """The command line: help that can be copied, answers on the screen, mistakes in one line."""
 
 import json
-import logging
 import re
 import shlex
 import subprocess
@@ -34,34 +33,6 @@ VERBS = [
     ["methods"],
 ]
 ROOT = Path(nlp_mtl.__file__).parent.parent
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Call the entry point: exit code, standard output, standard error."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    levels = {
-        name: logging.getLogger(name).level
-        for name in ("httpx", "transformers", "datasets", "accelerate", "urllib3", "filelock")
-    }
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["nlp-mtl", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err + said.out
-        return code, said.out, said.err
-
-    yield call
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, known in levels.items():
-        logging.getLogger(name).setLevel(known)
 
 
 def fails(result, *parts):

@@ -1,15 +1,13 @@
 """``nlp-mtl tasks new``: what it prints and writes, and that it writes whole files or none."""
 
 import csv
-import logging
 import os
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
-from nlp_mtl import cli, yamlfile
+from nlp_mtl import yamlfile
 from nlp_mtl.config import load_config
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.newtask import repeated
@@ -26,28 +24,6 @@ ROWS = [(f"the {thing} was {how} no {i}", how) for i, thing in enumerate(THINGS 
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Call the entry point: exit code, standard output, standard error."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["nlp-mtl", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err + said.out
-        return code, said.out, said.err
-
-    yield call
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def table(name: str, head, rows) -> str:
