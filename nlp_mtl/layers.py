@@ -19,7 +19,7 @@ from transformers.activations import GELUActivation
 
 from nlp_mtl.attention import packed_attention, packed_self_attention
 from nlp_mtl.dropout import Dropout
-from nlp_mtl.kernels import fused
+from nlp_mtl.kernels import fused, products
 from nlp_mtl.layout import Layout, filled_up
 from nlp_mtl.trimming import Reading, single_attention
 
@@ -123,7 +123,7 @@ def _forward(
     states, kind = hidden_states[0], hidden_states.device.type
     cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
     with _adapters_read_what_comes(self, cast != states.dtype):
-        own, narrow = self.attention.self, states.to(cast)  # once, not by each product
+        own, narrow = self.attention.self, _narrow_copy(hidden_states, states, cast)
         if reading is None:
             mixed, residual = _attended(own, narrow, packed_layout), states
         else:
@@ -132,10 +132,26 @@ def _forward(
         if reading is not None:
             mixed, residual = filled_up(mixed), filled_up(residual)
         if fused.usable(mixed, residual) and residual.dtype == torch.float32:
-            out = _feed_forward(self, *_add_norm(self.attention.output, mixed, residual, narrow=True))
+            states, half = _add_norm(self.attention.output, mixed, residual, narrow=True)
+            out, half = _feed_forward(self, states, half, narrow=not self.last)
         else:
-            out = self.feed_forward_chunk(self.attention.output(mixed[None], residual[None]))[0]
-    return out[None, :read]
+            out, half = self.feed_forward_chunk(self.attention.output(mixed[None], residual[None]))[0], None
+    found = out[None, :read]
+    if half is not None and read == len(half):
+        found.packed_half = (half, _version(found))
+    return found
+
+
+def _version(x: Tensor) -> int:
+    return 0 if x.is_inference() else x._version
+
+
+def _narrow_copy(hidden_states: Tensor, states: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the products of a layer read: made once, by the layer before if it was one of these."""
+    half, version = getattr(hidden_states, "packed_half", (None, None))
+    if half is not None and half.dtype == dtype and version == _version(hidden_states):
+        return half
+    return states.to(dtype)
 
 
 @contextmanager
@@ -157,6 +173,11 @@ def _attended(own: Any, states: Tensor, layout: Layout) -> Tensor:
     size, parts = own.attention_head_size, (own.query, own.key, own.value)
     how = {"scale": own.scaling, "dropout": own.dropout.p if own.dropout.training else 0.0}
     if all(map(_plain, parts)):  # one product for the three
+        weights, biases = [part.weight for part in parts], [part.bias for part in parts]
+        full = all(x is not None and x.dtype == torch.float32 for x in (*weights, *biases))
+        if full and states.dtype == torch.bfloat16 and fused.usable(states, *weights):
+            asked = products.affine(states, weights, biases).view(len(states), 3, -1, size)
+            return packed_self_attention(asked, layout, **how).flatten(1)
         weight = torch.cat([part.weight.to(states.dtype) for part in parts])
         bias = torch.cat([part.bias for part in parts]) if all(part.bias is not None for part in parts) else None
         if bias is not None or all(part.bias is None for part in parts):
@@ -190,14 +211,16 @@ def _attended_by(own: Any, states: Tensor, reading: Reading) -> Tensor:
     return torch.cat(parts).flatten(1)
 
 
-def _feed_forward(layer: Any, states: Tensor, half: Tensor | None) -> Tensor:
+def _feed_forward(
+    layer: Any, states: Tensor, half: Tensor | None, *, narrow: bool = False
+) -> tuple[Tensor, Tensor | None]:
     wide, bias = _product(layer.intermediate.dense, states if half is None else half)
     act = layer.intermediate.intermediate_act_fn
     if type(act) is GELUActivation and act.act is functional.gelu and fused.usable(wide, bias):
         wide = fused.gelu(wide, bias)
     else:
         wide = act(wide if bias is None else wide + bias)
-    return _add_norm(layer.output, wide, states)[0]
+    return _add_norm(layer.output, wide, states, narrow=narrow)
 
 
 def _add_norm(part: Any, states: Tensor, residual: Tensor, *, narrow: bool = False) -> tuple[Tensor, Tensor | None]:

@@ -23,16 +23,18 @@ from nlp_mtl.callbacks import RowsSeen, StopSafely
 from nlp_mtl.data import Data, load_data
 from nlp_mtl.errors import ConfigError, DataError, RunFolderError, TrainingError
 from nlp_mtl.evaluation import Evaluator, TaskScores, flatten
+from nlp_mtl.memory import freed_memory_stays
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.plan import MixingPlan
 from nlp_mtl.saving import SafeCheckpoints
 from nlp_mtl.settings import Precision, chosen_rates, regroup, settings_for
 from nlp_mtl.taskfile import SPLITS, Split
+from nlp_mtl.updates import FusedUpdates
 
 logger = logging.getLogger("nlp_mtl")
 
 
-class MultiTaskTrainer(SafeCheckpoints):
+class MultiTaskTrainer(FusedUpdates, SafeCheckpoints):
     """Trains a :class:`MultiTaskModel` on mixed batches.
 
     Everything else is the Trainer's: schedules, accumulation, clipping, callbacks, loggers, early stopping, DDP, FSDP.
@@ -209,7 +211,8 @@ class MultiTaskTrainer(SafeCheckpoints):
         gc.collect()
         gc.freeze()  # what is loaded stays; walking through it took a twentieth of the time
         try:
-            result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+            with freed_memory_stays():
+                result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
         finally:
             gc.unfreeze()
             model.keep_embedding_gradient(False)

@@ -25,17 +25,20 @@ from nlp_mtl.errors import ConfigError
 from nlp_mtl.paths import cache_folder
 
 SWITCH = "NLP_MTL_KERNELS"
-SOURCE = Path(__file__).with_name("fused.c")
+SOURCE = Path(__file__).with_name("source")  # a folder
 _FLAGS = ["-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi"]
 _i, _p, _d, _u = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double, ctypes.c_uint64
 _attention = [_i, _i, _p, _p, _i, _i, _p, _i, _p, _i, _p, _i, _d, _i, _i, _i, _d, _u]
 _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
-    "gelu_forward": ([_i, _i, _i, _p, _p, _p], None),
-    "gelu_backward": ([_i, _i, _i, _p, _p, _p, _p, _p], None),
+    "gelu_forward": ([_i, _i, _i, _p, _p, _p, _p], None),
+    "gelu_backward": ([_i, _i, _i, _p, _p, _p, _p], None),
     "norm_forward": ([_i, _i, _i, _p, _p, _p, _p, _p, _d, _i, _d, _u, _p, _p, _p, _p], None),
     "norm_backward": ([_i, _i, _i, _p, _p, _p, _p, _p, _i, _d, _u, _p, _p, _p], None),
     "attention_forward": ([*_attention, _p, _p], _i),
     "attention_backward": ([*_attention, _p, _p, _p, _p, _p, _i], _i),
+    "adamw": ([_i, _p, _p, _d], None),
+    "squares": ([_i, _p], _d),
+    "column_sums": ([_i, _i, _i, _p, _p], None),
     "threads": ([], _i),
 }
 
@@ -106,7 +109,13 @@ def _built() -> tuple[ctypes.CDLL | None, str]:
     version = asked.stdout.split("\n")[0] or compiler[0]
     command = [*compiler, *_FLAGS, *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else [])]
     key = hashlib.sha256()
-    for part in (SOURCE.read_bytes(), version.encode(), " ".join(command).encode(), _processor().encode()):
+    files = sorted([*SOURCE.glob("*.h"), *SOURCE.glob("*.c")])
+    for part in (
+        *(file.read_bytes() for file in files),
+        version.encode(),
+        " ".join(command).encode(),
+        _processor().encode(),
+    ):
         key.update(hashlib.sha256(part).digest())
     name = f"fused-{key.hexdigest()[:16]}.so"
     folder = _folder()
@@ -149,7 +158,7 @@ def _compile(command: list[str], file: Path) -> str | None:
     with tempfile.TemporaryDirectory(dir=file.parent) as work:
         made = Path(work) / file.name
         done = subprocess.run(
-            [*command, "-o", str(made), str(SOURCE), "-lm"],
+            [*command, "-o", str(made), *map(str, sorted(SOURCE.glob("*.c"))), "-lm"],
             capture_output=True,
             text=True,
             errors="replace",

@@ -131,20 +131,21 @@ class _Gelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor | None) -> Tensor:
         x = x.contiguous()
-        out = torch.empty_like(x)
+        out, slope = torch.empty_like(x), torch.empty_like(x) if any(ctx.needs_input_grad) else None
         rows, width = x.shape
-        _library().gelu_forward(_KINDS[x.dtype], rows, width, _at(x), _at(bias), _at(out))
-        ctx.save_for_backward(x, bias)
+        _library().gelu_forward(_KINDS[x.dtype], rows, width, _at(x), _at(bias), _at(out), _at(slope))
+        ctx.save_for_backward(slope)  # the derivative takes the room of `x` and makes the way back one product
+        ctx.biased = bias is not None
         return out
 
     @staticmethod
     @_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, bias = ctx.saved_tensors
-        rows, width = x.shape
-        gradient, dx = gradient.to(x.dtype).contiguous(), torch.empty_like(x)
-        sums = x.new_zeros(_library().threads(), width, dtype=torch.float32) if bias is not None else None
-        _library().gelu_backward(_KINDS[x.dtype], rows, width, _at(x), _at(bias), _at(gradient), _at(dx), _at(sums))
+        (slope,) = ctx.saved_tensors
+        rows, width = slope.shape
+        gradient, dx = gradient.to(slope.dtype).contiguous(), torch.empty_like(slope)
+        sums = slope.new_zeros(_library().threads(), width, dtype=torch.float32) if ctx.biased else None
+        _library().gelu_backward(_KINDS[slope.dtype], rows, width, _at(slope), _at(gradient), _at(dx), _at(sums))
         return dx, None if sums is None else sums.sum(0)
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from nlp_mtl.attention import packed_attention, packed_self_attention
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.kernels import building, fused
+from nlp_mtl.kernels import building, fused, products
 from nlp_mtl.kernels.checking import check_kernels
 from nlp_mtl.layout import Layout
 
@@ -326,3 +326,33 @@ def test_a_wrong_switch_is_not_taken_for_an_encoder_that_can_not_pack(afresh):
     with pytest.raises(ConfigError, match="found '1'"):
         packing.choose_way(tiny_encoder("bert"))
     check_kernels.cache_clear()
+
+
+@needs_kernels
+@quick
+@given(
+    rows=st.integers(0, 40),
+    inner=st.sampled_from([1, 16, 33]),
+    outs=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+)
+def test_affine_is_layers_side_by_side_under_autocast(rows, inner, outs):
+    x = drawn(rows, inner, dtype=torch.bfloat16)
+    weights = [drawn(out, inner, seed=number) for number, out in enumerate(outs)]
+    biases = [drawn(out, seed=number) for number, out in enumerate(outs)]
+    inputs = [x, *weights, *biases]
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = torch.cat([functional.linear(x, *pair) for pair in zip(weights, biases, strict=True)], 1)
+    found = products.affine(x, weights, biases)
+    assert found.dtype == wanted.dtype and found.shape == wanted.shape
+    same([found], [wanted], 1e-2)
+    if rows:
+        mine, theirs = gradients(found, inputs), gradients(wanted, inputs)
+        assert [one.dtype for one in mine] == [one.dtype for one in inputs]
+        same(mine, theirs, 4e-2)
+
+
+@needs_kernels
+def test_affine_leaves_out_gradients_of_frozen_layers():
+    x, weight, frozen = drawn(3, 4, dtype=torch.bfloat16), drawn(2, 4), torch.zeros(2, 4)
+    products.affine(x, [weight, frozen], [torch.zeros(2), torch.zeros(2)]).sum().backward()
+    assert weight.grad is not None and x.grad is not None and frozen.grad is None
