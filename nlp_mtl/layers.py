@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace as replace_fields
 from functools import cache
 from typing import Any
 
@@ -172,12 +173,11 @@ def _attended(own: Any, states: Tensor, layout: Layout) -> Tensor:
     """[tokens, hidden]: what attention gathers for each token."""
     size, parts = own.attention_head_size, (own.query, own.key, own.value)
     how = {"scale": own.scaling, "dropout": own.dropout.p if own.dropout.training else 0.0}
-    if all(map(_plain, parts)):  # one product for the three
-        weights, biases = [part.weight for part in parts], [part.bias for part in parts]
-        full = all(x is not None and x.dtype == torch.float32 for x in (*weights, *biases))
-        if full and states.dtype == torch.bfloat16 and fused.usable(states, *weights):
-            asked = products.affine(states, weights, biases).view(len(states), 3, -1, size)
-            return packed_self_attention(asked, layout, **how).flatten(1)
+    layers = [_linear(part, states) for part in parts]
+    if all(one is not None and one.bias is not None for one in layers):  # one product for the three
+        asked = products.affine(states, layers).view(len(states), 3, -1, size)  # type: ignore[arg-type]
+        return packed_self_attention(asked, layout, **how).flatten(1)
+    if all(map(_plain, parts)):
         weight = torch.cat([part.weight.to(states.dtype) for part in parts])
         bias = torch.cat([part.bias for part in parts]) if all(part.bias is not None for part in parts) else None
         if bias is not None or all(part.bias is None for part in parts):
@@ -239,7 +239,34 @@ def _product(dense: Any, states: Tensor) -> tuple[Tensor, Tensor | None]:
     """A linear layer's product, and the bias that is still to be added, if it is."""
     if _plain(dense) and dense.bias is not None and dense.bias.dtype == torch.float32:
         return functional.linear(states, dense.weight), dense.bias
+    if layer := _linear(dense, states):  # a LoRA
+        return products.affine(states, [replace_fields(layer, bias=None)]), layer.bias
     return dense(states), None
+
+
+def _linear(dense: Any, states: Tensor) -> products.Linear | None:
+    """A linear layer, with or without one LoRA, that can be part of a product in bfloat16; None for others."""
+    if states.dtype != torch.bfloat16 or not fused.usable(states):
+        return None
+    layer = products.Linear(dense.weight, dense.bias) if _plain(dense) else _one_lora(dense)
+    if layer is None or any(x is not None and x.dtype != torch.float32 for x in layer.tensors()):
+        return None
+    return layer
+
+
+def _one_lora(dense: Any) -> products.Linear | None:
+    """The parts of PEFT's LoRA on a linear layer: one adapter as the paper has it, nothing merged, no dropout."""
+    if f"{type(dense).__module__}.{type(dense).__name__}" != "peft.tuners.lora.layer.Linear" or not _is_bare(dense):
+        return None
+    names = [name for name in dense.active_adapters if name in dense.lora_A]
+    if len(names) != 1 or dense.disable_adapters or dense.merged or dense.lora_variant or not _plain(dense.base_layer):
+        return None
+    down, up, dropout = (part[names[0]] for part in (dense.lora_A, dense.lora_B, dense.lora_dropout))
+    quiet = _is_bare(dropout) and (type(dropout) is nn.Identity or not dropout.training or not dropout.p)
+    if not quiet or not all(_plain(part) and part.bias is None for part in (down, up)):
+        return None
+    base = dense.base_layer
+    return products.Linear(base.weight, base.bias, down.weight, up.weight, float(dense.scaling[names[0]]))
 
 
 def _plain(dense: Any) -> bool:

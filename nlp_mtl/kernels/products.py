@@ -1,8 +1,9 @@
-"""Several linear layers over one input as one product in bfloat16, with float32 weights."""
+"""Linear layers over one input as one product in bfloat16, with float32 weights, and with LoRA beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,52 +14,110 @@ from nlp_mtl.kernels import building
 _once = torch.autograd.function.once_differentiable
 
 
-def affine(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+@dataclass(frozen=True)
+class Linear:
+    """What one linear layer is made of.
+
+    Attributes:
+        weight: [out, in], float32.
+        bias: [out], float32, or None.
+        down, up: [rank, in] and [out, rank], float32: LoRA's A and B; None for a layer without.
+        scale: what LoRA's product is multiplied by.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    down: Tensor | None = None
+    up: Tensor | None = None
+    scale: float = 1.0
+
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All of them, in the order above."""
+        return self.weight, self.bias, self.down, self.up
+
+
+def affine(x: Tensor, layers: Sequence[Linear]) -> Tensor:
     """What linear layers make of `x`, side by side; ask :func:`nlp_mtl.kernels.fused.usable` first.
 
-    As autocast does it, weights are rounded to bfloat16 and gradients of weights come from a bfloat16 product; but
-    there is one product for all, and gradients of biases are added up in float32.
+    As autocast does it, weights are rounded to bfloat16 and gradients of weights come from a bfloat16 product. But
+    there is one product for all of them and for what LoRA's A makes, and gradients of biases are added up in float32.
 
     Args:
         x: [tokens, in], bfloat16.
-        weights: each [out, in], float32.
-        biases: each [out], float32.
+        layers: all with a bias, or none.
 
     Returns:
         [tokens, sum of outs], bfloat16.
+
+    Relations: LoRA is Hu et al. (2021, arXiv 2106.09685), with dropout 0. Weights are not merged first, as W + BA
+    rounded to bfloat16 would lose a small BA.
     """
-    kinds = {one.dtype for one in (*weights, *biases)}
-    if x.dtype != torch.bfloat16 or kinds != {torch.float32} or x.dim() != 2 or len(weights) != len(biases):
-        raise ValueError("affine: x [tokens, in] in bfloat16; weights [out, in] and biases [out] in float32")
-    return _Affine.apply(x, *weights, *biases)
+    right = x.dtype == torch.bfloat16 and x.dim() == 2 and len({one.bias is None for one in layers}) == 1
+    whole = [part for one in layers for part in one.tensors() if part is not None]
+    if not right or any(part.dtype != torch.float32 for part in whole):
+        raise ValueError("affine: x [tokens, in] in bfloat16, parts of layers in float32; a bias for all or for none")
+    return _Affine.apply(x, tuple(one.scale for one in layers), *(part for one in layers for part in one.tensors()))
 
 
 class _Affine(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *parts: Tensor) -> Tensor:
-        half = len(parts) // 2
-        sizes = [len(weight) for weight in parts[:half]]
-        weight, bias = x.new_empty(sum(sizes), x.shape[1]), x.new_empty(sum(sizes))
-        for whole, ones in ((weight, parts[:half]), (bias, parts[half:])):
-            for place, one in zip(whole.split(sizes), ones, strict=True):
+    def forward(ctx: Any, x: Tensor, scales: tuple[float, ...], *parts: Tensor | None) -> Tensor:
+        weights, biases, downs, ups = (parts[i::4] for i in range(4))
+        sizes = [len(weight) for weight in weights]  # type: ignore[arg-type]
+        ranks = [0 if down is None else len(down) for down in downs]
+        wide = sum(sizes)
+        read = x.new_empty(wide + sum(ranks), x.shape[1])  # the weights, and below them LoRA's A
+        for place, one in zip(read.split([*sizes, *ranks]), (*weights, *downs), strict=True):
+            if one is not None:
                 place.copy_(one)
-        ctx.save_for_backward(x, weight)
-        ctx.sizes = sizes
-        return torch.addmm(bias, x, weight.t())
+        if biases[0] is None:
+            out = x @ read.t()
+        else:
+            bias = x.new_zeros(len(read))
+            for place, one in zip(bias[:wide].split(sizes), biases, strict=True):
+                place.copy_(one)
+            out = torch.addmm(bias, x, read.t())
+        ctx.facts, low, up = (scales, sizes, ranks), None, None
+        if len(read) > wide:
+            low, up = out[:, wide:].contiguous(), x.new_zeros(sum(ranks), wide)
+            places = zip(_blocks(up, ranks, sizes), ups, scales, strict=True)
+            for place, one, scale in places:
+                if one is not None:
+                    place.copy_(one.t() * scale)
+            out = torch.addmm(out[:, :wide], low, up)
+        ctx.save_for_backward(x, read, low, up)
+        return out
 
     @staticmethod
     @_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        gradient, parts = gradient.contiguous(), len(ctx.sizes)
-        needs, found = ctx.needs_input_grad, [None] * (1 + 2 * parts)
-        if needs[0]:
-            found[0] = gradient @ weight
-        if any(needs[1 : 1 + parts]):
-            found[1 : 1 + parts] = (gradient.t() @ x).float().split(ctx.sizes)
-        if any(needs[1 + parts :]):
-            found[1 + parts :] = _column_sums(gradient).split(ctx.sizes)
-        return tuple(one if need else None for one, need in zip(found, needs, strict=True))
+        x, read, low, up = ctx.saved_tensors
+        scales, sizes, ranks = ctx.facts
+        gradient, needs, wide = gradient.contiguous(), ctx.needs_input_grad, sum(sizes)
+        needed = [any(needs[2 + i :: 4]) for i in range(4)]
+        found: list[list[Tensor | None]] = [[None] * len(sizes) for _ in range(4)]
+        dx = gradient @ read[:wide] if needs[0] else None
+        if needed[0]:
+            found[0] = [*(gradient.t() @ x).float().split(sizes)]
+        if needed[1]:
+            found[1] = [*_column_sums(gradient).split(sizes)]
+        if low is not None and (needs[0] or needed[2]):
+            slope = gradient @ up.t()
+            if dx is not None:
+                dx.addmm_(slope, read[wide:])
+            if needed[2]:
+                found[2] = [*(slope.t() @ x).float().split(ranks)]
+        if low is not None and needed[3]:
+            blocks = _blocks((low.t() @ gradient).float(), ranks, sizes)
+            found[3] = [block.t() * scale for block, scale in zip(blocks, scales, strict=True)]
+        parts = [found[i % 4][i // 4] if need else None for i, need in enumerate(needs[2:])]
+        return dx, None, *parts
+
+
+def _blocks(whole: Tensor, heights: Sequence[int], widths: Sequence[int]) -> list[Tensor]:
+    """The blocks on the diagonal."""
+    rows = whole.split(list(heights))
+    return [row.split(list(widths), 1)[number] for number, row in enumerate(rows)]
 
 
 def _column_sums(x: Tensor) -> Tensor:
