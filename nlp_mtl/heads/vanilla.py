@@ -34,16 +34,24 @@ class StandIn(nn.Module):
     def __init__(self, encoder: nn.Module, pooler: str = "shared"):
         super().__init__()
         self._pool: Callable[[Tensor], Tensor] | None = None
+        self.ready: Tensor | None = None  # pooled states that were computed for all tasks at once, for the next call
         if pooler == "none":
             self._pool = lambda hidden: hidden[:, 0]
         elif getattr(base_of(encoder), "pooler", None) is not None:
             if pooler == "own":
                 self.pooler = _own_copy(base_of(encoder).pooler)
             self._pool = lambda hidden: _pooled(base_of(encoder), self if pooler == "own" else base_of(encoder), hidden)
+        self._shares = self._pool is not None and pooler == "shared"
+
+    def shared_pooling(self) -> Callable[[Tensor], Tensor] | None:
+        """The pooler that all tasks share, [rows, length, hidden] → [rows, hidden]; None if this head has another."""
+        return self._pool if self._shares else None
 
     def forward(self, *unused: Any, inputs_embeds: Tensor, **ignored: Any) -> Any:
         """Give back hidden states [rows, length, hidden], and their pooled form [rows, hidden]."""
-        pooled = self._pool(inputs_embeds) if self._pool is not None else None
+        pooled, self.ready = self.ready, None
+        if pooled is None and self._pool is not None:
+            pooled = self._pool(inputs_embeds)
         return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=inputs_embeds, pooler_output=pooled)
 
 

@@ -8,8 +8,8 @@ reads the embeddings (query, key and value of the first layer):
     LoRA    forward 2·W + 2·A,  backward 2·(W − W₁) + 4·A − 2·a₁: no gradients of the frozen weights, and none of the
             frozen embeddings (a₁: the first matrices, hidden × r, of the adapters in W₁)
 
-Attention's own products (queries by keys, weights by values) are counted apart: forward 4·h·n² per layer and sequence of
-n tokens with h the hidden size, backward twice that. The share of the peak ("model FLOPs utilisation") is the first
+Attention's own products (queries by keys, weights by values) are counted apart: forward 4·h·n² per layer and sequence
+of n tokens with h the hidden size, backward twice that. The share of the peak ("model FLOPs utilisation") is the first
 formula × tokens per second / peak. It counts what the model asks for: work that a program spares (the last layer for
 tokens that no head reads, padding) or does twice does not change it.
 """

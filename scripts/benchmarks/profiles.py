@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from racing import Contender, Failed
+from racing import Contender, Failed, environment
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::_addmm_activation", "aten::mkldnn_linear")
 SKIPPED = 4  # steps of each training before the profiler looks
@@ -24,7 +24,7 @@ def profile(contender: Contender, *, top: int = 15) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "timed.json"
         command = contender.command(out, "--profile", str(SKIPPED))
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
         if done.returncode or not out.is_file():
             raise Failed(f"{contender.name}: {' '.join(command)}\n{done.stderr[-2000:]}")
         found = table(json.loads(out.read_text(encoding="utf-8")), top=top)

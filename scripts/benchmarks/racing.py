@@ -44,6 +44,13 @@ class Contender:
         return [self.python, str(TIMED), "--out", str(out), *said, *more, str(self.script), *self.words]
 
 
+def environment() -> dict[str, str]:
+    """What contenders run in: no network, and the package beside this folder, wherever another one is installed."""
+    root = str(TIMED.parent.parent.parent)
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(paths)}
+
+
 class Failed(RuntimeError):
     """A contender that came to no end."""
 
@@ -56,7 +63,7 @@ class _Runner:
         folder.mkdir()
         read, self._give = os.pipe()
         self._hear, write = os.pipe()
-        env = {**os.environ, "HF_HUB_OFFLINE": "1", "NLP_MTL_TURN": f"{read} {write}"}
+        env = environment() | {"NLP_MTL_TURN": f"{read} {write}"}
         self.out = folder / "timed.json"
         with (folder / "stderr").open("w") as stderr:
             self.process = subprocess.Popen(
@@ -129,11 +136,12 @@ def speed(steps: Sequence[Sequence[float]], untimed: int = UNTIMED) -> dict[str,
     counted with the first steps of each training left out, and the faster of the two counts for it.
 
     Args:
-        steps: [training, tokens, sum of squared lengths, seconds] each.
+        steps: [training, tokens, sum of squared lengths, seconds, processor seconds] each.
         untimed: how many are left out.
 
     Example:
-        >>> speed([[0, 10, 100, 5.0], [0, 10, 100, 1.0], [1, 10, 100, 3.0], [1, 10, 100, 1.0]], untimed=1)["tokens_per_s"]
+        >>> steps = [[0, 10, 100, 5.0, 5.0], [0, 10, 100, 1.0, 1.0], [1, 10, 100, 3.0, 3.0], [1, 10, 100, 1.0, 1.0]]
+        >>> speed(steps, untimed=1)["tokens_per_s"]
         10.0
     """
     whole = steps[untimed:]
@@ -149,13 +157,14 @@ def speed(steps: Sequence[Sequence[float]], untimed: int = UNTIMED) -> dict[str,
 
 
 def _rate(steps: Sequence[Sequence[float]]) -> dict[str, float]:
-    tokens, squares, seconds = (sum(step[place] for step in steps) for place in (1, 2, 3))
+    tokens, squares, seconds, spent = (sum(step[place] for step in steps) for place in (1, 2, 3, 4))
     return {
         "tokens_per_s": tokens / seconds,
         "tokens_per_step": tokens / len(steps),
         "squares_per_token": squares / tokens,
         "steps": len(steps),
         "step_s": seconds / len(steps),
+        "processors": spent / seconds,  # less than there are threads: others worked beside
     }
 
 
@@ -167,9 +176,7 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
         {'median': 3.0, 'least': 2.0, 'most': 4.5}
     """
     each = [one / other for one, other in zip(ours, theirs, strict=True)]
-    return {
-        name: round(of(each), 2) for name, of in (("median", statistics.median), ("least", min), ("most", max))
-    }
+    return {name: round(of(each), 2) for name, of in (("median", statistics.median), ("least", min), ("most", max))}
 
 
 def versions(python: str = sys.executable, names: Sequence[str] = ()) -> dict[str, str]:

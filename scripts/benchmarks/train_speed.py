@@ -11,9 +11,9 @@ the training loop from the eleventh optimizer step on (timed.py), the contenders
 Where a rival trains five models one after the other, it is also counted with the first ten steps of EACH training left
 out, and the faster of the two figures is taken for it. Speed is real (unpadded) tokens per second.
 
-A rival's best settings are looked for first: all of {sdpa, eager} × {bf16, fp32} × {length grouping, none} × {32 rows at
-once, 16 two times} that it knows, a few steps each, in turn. The best two then run in every round, and the better of
-them counts. Dropout is the model's own everywhere. Accumulation to more than 32 rows per update is left out: it is
+A rival's best settings are looked for first: all of {sdpa, eager} × {bf16, fp32} × {length grouping, none} × {32 rows
+at once, 16 two times} that it knows, a few steps each, in turn. The best two then run in every round, and the better
+of them counts. Dropout is the model's own everywhere. Accumulation to more than 32 rows per update is left out: it is
 another training, with fewer updates.
 
 The share of the bf16 matrix peak is the model's FLOPs (formula in flops.py) × tokens per second / the best rate of a
@@ -200,7 +200,8 @@ def summary(
         "look": looks,
         "look_rows": LOOK_ROWS,
         "threads": os.environ.get("OMP_NUM_THREADS", "default"),
-        "versions": versions() | ({"tasknet": versions(given.tasknet, ["tasknet"])["tasknet"]} if given.tasknet else {}),
+        "versions": versions()
+        | ({"tasknet": versions(given.tasknet, ["tasknet"])["tasknet"]} if given.tasknet else {}),
         "not_run": missing + [f"{name} ({why})" for name, why in broken.items()],
     }
 
