@@ -9,6 +9,7 @@ import copy
 import json
 import zlib
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -158,19 +159,26 @@ def _load_pretrained(module: PreTrainedModel, auto_class: str, config: Any, sour
     module.load_state_dict(state, strict=False)
 
 
-def _checkpoint_keys(source: str | Path | None) -> set[str]:
+def _checkpoint_keys(source: str | Path | None) -> frozenset[str]:
+    """Names of a checkpoint's weights."""
     if source is None:
-        return set()
-    folder = Path(source)
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    if (folder / "model.safetensors").is_file():
-        from safetensors import safe_open
+        return frozenset()
+    for name in ("model.safetensors.index.json", "model.safetensors"):
+        file = Path(source) / name
+        if file.is_file():
+            return _keys_in(str(file), file.stat().st_mtime_ns)
+    return frozenset()
 
-        with safe_open(folder / "model.safetensors", framework="pt") as file:
-            return set(file.keys())
-    return set()
+
+@lru_cache(maxsize=8)
+def _keys_in(file: str, changed: int) -> frozenset[str]:
+    """Read once, not for every head; `changed` tells a file from the one that stood there before."""
+    if file.endswith(".json"):
+        return frozenset(json.loads(Path(file).read_text(encoding="utf-8"))["weight_map"])
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        return frozenset(opened.keys())
 
 
 def _tie(module: PreTrainedModel, base: PreTrainedModel, prefix: str) -> None:
