@@ -59,7 +59,8 @@ def local_files(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> 
     def read(groups: Mapping[str, Sequence[Path]]) -> Any:
         return load_dataset(spec.path, data_files=_as_named(groups), **options)
 
-    with quiet_datasets(), _no_field_lost():
+    # offline: `datasets` counts on a server how often its readers are used, three seconds where none answers
+    with quiet_datasets(offline=True), _no_field_lost():
         try:
             found = read(files)
         except Exception as error:  # of many kinds: whatever pandas, pyarrow and datasets raise
@@ -166,7 +167,8 @@ def _reads_nothing(spec: DatasetSpec, files: list[Path]) -> bool:
     from datasets import load_dataset
 
     try:
-        load_dataset(spec.path, data_files=_as_named({"train": files}), **_as_pandas(spec.options))
+        with quiet_datasets(offline=True):
+            load_dataset(spec.path, data_files=_as_named({"train": files}), **_as_pandas(spec.options))
     except Exception as error:  # of many kinds; only the one for no rows is of interest
         return "corresponds to no data" in str(error)
     return False

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -41,10 +41,12 @@ class Packed:
     Attributes:
         hidden: [tokens, hidden], the sequences one after the other, without padding.
         layout: where each sequence is.
+        shared: by name, what several heads need of it and is computed once.
     """
 
     hidden: Tensor
     layout: Layout
+    shared: dict[str, Tensor] = field(default_factory=dict)
 
     def firsts(self, sequences: Tensor) -> Tensor:
         """[…, hidden]: the first token of the given sequences."""

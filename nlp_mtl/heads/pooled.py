@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads.base import Head
+from nlp_mtl.heads.vanilla import StandIn
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed
 from nlp_mtl.taskfile import Task
@@ -59,8 +60,11 @@ class PooledHead(Head):
         return (layout.firsts if way == "cls" else layout.lasts)[sequences]
 
     def pooled(self, module: nn.Module, packed: Packed, sequences: Tensor) -> Tensor:
-        """[…, 1, hidden]: the vectors of the given sequences, as sequences of one token."""
-        read = {"cls": packed.firsts, "last": packed.lasts, "mean": packed.means}[self._way(module)]
+        """[…, 1, hidden]: the vectors of the given sequences, as sequences of one token, for the module's next call."""
+        way = self._way(module)
+        if way == "cls":
+            _pool_once(module, packed, sequences)
+        read = {"cls": packed.firsts, "last": packed.lasts, "mean": packed.means}[way]
         return read(sequences).unsqueeze(-2)
 
     def logits_of(self, module: nn.Module, states: Tensor) -> Tensor:
@@ -72,15 +76,35 @@ class PooledHead(Head):
         return self.logits_of(module, self.pooled(module, packed, target["sequences"]))
 
 
-def in_full(module: nn.Module, states: Tensor) -> Any:
-    """Run a vanilla class on vectors in float32 where it has such weights, also under autocast.
+def _pool_once(module: nn.Module, packed: Packed, sequences: Tensor) -> None:
+    """Let a head's next call take its pooled states from one product over all tasks' sequences.
+
+    A pooler inside the encoder is shared: called by each of a hundred heads with a row or two, it makes as many
+    gradients of its whole weight, to be added up.
+    """
+    stand_in = getattr(module, str(getattr(module, "base_model_prefix", "")), None)
+    pool = stand_in.shared_pooling() if isinstance(stand_in, StandIn) else None
+    if pool is None or stand_in is None:
+        return
+    known = packed.shared.get("pooled")
+    if known is None:
+        states = packed.firsts(torch.arange(len(packed.layout.lengths), device=packed.hidden.device)).unsqueeze(-2)
+        known = packed.shared["pooled"] = in_full(module, states, pool)
+    stand_in.ready = known[sequences.flatten()]
+
+
+def in_full(module: nn.Module, states: Tensor, part: Callable[[Tensor], Tensor] | None = None) -> Any:
+    """Run a vanilla class (or a part of it) on vectors in float32 where it has such weights, also under autocast.
 
     It is little work, and bfloat16 would leave three digits of a regression's output.
     """
-    ids = torch.zeros(states.shape[:-1], dtype=torch.long, device=states.device)
-    full = all(parameter.dtype == torch.float32 for parameter in module.parameters())
+    full = next((p.dtype for p in module.parameters()), torch.float32) == torch.float32  # they are all of one kind
     with torch.autocast(states.device.type, enabled=not full and torch.is_autocast_enabled(states.device.type)):
-        return module(input_ids=ids, inputs_embeds=states.float() if full else states)
+        states = states.float() if full else states
+        if part is not None:
+            return part(states)
+        ids = torch.zeros(states.shape[:-1], dtype=torch.long, device=states.device)
+        return module(input_ids=ids, inputs_embeds=states)
 
 
 def family_pooling(module: nn.Module) -> str:

@@ -9,6 +9,7 @@ import copy
 import json
 import zlib
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,24 @@ class StandIn(nn.Module):
     def __init__(self, encoder: nn.Module, pooler: str = "shared"):
         super().__init__()
         self._pool: Callable[[Tensor], Tensor] | None = None
+        self.ready: Tensor | None = None  # pooled states that were computed for all tasks at once, for the next call
         if pooler == "none":
             self._pool = lambda hidden: hidden[:, 0]
         elif getattr(base_of(encoder), "pooler", None) is not None:
             if pooler == "own":
                 self.pooler = _own_copy(base_of(encoder).pooler)
             self._pool = lambda hidden: _pooled(base_of(encoder), self if pooler == "own" else base_of(encoder), hidden)
+        self._shares = self._pool is not None and pooler == "shared"
+
+    def shared_pooling(self) -> Callable[[Tensor], Tensor] | None:
+        """The pooler that all tasks share, [rows, length, hidden] → [rows, hidden]; None if this head has another."""
+        return self._pool if self._shares else None
 
     def forward(self, *unused: Any, inputs_embeds: Tensor, **ignored: Any) -> Any:
         """Give back hidden states [rows, length, hidden], and their pooled form [rows, hidden]."""
-        pooled = self._pool(inputs_embeds) if self._pool is not None else None
+        pooled, self.ready = self.ready, None
+        if pooled is None and self._pool is not None:
+            pooled = self._pool(inputs_embeds)
         return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=inputs_embeds, pooler_output=pooled)
 
 
@@ -150,19 +159,26 @@ def _load_pretrained(module: PreTrainedModel, auto_class: str, config: Any, sour
     module.load_state_dict(state, strict=False)
 
 
-def _checkpoint_keys(source: str | Path | None) -> set[str]:
+def _checkpoint_keys(source: str | Path | None) -> frozenset[str]:
+    """Names of a checkpoint's weights."""
     if source is None:
-        return set()
-    folder = Path(source)
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    if (folder / "model.safetensors").is_file():
-        from safetensors import safe_open
+        return frozenset()
+    for name in ("model.safetensors.index.json", "model.safetensors"):
+        file = Path(source) / name
+        if file.is_file():
+            return _keys_in(str(file), file.stat().st_mtime_ns)
+    return frozenset()
 
-        with safe_open(folder / "model.safetensors", framework="pt") as file:
-            return set(file.keys())
-    return set()
+
+@lru_cache(maxsize=8)
+def _keys_in(file: str, changed: int) -> frozenset[str]:
+    """Read once, not for every head; `changed` tells a file from the one that stood there before."""
+    if file.endswith(".json"):
+        return frozenset(json.loads(Path(file).read_text(encoding="utf-8"))["weight_map"])
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        return frozenset(opened.keys())
 
 
 def _tie(module: PreTrainedModel, base: PreTrainedModel, prefix: str) -> None:

@@ -25,6 +25,7 @@ def render(recorded: Path) -> str:
         scores(recorded),
         gpt(recorded),
         speed(recorded),
+        scaling(recorded),
         memory(recorded),
         startup(recorded),
         fuzz(recorded),
@@ -127,20 +128,60 @@ def speed(recorded: Path) -> str:
     found = load(recorded / "train_speed.json")
     if not found:
         return ""
-    rows = [
-        [name, f"{found['median'][name]:.0f}", " ".join(map(str, values)), str(found["ours_over"].get(name, ""))]
-        for name, values in found["tokens_per_s"].items()
-    ]
-    more = (
-        f"Full fine-tuning reaches {100 * found['share_of_peak']:.0f} % of the bf16 matrix peak of this machine "
-        f"({found['bf16_peak_gflops']} GFLOP/s)."
-    )
+    rows = []
+    for name, values in found["tokens_per_s"].items():
+        over = found["ours_over"].get(name, "")
+        if isinstance(over, dict):
+            over = f"{over['median']} ({over['least']} to {over['most']})"
+        rows.append([name, f"{found['median'][name]:.0f}", " ".join(f"{value:.0f}" for value in values), str(over)])
+    peak, shares = found["bf16_peak_gflops"], found["share_of_peak"]
+    if not isinstance(shares, dict):
+        shares = {"nlp_mtl, full": shares}
+    said = "; ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+    more = f"Share of the bf16 matrix peak of this machine ({peak} GFLOP/s): {said}."
     missing = f" Not run: {', '.join(found['not_run'])}." if found["not_run"] else ""
+    counted = f" from step {found['untimed'] + 1} on" if "untimed" in found else ""
+    looks = "".join(
+        f"\n\nLooked over for {who} (a few steps of {found['look_rows']} rows a task, tokens per second): "
+        + "; ".join(f"{how} {value:.0f}" for how, value in sorted(seen.items(), key=lambda item: -item[1]))
+        + "."
+        for who, seen in found.get("look", {}).items()
+    )
     return (
         f"## Training speed\n\n`{found['command']}`\n\n{found['rows']} rows of each of five tasks, "
-        f"real tokens per second, {found['rounds']} interleaved round(s).\n\n"
+        f"real tokens per second{counted}, {found['rounds']} round(s) in turn.\n\n"
         + table(["who", "median", "rounds", "nlp_mtl (full, or LoRA beside peft) is so many times faster"], rows)
-        + f"\n\n{more}{missing}"
+        + f"\n\n{more}{missing}{looks}{profiles(recorded)}"
+    )
+
+
+def profiles(recorded: Path) -> str:
+    """Where the time of a step goes."""
+    found = load(recorded / "train_profile.json")
+    parts = []
+    for name, one in (found or {}).get("profiles", {}).items():
+        rows = [
+            [f"`{what}`", str(calls), str(ms), f"{100 * part:.1f} %"] for what, calls, ms, part in one["operations"]
+        ]
+        head = f"\n\n### Where a step's time goes: {name}\n\n{one['step_ms']} ms a step, "
+        head += f"{100 * one['in_products']:.0f} % in matrix products (`train_speed.py … --profile`).\n\n"
+        parts.append(head + table(["operation", "calls", "ms", "share"], rows[:12]))
+    return "".join(parts)
+
+
+def scaling(recorded: Path) -> str:
+    """The cost of a step by the number of tasks."""
+    found = load(recorded / "scaling.json")
+    if not found:
+        return ""
+    rows = [
+        [name, count, f"{one['median'][count]:.1f}", f"{over['median']} ({over['least']} to {over['most']})"]
+        for name, one in found["tables"].items()
+        for count, over in one["ratio"].items()
+    ]
+    return (
+        f"## The cost of a step by the number of tasks\n\n`{found['command']}`\n\nThe same rows behind all, "
+        f"{found['batch']} a step.\n\n" + table(["kinds, tuning", "tasks", "µs per token", "over one task"], rows)
     )
 
 
@@ -149,13 +190,23 @@ def memory(recorded: Path) -> str:
     found = load(recorded / "memory.json")
     if not found:
         return ""
-    rows = [["nlp_mtl, five tasks", str(found["ours"]["tokens_per_step"]), str(found["ours"]["peak_mb"]), ""]]
-    rows += [
-        [line["peer"], str(line["tokens_per_step"]), str(line["peak_mb"]), str(found["ratio"][task])]
-        for task, line in found["plain"].items()
-    ]
-    return f"## Peak memory\n\n`{found['command']}`; less what the imports took.\n\n" + table(
-        ["who", "tokens per step", "peak MB", "ours over it"], rows
+    rows = []
+    for tuning in ("full", "lora"):
+        part = found.get(tuning, found if tuning == "full" else None)
+        if part is None or "ours" not in part:
+            continue
+        runs = [("nlp_mtl, five tasks", part["ours"], "")]
+        runs += [(line["peer"], line, str(part["ratio"][task])) for task, line in part["plain"].items()]
+        runs += [(f"nlp_mtl, {task} alone", line, "") for task, line in part.get("ours_single", {}).items()]
+        for name, line, over in runs:
+            whole = str(line.get("absolute_mb", ""))
+            rows.append([tuning, name, str(line["tokens_per_step"]), str(line["peak_mb"]), whole, over])
+        if "over_largest" in part:
+            most = part["over_largest"]
+            said = f"**{most['less_imports']}** (as it is {most['absolute']})"
+            rows.append([tuning, "five tasks over the largest plain run", "", "", "", said])
+    return f"## Peak memory\n\n`{found['command']}`; less what the imports took, and as it is.\n\n" + table(
+        ["tuning", "who", "tokens per step", "peak MB", "with imports", "five tasks over it"], rows
     )
 
 

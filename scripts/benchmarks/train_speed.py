@@ -1,134 +1,239 @@
-"""Training speed beside rivals: all on the same rows, in one go, interleaved, several rounds; medians and ratios.
+"""Training speed beside rivals: the same rows, in one go, in turn, several rounds; medians and ratios.
 
-    python scripts/benchmarks/train_speed.py --data-root DIR --model FOLDER --peers DIR [--rounds 3] [--rows 640]
-        [--tasknet PYTHON]      a Python in which tasknet is installed; left out, its row is named as not run
+    python scripts/benchmarks/train_speed.py --data-root DIR --model FOLDER --peers DIR [--rounds 3] [--rows 960]
+        [--tasknet PYTHON]   a Python in which tasknet is installed; left out, its rows are named as not run
+        [--only WHO …]       of: ours, ours-lora, plain, peft, tasknet
+        [--look again]       look over the rivals' settings anew; else a recorded look is taken if there is one
+    python scripts/benchmarks/train_speed.py … --profile     where a step's time goes, of ours and of the best rival
 
-Speed is real (unpadded) tokens per second of the training loop. One more figure puts it beside the machine: the
-share of the bf16 matrix peak, (forward + backward matrix FLOPs of the encoder) / seconds / peak, where the peak is
-measured in the same run on the encoder's own shapes. FLOPs per token are 6 × the weights of linear layers (with
-LoRA 4 ×, as their weight gradients are not computed); attention's own products are left out.
+Five tasks (CoLA, SST-2, MRPC, RTE, CoNLL-2003), `--rows` rows of each, 32 rows a step, one epoch. What is measured is
+the training loop from the eleventh optimizer step on (timed.py), the contenders taking turns of ten steps (racing.py).
+Where a rival trains five models one after the other, it is also counted with the first ten steps of EACH training left
+out, and the faster of the two figures is taken for it. Speed is real (unpadded) tokens per second.
+
+A rival's best settings are looked for first: all of {sdpa, eager} × {bf16, fp32} × {length grouping, none} × {32 rows
+at once, 16 two times} that it knows, a few steps each, in turn. The best two then run in every round, and the better
+of them counts. Dropout is the model's own everywhere. Accumulation to more than 32 rows per update is left out: it is
+another training, with fewer updates.
+
+The share of the bf16 matrix peak is the model's FLOPs (formula in flops.py) × tokens per second / the best rate of a
+product of the step's own shapes, measured in the same run before every round.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from flops import Sizes, matrix_peak
+from racing import UNTIMED, Contender, race, ratios, speed, versions
 
 HERE = Path(__file__).resolve().parent
-BEST = {"bf16": True, "train_sampling_strategy": "group_by_length"}
+WHO = ("ours", "ours-lora", "plain", "peft", "tasknet")
+OURS = {"plain": "ours", "tasknet": "ours", "peft": "ours-lora"}  # whom a rival is beside
+TITLE = {
+    "ours": "nlp_mtl, full",
+    "ours-lora": "nlp_mtl, LoRA r 8 on all linear layers",
+    "plain": "plain Trainer",
+    "peft": "plain Trainer + peft, LoRA r 8 on all linear layers",
+    "tasknet": "tasknet",
+}
+LOOK_ROWS, LOOK_UNTIMED = 128, 5
+RANK = 8
 
 
 def main() -> None:
-    """Run all in turn, print a table, write recorded/train_speed.json."""
+    """Look, race, print and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--peers", required=True)
-    parser.add_argument("--rows", type=int, default=640)
+    parser.add_argument("--rows", type=int, default=960)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tasknet", default=None)
+    parser.add_argument("--only", nargs="+", choices=WHO, default=list(WHO))
+    parser.add_argument("--look", choices=["again", "recorded"], default="recorded")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--out", type=Path, default=HERE / "recorded" / "train_speed.json")
     given = parser.parse_args()
-    data, base, rows = str(Path(given.data_root).resolve()), str(Path(given.model).resolve()), str(given.rows)
-    peers = Path(given.peers).resolve()
-    plain = [sys.executable, str(peers / "plain_trainer.py"), data, base, rows]
-    commands = {
-        "nlp_mtl, full": [sys.executable, str(HERE / "ours.py"), data, base, rows],
-        "plain Trainer, bf16, length grouping": [*plain, json.dumps(BEST)],
-        "plain Trainer, the same with eager attention": [*plain, json.dumps(BEST), '{"attn_implementation": "eager"}'],
-        "plain Trainer, defaults": plain,
-        "nlp_mtl, LoRA r 8 on all linear layers": [
-            sys.executable,
-            str(HERE / "ours.py"),
-            data,
-            base,
-            rows,
-            '{"lora": {"r": 8, "target_modules": "all-linear"}}',
-        ],
-        "plain Trainer + peft, bf16, length grouping": [
-            *plain,
-            json.dumps(BEST),
-            '{"attn_implementation": "eager", "lora": {"r": 8}}',
-        ],
-    }
-    if given.tasknet:
-        commands["tasknet"] = [given.tasknet, str(peers / "tasknet_peer.py"), data, base, rows]
-        commands["tasknet, bf16"] = [given.tasknet, str(peers / "tasknet_peer.py"), data, base, rows, '{"bf16": true}']
-    found: dict[str, list[dict]] = {name: [] for name in commands}
-    peaks = []
+    given.data_root, given.model, given.peers = (
+        str(Path(path).resolve()) for path in (given.data_root, given.model, given.peers)
+    )
+    who = [name for name in given.only if name != "tasknet" or given.tasknet]
+    known = json.loads(given.out.read_text()) if given.out.is_file() else {}
+    looks: dict[str, dict[str, float]] = dict(known.get("look", {}))
+    for name in who:
+        if name in OURS and (given.look == "again" or name not in looks):
+            looks[name] = look(name, given)
+    chosen = [one for name in who for one in contenders(name, given, looks.get(name))]
+    if given.profile:
+        profiles(chosen, given)
+        return
+    rounds: list[dict[str, dict[str, float]]] = []
+    peaks: list[dict[str, float]] = []
     for turn in range(given.rounds):
-        peaks.append(matrix_peak())
-        for name, command in commands.items():
-            found[name].append(once(command))
-            print(f"round {turn + 1}: {name}: {found[name][-1]['tokens_per_s']} tokens/s", flush=True)
-        result = summary(
-            {name: [line["tokens_per_s"] for line in lines] for name, lines in found.items()}, peaks, given
-        )
-        (HERE / "recorded" / "train_speed.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
+        peaks.append(peak_of(given.model))
+        print(f"round {turn + 1} of {given.rounds}: bf16 peak {peaks[-1]['peak']:.0f} GFLOP/s", flush=True)
+        timed = race(chosen)
+        rounds.append(measured(timed))
+        result = summary(rounds, peaks, given, looks, failed(timed))
+        given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        for name, found in rounds[-1].items():
+            print(f"round {turn + 1}: {name}: {found['tokens_per_s']:.0f} tokens/s", flush=True)
+    print(json.dumps({key: result[key] for key in ("median", "ours_over", "share_of_peak", "not_run")}, indent=1))
 
 
-def summary(speeds: dict[str, list[float]], peaks: list[float], given: argparse.Namespace) -> dict:
-    """Medians, ratios and the share of the matrix peak; written after every round, so that a long run can be cut."""
+def settings(name: str) -> list[tuple[str, dict[str, Any]]]:
+    """All settings of a rival that are looked over: their name, and what they say."""
+    grid = [(attention, precision, batch) for precision in ("bf16", "fp32") for attention in ("sdpa", "eager")
+            for batch in ("32", "16x2")]  # fmt: skip
+    grouped = ("length grouping", "no grouping") if name != "tasknet" else ("",)  # it draws its rows itself
+    found = []
+    for (attention, precision, batch), group in itertools.product(grid, grouped):
+        arguments: dict[str, Any] = {"bf16": precision == "bf16"}
+        if group == "length grouping":
+            arguments["train_sampling_strategy"] = "group_by_length"
+        if batch == "16x2":
+            arguments |= {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2}
+        words = [word for word in (precision, attention, group, "16 rows twice" if batch == "16x2" else "") if word]
+        found.append((", ".join(words), {"arguments": arguments, "attention": attention}))
+    return found
+
+
+def contender(name: str, said: str, how: dict[str, Any], given: argparse.Namespace, rows: int) -> Contender:
+    """A rival with given settings."""
+    words = [given.data_root, given.model, str(rows)]
+    arguments = how["arguments"]
+    if name == "tasknet":  # its own arguments go through its hyperparameters
+        more = json.dumps({**arguments, "attn_implementation": how["attention"]})
+        peer = Path(given.peers) / "tasknet_peer.py"
+        return Contender(f"{TITLE[name]}: {said}", peer, (*words, more), python=given.tasknet)
+    model = {"attn_implementation": how["attention"], **({"lora": {"r": RANK}} if name == "peft" else {})}
+    peer = Path(given.peers) / "plain_trainer.py"
+    return Contender(f"{TITLE[name]}: {said}", peer, (*words, "{}", json.dumps(model)), arguments)
+
+
+def contenders(name: str, given: argparse.Namespace, looked: dict[str, float] | None) -> list[Contender]:
+    """Ours, or a rival with the two settings that were fastest in the look."""
+    if name in OURS:
+        grid, best = dict(settings(name)), fastest(looked or {})
+        return [contender(name, said, grid[said], given, given.rows) for said in best]
+    more = [json.dumps({"lora": {"r": RANK, "target_modules": "all-linear"}})] if name == "ours-lora" else []
+    return [Contender(TITLE[name], HERE / "ours.py", (given.data_root, given.model, str(given.rows), *more))]
+
+
+def fastest(looked: dict[str, float], count: int = 2) -> list[str]:
+    """The fastest settings of a look."""
+    return sorted(looked, key=looked.__getitem__, reverse=True)[:count]
+
+
+def look(name: str, given: argparse.Namespace) -> dict[str, float]:
+    """Settings → tokens per second over a few steps; those that failed are left out.
+
+    Eight at a time are in memory, those in bf16 first, which never meet the others.
+    """
+    grid, found = settings(name), {}
+    for start in range(0, len(grid), 8):
+        part = {f"{TITLE[name]}: {said}": said for said, _ in grid[start : start + 8]}
+        timed = race([contender(name, said, how, given, LOOK_ROWS) for said, how in grid[start : start + 8]], every=5)
+        for long, said in part.items():
+            if "failed" in timed[long]:
+                print(f"look: failed: {timed[long]['failed'].splitlines()[-1]}", flush=True)
+                continue
+            found[said] = round(speed(timed[long]["steps"], LOOK_UNTIMED)["tokens_per_s"], 1)
+            print(f"look: {long}: {found[said]:.0f} tokens/s", flush=True)
+    if not found:
+        raise SystemExit(f"{name}: no setting could be run; --only leaves it out")
+    return found
+
+
+def measured(timed: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Contender → its speed, without those that failed."""
+    return {name: speed(found["steps"]) for name, found in timed.items() if "failed" not in found}
+
+
+def failed(timed: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Contender → why it came to no end."""
+    return {name: found["failed"].strip().splitlines()[-1] for name, found in timed.items() if "failed" in found}
+
+
+def summary(
+    rounds: Sequence[dict[str, dict[str, float]]],
+    peaks: Sequence[dict[str, float]],
+    given: argparse.Namespace,
+    looks: dict[str, dict[str, float]],
+    broken: dict[str, str],
+) -> dict[str, Any]:
+    """What is recorded, after every round."""
+    names = [name for name in rounds[0] if all(name in one for one in rounds)]
+    speeds = {name: [round(one[name]["tokens_per_s"], 1) for one in rounds] for name in names}
     medians = {name: statistics.median(values) for name, values in speeds.items()}
-    ours, peak = medians["nlp_mtl, full"], statistics.median(peaks)
-    weights = linear_weights(str(Path(given.model).resolve()))
+    over, best = {}, {}
+    for rival, own in OURS.items():
+        theirs = [name for name in names if name.split(":")[0] == TITLE[rival]]
+        if theirs and TITLE[own] in names:
+            best[rival] = max(theirs, key=medians.__getitem__)
+            over |= {name: ratios(speeds[TITLE[own]], speeds[name]) for name in theirs}
+    peak = {key: round(statistics.median(one[key] for one in peaks)) for key in peaks[0]}
+    missing = [f"{TITLE[name]} (--only)" for name in WHO if name not in given.only]
+    if "tasknet" in given.only and not given.tasknet:
+        missing.append("tasknet (no --tasknet PYTHON)")
     return {
         "command": "python scripts/benchmarks/train_speed.py --data-root DIR --model DIR --peers DIR --tasknet PYTHON",
         "rows": given.rows,
-        "rounds": len(peaks),
+        "rounds": len(rounds),
+        "untimed": UNTIMED,
+        "steps": {name: rounds[-1][name]["steps"] for name in names},
         "tokens_per_s": speeds,
         "median": medians,
-        "ours_over": {
-            name: round((medians["nlp_mtl, LoRA r 8 on all linear layers"] if "peft" in name else ours) / median, 2)
-            for name, median in medians.items()
-            if not name.startswith("nlp_mtl")
-        },
-        "bf16_peak_gflops": round(peak),
-        "share_of_peak": round(ours * 6 * weights / peak / 1e9, 3),
-        "not_run": [] if given.tasknet else ["tasknet (no --tasknet PYTHON)"],
+        "ours_over": over,
+        "best": best,
+        "bf16_peak_gflops": peak["peak"],
+        "bf16_products_gflops": peak["products"],
+        "share_of_peak": {name: share(name, medians[name], peak["peak"], given.model) for name in names},
+        "look": looks,
+        "look_rows": LOOK_ROWS,
+        "threads": os.environ.get("OMP_NUM_THREADS", "default"),
+        "versions": versions()
+        | ({"tasknet": versions(given.tasknet, ["tasknet"])["tasknet"]} if given.tasknet else {}),
+        "not_run": missing + [f"{name} ({why})" for name, why in broken.items()],
     }
 
 
-def once(command: list[str]) -> dict:
-    """The last JSON line of a command."""
-    with tempfile.TemporaryDirectory() as folder:
-        env = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"peer"')]
-    if not lines:
-        raise SystemExit(f"failed: {' '.join(command)}\n{done.stderr[-2000:]}")
-    return json.loads(lines[-1])
+def share(name: str, tokens_per_s: float, peak: float, model: str) -> float:
+    """Model FLOPs per second over the peak."""
+    sizes = Sizes.of(config_of(model), RANK if "LoRA" in name else 0)
+    return round(tokens_per_s * sizes.per_token() / peak / 1e9, 3)
 
 
-def matrix_peak() -> float:
-    """The best bf16 rate, in GFLOP/s, over the encoder's shapes with 1024 tokens."""
-    import torch
+def config_of(model: str) -> Any:
+    """The encoder's config."""
+    from transformers import AutoConfig
 
-    best = 0.0
-    for inner, outer in ((384, 384), (384, 1536), (1536, 384)):
-        x, w = torch.randn(1024, inner, dtype=torch.bfloat16), torch.randn(outer, inner, dtype=torch.bfloat16)
-        for _ in range(5):
-            torch.nn.functional.linear(x, w)
-        began = time.perf_counter()
-        for _ in range(50):
-            torch.nn.functional.linear(x, w)
-        best = max(best, 50 * 2 * 1024 * inner * outer / (time.perf_counter() - began) / 1e9)
-    return best
+    return AutoConfig.from_pretrained(model)
 
 
-def linear_weights(base: str) -> int:
-    """Numbers in the linear layers of the encoder's blocks."""
-    from transformers import AutoModel
+def peak_of(model: str) -> dict[str, float]:
+    """The peak on this encoder's shapes."""
+    return matrix_peak(config_of(model))
 
-    encoder = AutoModel.from_pretrained(base, add_pooling_layer=False)
-    return sum(m.weight.numel() for m in encoder.modules() if type(m).__name__ == "Linear")
+
+def profiles(chosen: Sequence[Contender], given: argparse.Namespace) -> None:
+    """Top operations of ours and of the fastest rival of each kind; printed and recorded beside the speeds."""
+    from profiles import profile
+
+    kinds: dict[str, Contender] = {}
+    for one in chosen:  # the fastest of each kind comes first
+        kinds.setdefault(one.name.split(":")[0], one)
+    found = {one.name: profile(one) for one in kinds.values()}
+    file = given.out.with_name("train_profile.json")
+    file.write_text(json.dumps({"rows": given.rows, "profiles": found}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

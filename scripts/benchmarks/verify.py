@@ -25,7 +25,7 @@ ROOT = HERE.parent.parent
 RECORDED = HERE / "recorded"
 TASKS = ("cola", "mrpc", "rte", "stsb", "sst2", "conll2003")
 SEEDS = (0, 1, 2)
-PARTS = ("tests", "scores", "gpt", "speed", "memory", "startup", "fuzz")
+PARTS = ("tests", "scores", "gpt", "speed", "scaling", "memory", "startup", "fuzz")
 MULTI = {"full": ("glue_ner.yaml", []), "lora": ("glue_ner_lora.yaml", [])}
 
 
@@ -82,6 +82,9 @@ def run_part(part: str, data: Path, peers: Path, given: argparse.Namespace) -> N
             return
         tasknet = ["--tasknet", given.tasknet] if given.tasknet else []
         call("train_speed.py", *common, "--peers", str(peers), *tasknet)
+        call("train_speed.py", *common, "--peers", str(peers), *tasknet, "--profile")
+    elif part == "scaling":
+        call("scaling.py", *common)
     elif part == "memory":
         call("memory.py", *common)
     elif part == "startup":
