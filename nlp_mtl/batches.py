@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from nlp_mtl.data import PoolRows
+from nlp_mtl.dealing import deal, passes
 from nlp_mtl.heads.base import Head, PlacedRow
 from nlp_mtl.plan import MixingPlan, Pool
 
 _TOKENS = ("input_ids", "token_type_ids")
 RowRef = tuple[int, int, int]  # pool, row, how often the row has been shown before (−1: not training)
+Pass = tuple[RowRef, ...]  # rows that one forward and backward pass takes together
 
 
-class MixedRows(torch.utils.data.Dataset[RowRef]):
-    """The rows of some pools, addressed by :data:`RowRef`; reading them is left to the collator."""
+class MixedRows(torch.utils.data.Dataset[Any]):
+    """The rows of some pools, addressed by :data:`RowRef` or :data:`Pass`; reading them is left to the collator."""
 
     def __init__(self, pools: Sequence[PoolRows]):
         self.pools = list(pools)
@@ -27,7 +29,7 @@ class MixedRows(torch.utils.data.Dataset[RowRef]):
     def __len__(self) -> int:
         return sum(len(pool) for pool in self.pools)
 
-    def __getitem__(self, ref: RowRef) -> RowRef:
+    def __getitem__(self, ref: RowRef | Pass) -> RowRef | Pass:
         return ref
 
 
@@ -70,6 +72,26 @@ class Collator:
             columns["input_ids"], notes = self.heads[task].corrupt(columns["input_ids"], columns, seed)
             columns.update(notes)
         return columns
+
+
+class PassCollator:
+    """Passes to a micro-batch: ``{"passes": [one mixed batch for each]}``, which :func:`passes_of` takes apart.
+
+    Args:
+        collate: collates one pass.
+    """
+
+    def __init__(self, collate: Collator):
+        self.collate = collate
+
+    def __call__(self, passes: Sequence[Pass]) -> dict[str, Any]:
+        """Collate; see the class."""
+        return {"passes": [self.collate(refs) for refs in passes]}
+
+
+def passes_of(batch: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The mixed batches that a micro-batch is made of: itself, if it was not cut into passes."""
+    return batch.get("passes", [batch])
 
 
 def collate(
@@ -153,7 +175,7 @@ def length_sorted(pools: Sequence[PoolRows], *, rows: int, tokens: int = 2048) -
         yield batch
 
 
-class MixedBatchSampler(torch.utils.data.Sampler[list[RowRef]]):
+class MixedBatchSampler(torch.utils.data.Sampler[Any]):
     """This process's micro-batches of an epoch, as row references.
 
     The plan of a step is cut into as many parts as there are processes times micro-batches, so the parts together are
@@ -165,6 +187,11 @@ class MixedBatchSampler(torch.utils.data.Sampler[list[RowRef]]):
         micro_batches: per step and process.
         process, processes: this process's number, and how many there are.
         order: the steps of an epoch in another order, to look at some of them first; None for the plan's.
+        tokens: for each pool [rows], the tokens of each row; needed for the following.
+        balance: deal a step's rows so that all parts have about the same tokens; else the same rows, in turn.
+        tokens_per_pass: cut each micro-batch into passes of at most so many tokens; it is then a list of
+            :data:`Pass`, at least one.
+        same_passes: give all processes the same number of passes, empty ones where a process needs fewer.
     """
 
     def __init__(
@@ -176,10 +203,15 @@ class MixedBatchSampler(torch.utils.data.Sampler[list[RowRef]]):
         process: int = 0,
         processes: int = 1,
         order: Sequence[int] | None = None,
+        tokens: Sequence[np.ndarray] = (),
+        balance: bool = False,
+        tokens_per_pass: int | None = None,
+        same_passes: bool = False,
     ):
-        self.plan, self.rows_of = plan, list(rows_of)
+        self.plan, self.rows_of, self.tokens = plan, list(rows_of), list(tokens)
         self.micro_batches, self.process, self.processes = micro_batches, process, processes
         self.order, self.epoch = order, 0
+        self.balance, self.tokens_per_pass, self.same_passes = balance, tokens_per_pass, same_passes
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next iteration gives."""
@@ -188,14 +220,36 @@ class MixedBatchSampler(torch.utils.data.Sampler[list[RowRef]]):
     def __len__(self) -> int:
         return self.plan.steps * self.micro_batches
 
-    def __iter__(self) -> Iterator[list[RowRef]]:
-        parts = self.micro_batches * self.processes
+    def __iter__(self) -> Iterator[list[RowRef] | list[Pass]]:
         for step in range(self.plan.steps) if self.order is None else self.order:
             rows = [
                 (pool, int(self.rows_of[pool][row]), visit) for pool, row, visit in self.plan.rows(self.epoch, step)
             ]
+            parts = self._parts(rows)
             for micro in range(self.micro_batches):
-                yield rows[micro * self.processes + self.process :: parts]
+                here = parts[micro * self.processes : (micro + 1) * self.processes]
+                yield here[self.process] if self.tokens_per_pass is None else self._passes(here)
+
+    def _parts(self, rows: Sequence[RowRef]) -> list[list[RowRef]]:
+        """The step's rows, dealt to all micro-batches of all processes."""
+        parts = self.micro_batches * self.processes
+        if not self.balance:
+            return [list(rows[number::parts]) for number in range(parts)]
+        return [[rows[number] for number in part] for part in deal(self._tokens_of(rows), parts)]
+
+    def _passes(self, parts: Sequence[Sequence[RowRef]]) -> list[Pass]:
+        """This process's passes of a micro-batch, of which `parts` are the rows of every process."""
+        assert self.tokens_per_pass is not None
+        cut = {
+            process: passes(self._tokens_of(part), self.tokens_per_pass)
+            for process, part in enumerate(parts)
+            if process == self.process or self.same_passes
+        }
+        own = [tuple(parts[self.process][number] for number in part) for part in cut[self.process]]
+        return own + [()] * (max(map(len, cut.values())) - len(own))
+
+    def _tokens_of(self, rows: Sequence[RowRef]) -> list[int]:
+        return [int(self.tokens[pool][row]) for pool, row, _ in rows]
 
 
 class MixedLoader(torch.utils.data.DataLoader[Any]):

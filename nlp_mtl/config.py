@@ -70,6 +70,18 @@ class RunConfig(BaseModel):
     learning_rates: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="other learning rates for `heads`, `encoder` or parameter patterns"
     )
+    tokens_per_batch: int | None = Field(
+        default=None,
+        ge=1,
+        description="count a step in tokens: so many over all processes and micro-batches; "
+        "`per_device_train_batch_size` then does not count",
+    )
+    tokens_per_pass: int | None = Field(
+        default=None,
+        ge=1,
+        description="at most so many tokens in one forward and backward pass; a step's rows are cut into as many as "
+        "it takes, with the gradient of the whole",
+    )
     callbacks: list[Spec] = Field(
         default_factory=list, description="`module:Class` of a TrainerCallback, or `{name: module:Class, arguments}`"
     )
@@ -89,6 +101,8 @@ class RunConfig(BaseModel):
         "lora": "{r: 8, target_modules: all-linear}",
         "freeze": "[embeddings.*]",
         "learning_rates": "{heads: 1e-3}",
+        "tokens_per_batch": "2048",
+        "tokens_per_pass": "1024",
         "callbacks": "[transformers:EarlyStoppingCallback]",
         "imports": "[my_sampler.py]",
         "training": "{output_dir: runs/mine, num_train_epochs: 3}",

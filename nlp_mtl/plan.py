@@ -44,8 +44,18 @@ class MixingPlan:
     """
 
     def __init__(self, sampler: Sampler, pools: Sequence[Pool], *, rows_per_step: int, seed: int, epochs: float = 1.0):
-        self.sampler, self.pools = sampler, list(pools)
-        self.rows_per_step, self.seed, self.epochs = rows_per_step, seed, epochs
+        self._setup(sampler, pools, seed, epochs)
+        self.rows_per_step = rows_per_step
+        self._caps = self._caps_or(rows_per_step)
+        if self._caps.sum() < rows_per_step:
+            raise ConfigError(
+                f"sampler: `caps` leave {self._caps.sum()} of the {rows_per_step} rows of a step; raise or drop some"
+            )
+        self.rows_per_epoch = self._rows_per_epoch()
+
+    def _setup(self, sampler: Sampler, pools: Sequence[Pool], seed: int, epochs: float) -> None:
+        """What does not depend on how a step is counted."""
+        self.sampler, self.pools, self.seed, self.epochs = sampler, list(pools), seed, epochs
         tasks = [task for pool in self.pools for task in pool.tasks]
         sizes = [size for pool in self.pools for size in (pool.sizes or (pool.rows,) * len(pool.tasks))]
         sampler.setup(tasks, sizes)
@@ -54,17 +64,13 @@ class MixingPlan:
         )
         self._owner = np.array([number for number, pool in enumerate(self.pools) for _ in pool.tasks])
         self._covered = np.bincount(self._owner, weights=covered, minlength=len(self.pools))
-        caps = [
-            min((sampler.caps[t] for t in pool.tasks if t in sampler.caps), default=rows_per_step) for pool in pools
-        ]
-        self._caps = np.array(caps, dtype=int)
-        if self._caps.sum() < rows_per_step:
-            raise ConfigError(
-                f"sampler: `caps` leave {self._caps.sum()} of the {rows_per_step} rows of a step; raise or drop some"
-            )
         self._starts: list[np.ndarray] = [np.zeros(len(self.pools), dtype=np.int64)]
         self._counts: dict[int, np.ndarray] = {}
-        self.rows_per_epoch = self._rows_per_epoch()
+
+    def _caps_or(self, most: int) -> np.ndarray:
+        """[pools]: at most so many rows of each pool in a step; `most` where no task of it has a cap."""
+        caps = self.sampler.caps
+        return np.array([min((caps[t] for t in pool.tasks if t in caps), default=most) for pool in self.pools])
 
     @property
     def steps(self) -> int:
@@ -77,9 +83,13 @@ class MixingPlan:
             return int(sizes.sum())
         if self.sampler.epoch != "largest":
             return int(self.sampler.epoch)
-        largest, turn = int(sizes.argmax()), len(self._owner)
-        rates = [self._pool_rates(Progress(0, step, turn, self.epochs)) for step in range(turn)]
-        return int(np.ceil(sizes[largest] / max(np.mean(rates, axis=0)[largest], 1e-9)))
+        largest = int(sizes.argmax())
+        return int(np.ceil(sizes[largest] / max(self._first_rates().mean(0)[largest], 1e-9)))
+
+    def _first_rates(self) -> np.ndarray:
+        """[steps, pools]: the first rates, over as many steps as there are tasks (some samplers take turns)."""
+        turn = len(self._owner)
+        return np.stack([self._pool_rates(Progress(0, step, turn, self.epochs)) for step in range(turn)])
 
     def _pool_rates(self, at: Progress) -> np.ndarray:
         rates = np.asarray(self.sampler.rates(at), dtype=float)
@@ -94,24 +104,30 @@ class MixingPlan:
     def counts(self, epoch: int) -> np.ndarray:
         """[steps, pools]: rows of each pool in each step of an epoch."""
         if epoch not in self._counts:
-            steps, owed = self.steps, np.zeros(len(self.pools))
-            counts = np.zeros((steps, len(self.pools)), dtype=np.int64)
-            for step in range(steps):
-                rows = min(self.rows_per_step, self.rows_per_epoch - step * self.rows_per_step)
-                rates = self._pool_rates(Progress(epoch, step, steps, self.epochs))
-                owed += rows * rates
-                caps = np.where(rates > 0, self._caps, 0)
-                if caps.sum() < rows:
-                    among = ", ".join(pool.key for pool, rate in zip(self.pools, rates, strict=True) if rate > 0)
-                    raise ConfigError(
-                        f"sampler: `caps` leave {caps.sum()} of the {rows} rows of step {step}, which {among} must "
-                        "fill; raise them"
-                    )
-                counts[step] = _whole(owed, rows, caps)
-                owed -= counts[step]
+            counts = self._count(epoch)
             self._counts = {epoch: counts}
             self._before = np.concatenate([np.zeros((1, len(self.pools)), dtype=np.int64), counts.cumsum(0)])
         return self._counts[epoch]
+
+    def _count(self, epoch: int) -> np.ndarray:
+        steps, owed = self.steps, np.zeros(len(self.pools))
+        counts = np.zeros((steps, len(self.pools)), dtype=np.int64)
+        for step in range(steps):
+            rows = min(self.rows_per_step, self.rows_per_epoch - step * self.rows_per_step)
+            rates = self._pool_rates(Progress(epoch, step, steps, self.epochs))
+            owed += rows * rates
+            caps = np.where(rates > 0, self._caps, 0)
+            if caps.sum() < rows:
+                raise ConfigError(
+                    f"sampler: `caps` leave {caps.sum()} of the {rows} rows of step {step}, which "
+                    f"{self._among(rates)} must fill; raise them"
+                )
+            counts[step] = _whole(owed, rows, caps)
+            owed -= counts[step]
+        return counts
+
+    def _among(self, rates: np.ndarray) -> str:
+        return ", ".join(pool.key for pool, rate in zip(self.pools, rates, strict=True) if rate > 0)
 
     def _start(self, epoch: int) -> np.ndarray:
         while len(self._starts) <= epoch:
@@ -139,12 +155,18 @@ class MixingPlan:
         ]
 
     def _take(self, pool: Pool, begin: int, count: int) -> list[tuple[int, int]]:
-        taken: list[tuple[int, int]] = []
-        while len(taken) < count:
-            cycle, place = divmod(begin + len(taken), pool.rows)
-            order = self._order(pool, cycle)
-            taken += [(row, cycle) for row in order[place : place + count - len(taken)].tolist()]
-        return taken
+        """The pool's next rows from its `begin`-th showing of a row on, and how often each was shown before."""
+        rows = self._ahead(pool, begin, count).tolist()
+        return [(row, (begin + number) // pool.rows) for number, row in enumerate(rows)]
+
+    def _ahead(self, pool: Pool, begin: int, count: int) -> np.ndarray:
+        """[count]: the same, the rows' numbers only."""
+        parts = [np.zeros(0, dtype=np.int64)]
+        while count > 0:
+            cycle, place = divmod(begin, pool.rows)
+            parts.append(self._order(pool, cycle)[place : place + count])
+            begin, count = begin + len(parts[-1]), count - len(parts[-1])
+        return np.concatenate(parts)
 
     def _order(self, pool: Pool, cycle: int) -> np.ndarray:
         """The pool's rows in the order of their `cycle`-th showing."""

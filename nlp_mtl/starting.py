@@ -127,6 +127,8 @@ def trainer_of(settings: config.RunConfig, args: TrainingArguments) -> MultiTask
         data_root=settings.data_root,
         precision="args" if {"bf16", "fp16"} & set(settings.training) else "auto",
         learning_rates=settings.learning_rates,
+        tokens_per_batch=settings.tokens_per_batch,
+        tokens_per_pass=settings.tokens_per_pass,
         callbacks=callbacks,
     )
     if not args.disable_tqdm:

@@ -10,22 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import nn
 from transformers import IntervalStrategy, TrainerCallback, TrainingArguments
 
 from nlp_mtl import checkpoint, registry
-from nlp_mtl.balancers import StepFacts
-from nlp_mtl.batches import Collator, MixedBatchSampler, MixedLoader, MixedRows, pools_of, to_device
+from nlp_mtl.batches import MixedRows, pools_of
 from nlp_mtl.callbacks import RowsSeen, StopSafely
 from nlp_mtl.data import Data, load_data
-from nlp_mtl.errors import ConfigError, DataError, RunFolderError, TrainingError
+from nlp_mtl.errors import ConfigError, RunFolderError
 from nlp_mtl.evaluation import Evaluator, TaskScores, flatten
+from nlp_mtl.feeding import MixedBatches, check_budgets
+from nlp_mtl.losses import MixedLosses
 from nlp_mtl.memory import freed_memory_stays
 from nlp_mtl.model import MultiTaskModel
-from nlp_mtl.plan import MixingPlan
 from nlp_mtl.saving import SafeCheckpoints
 from nlp_mtl.settings import Precision, chosen_rates, regroup, settings_for
 from nlp_mtl.taskfile import SPLITS, Split
@@ -34,11 +33,11 @@ from nlp_mtl.updates import FusedUpdates
 logger = logging.getLogger("nlp_mtl")
 
 
-class MultiTaskTrainer(FusedUpdates, SafeCheckpoints):
+class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, SafeCheckpoints):
     """Trains a :class:`MultiTaskModel` on mixed batches.
 
     Everything else is the Trainer's: schedules, accumulation, clipping, callbacks, loggers, early stopping, DDP, FSDP.
-    ``per_device_train_batch_size`` counts rows over all tasks.
+    ``per_device_train_batch_size`` counts rows over all tasks; with `tokens_per_batch` it does not count.
 
     Args:
         model: the model; it names the tasks.
@@ -51,16 +50,22 @@ class MultiTaskTrainer(FusedUpdates, SafeCheckpoints):
             leaves it to them.
         learning_rates: other learning rates, by ``heads``, ``encoder`` or a pattern on parameter names, e.g.
             ``{"heads": 1e-3, "encoder.layer.0.*": 1e-5}``.
+        tokens_per_batch: count a step in tokens and not in rows: so many real tokens, over all processes and micro-
+            batches, to within one row; see :class:`nlp_mtl.tokenplan.TokenPlan`. Each step's rows are dealt so that
+            processes and micro-batches get about the same tokens. At least the tokens of the longest training row.
+        tokens_per_pass: at most so many tokens in one forward and backward pass on one device: a micro-batch of more
+            is cut into several, rows of like length together, and their gradients are added, which is the gradient of
+            the whole. So this bounds the memory of activations, and changes the result by rounding only (and by which
+            dropout masks are drawn). A row that has more tokens is a pass of its own. Under DDP processes may make
+            different numbers of passes; under FSDP those with fewer make empty ones. Not with DeepSpeed or LOMO.
         callbacks: more callbacks.
         kwargs: what the Trainer takes besides.
 
     Raises:
         DataError: rows that can't be used, or no task with training rows.
         ConfigError: wrong arguments.
+        UnsupportedError: token budgets together with what does not go with them.
     """
-
-    loss_is_scaled_for_ga = True  # the loss is divided by the counts of the whole step, not of a micro-batch
-    step_order: Sequence[int] | None = None  # the steps of an epoch in another order, for a dry run
 
     def __init__(
         self,
@@ -73,6 +78,8 @@ class MultiTaskTrainer(FusedUpdates, SafeCheckpoints):
         data_root: str | Path | None = None,
         precision: Precision = "auto",
         learning_rates: Mapping[str, float] | None = None,
+        tokens_per_batch: int | None = None,
+        tokens_per_pass: int | None = None,
         callbacks: Sequence[TrainerCallback] | None = None,
         **kwargs: Any,
     ):
@@ -91,6 +98,8 @@ class MultiTaskTrainer(FusedUpdates, SafeCheckpoints):
             logger.warning("no task has validation rows: nothing is evaluated, and the last model is the one kept")
             args.eval_strategy, args.load_best_model_at_end = IntervalStrategy.NO, False
         self._train_pools = [pool for pool in data.splits.get("train", []) if len(pool.trainable)]
+        check_budgets(tokens_per_batch, tokens_per_pass, args, self._train_pools)
+        self.tokens_per_batch, self.tokens_per_pass = tokens_per_batch, tokens_per_pass
         self.evaluator = Evaluator(data, batch_rows=args.per_device_eval_batch_size)
         self.tasks, self._size = model.tasks, 0
         self._number = {task: number for number, task in enumerate(self.tasks)}
@@ -123,64 +132,6 @@ class MultiTaskTrainer(FusedUpdates, SafeCheckpoints):
         self._pools = pools
         chosen_rates(model, self.learning_rates)  # refused before anything is written
         self.strategies["precision"] = self.accelerator.mixed_precision
-
-    # ------------------------------------------------------------------------------------------------------ data
-
-    def get_train_dataloader(self) -> MixedLoader:
-        """Mixed batches; the base class has no hook for a batch sampler, and accelerate would shard it again."""
-        if not self._train_pools:
-            raise DataError(
-                f"train: a task with labelled training rows is needed, found none among {', '.join(self.tasks)}; add "
-                "one, or correct `target` and `splits`"
-            )
-        args = self.args
-        self.plan = MixingPlan(
-            self.sampler,
-            self._pools,
-            rows_per_step=self._train_batch_size * args.world_size * args.gradient_accumulation_steps,
-            seed=args.data_seed if args.data_seed is not None else args.seed,
-            epochs=args.num_train_epochs,
-        )
-        if args.max_steps > 0:
-            self.plan.epochs = args.max_steps / self.plan.steps
-        sampler = MixedBatchSampler(
-            self.plan,
-            [pool.trainable for pool in self._train_pools],
-            micro_batches=args.gradient_accumulation_steps,
-            process=args.process_index,
-            processes=args.world_size,
-            order=self.step_order,
-        )
-        return MixedLoader(
-            self.train_dataset,
-            batch_sampler=sampler,
-            collate_fn=Collator(self._train_pools, self.data.heads, seed=self.plan.seed, training=True),
-            num_workers=args.dataloader_num_workers,
-            pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
-            persistent_workers=args.dataloader_persistent_workers,
-            prefetch_factor=args.dataloader_prefetch_factor,
-        )
-
-    def rows_shown(self, epoch: int, steps: int) -> dict[str, int]:
-        """Task → rows with its label that the first `steps` steps of an epoch show, over all processes."""
-        found: dict[str, int] = {}
-        for pool, rows in zip(self._train_pools, self.plan.shown(epoch, steps), strict=True):
-            for task in pool.tasks:
-                found[task] = int(pool.labelled(task)[pool.trainable[rows]].sum()) if len(rows) else 0
-        return found
-
-    def tokens_shown(self, epoch: int, steps: int) -> np.ndarray:
-        """[steps]: tokens of each of the first `steps` steps of an epoch, over all processes."""
-        counts, total = self.plan.counts(epoch)[:steps], np.zeros(steps, dtype=np.int64)
-        for number, (pool, rows) in enumerate(zip(self._train_pools, self.plan.shown(epoch, steps), strict=True)):
-            done = np.concatenate([[0], pool.tokens[pool.trainable[rows]].cumsum()])
-            ends = counts[:, number].cumsum()
-            total += done[ends] - done[ends - counts[:, number]]
-        return total
-
-    def _prepare_input(self, data: Any) -> Any:
-        """Nested batches to the device; the base class would rebuild mappings by their type."""
-        return to_device(data, self.args.device)
 
     # -------------------------------------------------------------------------------------------------- training
 
@@ -251,64 +202,6 @@ class MultiTaskTrainer(FusedUpdates, SafeCheckpoints):
     def stopped(self) -> bool:
         """Whether the last training was ended by Ctrl-C."""
         return self._stop.stopped
-
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        """Counts of rows and units per task over the step, before its forward: the loss is divided by them."""
-        found = np.zeros((2, len(self.tasks)))  # setting one number of a tensor takes fifty times as long
-        for batch in batch_samples:
-            for task, target in batch["targets"].items():
-                number = self._number[task]
-                found[0, number] += len(batch["owners"][task])
-                found[1, number] += self.data.heads[task].units(target)
-        counts = torch.from_numpy(found)
-        if self.args.world_size > 1:
-            counts = self.accelerator.reduce(counts.to(device), reduction="sum").cpu()
-        return StepFacts(self.state.global_step, counts[0], counts[1])
-
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """The balanced sum of per-task losses, each its sum over the step divided by the step's count of its units."""
-        facts: StepFacts = num_items_in_batch
-        weights = dict(zip(self.tasks, self.balancer.weights(facts).tolist(), strict=True))
-        # every process divides by the count per process, since DDP and FSDP average gradients over processes
-        units = dict(zip(self.tasks, (facts.units / self.args.world_size).tolist(), strict=True))
-        outputs = model(**inputs, weights=weights, units=units, return_logits=return_outputs)
-        self._note_losses(outputs["losses"], facts)
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """As the base class estimates it; the parameters are counted once and not at every step."""
-        self._size = self._size or self.accelerator.unwrap_model(self.model).num_parameters(exclude_embeddings=True)
-        return 6 * inputs["input_ids"].numel() * self._size if "input_ids" in inputs else 0
-
-    def _note_losses(self, losses: Mapping[str, Tensor], facts: StepFacts) -> None:
-        if not losses:
-            return
-        values = torch.stack(list(losses.values())).double().cpu()
-        if not torch.isfinite(values).all():
-            bad = [task for task, value in zip(losses, values, strict=True) if not torch.isfinite(value)]
-            raise TrainingError(
-                f"the loss of {', '.join(bad)} is not a number at step {facts.step + 1}; lower learning_rate, set "
-                "max_grad_norm, or look at that task's rows"
-            )
-        numbers = [self._number[task] for task in losses]
-        self._task_losses[numbers] += values / self.args.world_size
-        present = facts.present.double() / self.args.gradient_accumulation_steps
-        self._task_steps += present / self.args.world_size
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds ``loss_<task>``, the mean over the steps since the last log in which the task was present."""
-        if "loss" in logs and "learning_rate" in logs:
-            both = torch.stack([self._task_losses, self._task_steps])
-            if self.args.world_size > 1:
-                both = self.accelerator.reduce(both.to(self.args.device), reduction="sum").cpu()
-            for task, total, steps in zip(self.tasks, *both.tolist(), strict=True):
-                if steps:
-                    logs[f"loss_{task}"] = total / steps
-            self._task_losses.zero_()
-            self._task_steps.zero_()
-        super().log(logs, start_time)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's optimizer, with parameters that have a learning rate of their own in groups of their own."""

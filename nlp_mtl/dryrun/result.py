@@ -51,7 +51,11 @@ class Steps:
     """What the mixing plan makes of the rows.
 
     Attributes:
-        rows_per_step: rows of one optimizer step, over all tasks, processes and micro-batches.
+        rows_per_step: rows of one optimizer step, over all tasks, processes and micro-batches; where steps are counted
+            in tokens, on average.
+        tokens_per_step: tokens that every step holds to within one row, where steps are counted in tokens; None where
+            they are counted in rows.
+        tokens_per_pass: at most so many in one forward and backward pass; None for no limit.
         steps_per_epoch: optimizer steps of an epoch.
         steps: of the whole run.
         done: how many of them the checkpoint has behind it from which `--resume` would go on.
@@ -65,6 +69,8 @@ class Steps:
     """
 
     rows_per_step: int
+    tokens_per_step: int | None
+    tokens_per_pass: int | None
     steps_per_epoch: int
     steps: int
     done: int

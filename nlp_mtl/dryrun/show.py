@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nlp_mtl import checkpoint
 from nlp_mtl.dryrun.making import dry_run
-from nlp_mtl.dryrun.result import DryRun, Pooling, TaskRows
+from nlp_mtl.dryrun.result import DryRun, Pooling, Steps, TaskRows
 from nlp_mtl.screen import command, print_table
 from nlp_mtl.taskfile import SPLITS
 
@@ -142,8 +142,7 @@ def label_lines(task: str, rows: TaskRows, *, most: int = _LABELS) -> list[tuple
 def _print_steps(found: DryRun) -> None:
     steps = found.steps
     _title(
-        f"Steps: {steps.steps_per_epoch} an epoch, {steps.steps} in all (epochs: {steps.epochs:g}), "
-        f"{steps.rows_per_step} rows each"
+        f"Steps: {steps.steps_per_epoch} an epoch, {steps.steps} in all (epochs: {steps.epochs:g}), {step_size(steps)}"
     )
     first = steps.rows_per_epoch[0] if steps.rows_per_epoch else {}
     shown = [
@@ -156,6 +155,14 @@ def _print_steps(found: DryRun) -> None:
         for task in found.tasks
     ]
     print_table(("task", "rows in the first epoch", "rows in all", "each row shown"), shown, right=(1, 2, 3))
+
+
+def step_size(steps: Steps) -> str:
+    """What a step holds, in words."""
+    each = f"{steps.rows_per_step} rows each"
+    if steps.tokens_per_step is not None:
+        each = f"{steps.tokens_per_step} tokens each (about {steps.rows_per_step} rows)"
+    return each + (f", in passes of at most {steps.tokens_per_pass} tokens" if steps.tokens_per_pass else "")
 
 
 def _print_cost(found: DryRun) -> None:

@@ -13,6 +13,7 @@ from transformers.trainer_callback import DefaultFlowCallback
 from transformers.trainer_utils import SaveStrategy
 
 from nlp_mtl.dryrun.result import Steps
+from nlp_mtl.tokenplan import TokenPlan
 from nlp_mtl.trainer import MultiTaskTrainer
 
 
@@ -46,11 +47,12 @@ def planned_steps(trainer: MultiTaskTrainer, *, done: int = 0, progress: bool = 
     plan = trainer.plan
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * plan.steps)
     epochs = range(-(-steps // plan.steps))
-    rows, tokens = [], []
+    rows, tokens, shown = [], [], 0
     for epoch in tqdm(epochs, desc="dry run: planning epochs", leave=False, disable=not progress):
         part = min(plan.steps, steps - epoch * plan.steps)
         rows.append(trainer.rows_shown(epoch, part))
         tokens.append(trainer.tokens_shown(epoch, part))
+        shown += int(plan.counts(epoch)[:part].sum())
     total = Counter[str]()
     for counts in rows:
         total.update(counts)
@@ -60,7 +62,9 @@ def planned_steps(trainer: MultiTaskTrainer, *, done: int = 0, progress: bool = 
     evaluations, checkpoints = stops(args, steps, plan.steps, done=done)
     evaluated = bool(trainer.data.splits.get("validation"))
     found = Steps(
-        rows_per_step=plan.rows_per_step,
+        rows_per_step=round(shown / max(steps, 1)) if isinstance(plan, TokenPlan) else plan.rows_per_step,
+        tokens_per_step=round(plan.tokens_per_step) if isinstance(plan, TokenPlan) else None,
+        tokens_per_pass=trainer.tokens_per_pass,
         steps_per_epoch=plan.steps,
         steps=steps,
         done=done,

@@ -97,8 +97,8 @@ def timed_steps(
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"no room on {trainer.args.device} for a step of {int(tokens[len(watch.seconds)])} tokens, one of this "
-            "run's; lower training.per_device_train_batch_size (with gradient_accumulation_steps for the same step), "
-            "lower max_length, use a LoRA, or set training.activation_checkpointing"
+            "run's; set or lower tokens_per_pass (the step stays the same), lower max_length, use a LoRA, or set "
+            "training.activation_checkpointing"
         ) from error
     finally:
         watch.end()

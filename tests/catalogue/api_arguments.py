@@ -151,6 +151,15 @@ ENTRIES = [
         way_out="leave it out for auto",
     ),
     Bad(
+        "token budgets that are no whole numbers",
+        trainer(tokens_per_batch=1e3, tokens_per_pass=-5),
+        parameter="tokens_per_batch",
+        rule="a whole number of tokens above 0",
+        found="found 1000.0",
+        way_out="leave it out for steps counted in rows",
+        also=("2 mistakes", "found -5", "leave it out for one pass for each micro-batch"),
+    ),
+    Bad(
         "a balancer that there is not",
         trainer(balancer="equl"),
         error=UnknownNameError,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nlp_mtl.errors import NotFoundError, RunFolderError
+from nlp_mtl.errors import NotFoundError, RunFolderError, UnsupportedError
 from tests.catalogue.bad import MISSING, Bad, run
 
 TRAIN = "train bad.yaml"
@@ -147,6 +147,43 @@ ENTRIES = [
         rule="not a task with training rows",
         found="'moood'",
         way_out="did you mean 'mood'",
+    ),
+    bad_run(
+        "fewer tokens in a step than a row has",
+        tokens_per_batch=3,
+        parameter="tokens_per_batch",
+        rule="the tokens of the longest training row",
+        found="found 3",
+        way_out="raise it, or lower max_length",
+    ),
+    bad_run(
+        "token budgets that are no numbers",
+        tokens_per_batch="many",
+        tokens_per_pass=0,
+        parameter="`tokens_per_pass`",
+        rule="is at least 1",
+        found="found 0",
+        way_out="e.g. `tokens_per_pass: 1024`",
+        also=("`tokens_per_batch`", "found 'many'"),
+    ),
+    bad_run(
+        "caps that leave a step of tokens short",
+        tokens_per_batch=200,
+        sampler={"name": "uniform", "caps": {"mood": 2, "alike": 1}},
+        parameter="sampler: `caps`",
+        rule="of its 157 tokens",
+        found="leave 3 rows for step 0",
+        way_out="raise them, or lower tokens_per_batch",
+    ),
+    bad_run(
+        "a batch size that is looked for and does not count",
+        tokens_per_batch=200,
+        training={"auto_find_batch_size": True},
+        error=UnsupportedError,
+        parameter="auto_find_batch_size",
+        rule="does not count beside",
+        found="found 200",
+        way_out="set tokens_per_pass",
     ),
     bad_run(
         "a sharing that there is not",

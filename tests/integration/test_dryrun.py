@@ -276,7 +276,7 @@ def test_no_room_for_the_largest_step_is_told_with_its_tokens(world, tmp_path, m
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(mtl.MultiTaskModel, "forward", full)
-    with pytest.raises(TrainingError, match=rf"a step of {found.memory.largest_step} tokens.*batch_size"):
+    with pytest.raises(TrainingError, match=rf"a step of {found.memory.largest_step} tokens.*tokens_per_pass"):
         look(config(*world, tmp_path / "run"))
 
 

@@ -305,6 +305,8 @@ def test_bf16_trains_to_nearly_the_same_losses(world, tmp_path):
         "evaluate",
         "_get_num_items_in_batch",
         "get_train_dataloader",
+        "training_step",
+        "_track_num_input_tokens",
     ],
 )
 def test_the_base_classs_methods_that_are_overridden_are_those_that_were_read(name):
