@@ -17,9 +17,9 @@ from nlp_mtl.settings import autocast_to, checked_dtype
 
 WINDOW = 1024
 # What goes through the encoder at once: on a CPU what stays in its caches, elsewhere what keeps the device busy.
-TOKENS = {"cpu": 2048}
+TOKENS = {"cpu": 4096}
 TOKENS_ELSEWHERE = 32_768
-_TEXT = 4_000_000  # characters that a window holds at most, however long its texts are
+_TEXT = 1_000_000  # characters that a window holds at most, however long its texts are
 
 
 def predict(
@@ -37,9 +37,9 @@ def predict(
             task whose columns are all there); or a list of such.
         tasks: only these.
         dtype: what matrix products compute in: ``auto``, ``float32``, ``bfloat16``, ``float16``, or such a
-            `torch.dtype`. ``auto`` is what the model was trained and scored in where the device has it; for a model that
-            was not trained here, bfloat16 where the device has it. Heads that read one vector of a text compute in
-            float32 always.
+            `torch.dtype`. ``auto`` is what the model was trained and scored in, where the device has it; for a model
+            without a run, bfloat16 where the device has it. Heads that read one vector of a text compute in float32
+            always.
 
     Returns:
         task → answer, with label names, not numbers; entities and spans with offsets. A task that lacks an input gives

@@ -97,7 +97,7 @@ def autocast_to(device: torch.device, dtype: str | torch.dtype, trained_in: str 
 
     Args:
         device: where the model is.
-        dtype: from :func:`checked_dtype`; ``auto`` takes `trained_in`, if that is not known, the best that the device has.
+        dtype: from :func:`checked_dtype`; ``auto`` takes `trained_in`, or without it the best that the device has.
         trained_in: what a run records: ``bf16``, ``fp16``, ``no``, or None for a model that was not trained.
     """
     if dtype == "auto":
