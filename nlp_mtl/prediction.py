@@ -17,7 +17,7 @@ from nlp_mtl.settings import autocast_to, checked_dtype
 
 WINDOW = 1024
 # What goes through the encoder at once: on a CPU what stays in its caches, elsewhere what keeps the device busy.
-TOKENS = {"cpu": 4096}
+TOKENS = {"cpu": 3072}
 TOKENS_ELSEWHERE = 32_768
 _TEXT = 1_000_000  # characters that a window holds at most, however long its texts are
 
@@ -156,7 +156,8 @@ def _run(model: MultiTaskModel, found: Window, dtype: str | torch.dtype, tokens:
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), autocast_to(model.device, dtype, model.strategies.get("precision")):
+        # no_grad: in inference mode autocast keeps no weight, and would cast all of them again for every pass
+        with torch.no_grad(), autocast_to(model.device, dtype, model.strategies.get("precision")):
             for numbers in passes(read, [sum(found.rows[number]["lengths"]) for number in read], tokens):
                 rows, tasks = [found.rows[i] for i in numbers], [found.readers[i] for i in numbers]
                 batch = collate(rows, tasks, model.heads)
