@@ -168,21 +168,18 @@ def prediction(recorded: Path) -> str:
         apart = found["apart"]
         parts.append(
             f"`{found['command']}`\n\nAnswers of {', '.join(found['tasks'])} for {found['texts']} real texts "
-            f"({found['tokens']} tokens) in bf16 on {found['threads']} threads, {found['rounds']} interleaved round(s). "
-            f"The pipelines in their best way of those tried: {'; '.join(ways)}.\n\n"
+            f"({found['tokens']} tokens) in bf16 on {found['threads']} threads, {found['rounds']} interleaved round(s). The "
+            f"pipelines in their best way of those tried: {'; '.join(ways)}.\n\n"
             + table(head, rows)
-            + f"\n\nThe same weights in both, trained for some seconds: {100 * apart['same_label']:.2f} % of the labels "
-            f"are the same, and the scores at most {apart['largest_score_difference']} apart. In float32 ours equal "
+            + f"\n\nThe same weights in both, trained for some seconds: {100 * apart['same_label']:.2f} % of the "
+            f"labels are the same, and the scores at most {apart['largest_score_difference']} apart. In float32 ours equal "
             "one-at-a-time prediction within 1e-5 (`tests/unit/test_predict_stream.py`)."
         )
     if "memory" in found:
         held = found["memory"]
-        rows = [
-            [count, str(one["peak_mb"]), str(one["over_loaded_mb"]), str(one["seconds"])]
-            for count, one in held["texts"].items()
-        ]
-        rows.append(["ratio", str(held["ratio"]), str(held["ratio_over_loaded"]), ""])
-        head = ["texts", "peak MB", "MB above imports and the loaded model", "seconds"]
+        rows = [[count, str(one["peak_mb"]), str(one["over_loaded_mb"])] for count, one in held["texts"].items()]
+        rows.append(["ratio", str(held["ratio"]), str(held["ratio_over_loaded"])])
+        head = ["texts", "peak MB", "MB above imports and the loaded model"]
         parts.append(f"`{held['command']}`: `nlp-mtl predict --file`, a fresh process each.\n\n" + table(head, rows))
     return "## Prediction\n\n" + "\n\n".join(parts) if parts else ""
 
