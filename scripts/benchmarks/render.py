@@ -168,12 +168,12 @@ def prediction(recorded: Path) -> str:
         apart = found["apart"]
         parts.append(
             f"`{found['command']}`\n\nAnswers of {', '.join(found['tasks'])} for {found['texts']} real texts "
-            f"({found['tokens']} tokens) in bf16 on {found['threads']} threads, {found['rounds']} interleaved round(s). The "
-            f"pipelines in their best way of those tried: {'; '.join(ways)}.\n\n"
+            f"({found['tokens']} tokens) in bf16 on {found['threads']} threads, {found['rounds']} interleaved "
+            f"round(s). The pipelines in their best way of those tried: {'; '.join(ways)}.\n\n"
             + table(head, rows)
             + f"\n\nThe same weights in both, trained for some seconds: {100 * apart['same_label']:.2f} % of the "
-            f"labels are the same, and the scores at most {apart['largest_score_difference']} apart. In float32 ours equal "
-            "one-at-a-time prediction within 1e-5 (`tests/unit/test_predict_stream.py`)."
+            f"labels are the same, and the scores at most {apart['largest_score_difference']} apart. In float32 "
+            "ours equal one-at-a-time prediction within 1e-5 (`tests/unit/test_predict_stream.py`)."
         )
     if "memory" in found:
         held = found["memory"]
