@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nlp_mtl.errors import ConfigError, DataError, NlpMtlError, NotFoundError, RunFolderError, UnsupportedError
     from nlp_mtl.evaluation import Evaluator
     from nlp_mtl.model import MultiTaskModel
-    from nlp_mtl.prediction import predict
+    from nlp_mtl.prediction import predict, predict_stream
     from nlp_mtl.run import Run, evaluate, train
     from nlp_mtl.taskfile import Task
     from nlp_mtl.tasks import load_tasks
@@ -38,6 +38,7 @@ _WHERE = {
     "evaluate": "run",
     "load_tasks": "tasks",
     "predict": "prediction",
+    "predict_stream": "prediction",
     "train": "run",
 }
 
@@ -59,6 +60,7 @@ __all__ = [
     "evaluate",
     "load_tasks",
     "predict",
+    "predict_stream",
     "train",
 ]
 

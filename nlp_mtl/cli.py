@@ -147,17 +147,21 @@ def predict(
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be given several times.")] = None,
     file: Annotated[Path | None, typer.Option(help="JSONL: a string, a pair or an object of columns a line.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write JSONL here instead of to the screen.")] = None,
+    dtype: Annotated[
+        str, typer.Option(help="Compute in auto, float32, bfloat16 or float16; auto: as it was trained.")
+    ] = "auto",
     base: Annotated[
         str | None, typer.Option(help="Where the pretrained model is, if it is not found by its id.")
     ] = None,
 ) -> None:
-    """Answer every task that can read the input, from one encoder pass; one JSON object per input."""
-    from nlp_mtl.run import predict_file
+    """Answer every task that can read the input, from one encoder pass; one JSON object per input, in their order."""
+    from nlp_mtl.predictfile import predict_file
 
     if file is not None:
         if texts:
             raise ConfigError(f"predict: reads TEXTs or --file, found both ({shown(texts)} and {file}); leave one out")
-        count = predict_file(run, file, out, tasks=task, base=base)
+        beside = sys.stderr.isatty() and (out is not None or not sys.stdout.isatty())  # not among the answers
+        count = predict_file(run, file, out, tasks=task, dtype=dtype, base=base, progress=beside)
         if out is not None:
             print(f"{count} inputs answered in {out}")
         return
@@ -169,7 +173,7 @@ def predict(
     from nlp_mtl.prediction import predict as answer
 
     inputs: list[Any] = [tuple(texts)] if pair else [_row_or_text(text) for text in texts]
-    answers = answer(MultiTaskModel.from_pretrained(run, base=base), inputs, tasks=task)
+    answers = answer(MultiTaskModel.from_pretrained(run, base=base), inputs, tasks=task, dtype=dtype)
     lines = [json.dumps(found, ensure_ascii=False, indent=None if out else 1) for found in answers]
     if out is None:
         print("\n".join(lines))

@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
-import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nlp_mtl import checkpoint, config, yamlfile
-from nlp_mtl.atomic import whole_file
 from nlp_mtl.callbacks import AtBegin
 from nlp_mtl.data import load_data
-from nlp_mtl.errors import ConfigError, DataError, near, shown
+from nlp_mtl.errors import ConfigError, near
 from nlp_mtl.evaluation import Evaluator, TaskScores, score_table
 from nlp_mtl.model import MultiTaskModel
-from nlp_mtl.paths import no_name
-from nlp_mtl.prediction import predict_stream
 from nlp_mtl.runfiles import write_task_file
 from nlp_mtl.settings import autocast
 from nlp_mtl.starting import check_folder, read_run, trainer_of
@@ -231,70 +226,3 @@ def _recorded(folder: str | Path) -> dict[str, Any]:
     if said.get("data_root"):
         said["data_root"] = str(place / said["data_root"])
     return said
-
-
-def predict_file(
-    folder: str | Path,
-    file: str | Path,
-    out: str | Path | None = None,
-    *,
-    tasks: Sequence[str] | None = None,
-    base: str | Path | None = None,
-) -> int:
-    """Answers for every line of a JSONL file (a string, a pair, or an object of columns a line), as JSONL.
-
-    Args:
-        folder: a run folder.
-        file: the input.
-        out: the output, which appears when it is whole; default standard output.
-        tasks: only these.
-        base: see :meth:`MultiTaskModel.from_pretrained`.
-
-    Returns:
-        How many lines were answered.
-    """
-    model = MultiTaskModel.from_pretrained(folder, base=base)
-    numbers: list[int] = []
-    answers = predict_stream(model, _lines(Path(file), numbers), tasks=tasks)
-    try:
-        if out is None:
-            return _write_lines(sys.stdout, answers)
-        with whole_file(out) as stream:
-            return _write_lines(stream, answers)
-    except DataError as error:
-        said = re.sub(r"\binput (\d+):", lambda found: f"line {numbers[int(found[1])]}:", str(error))
-        raise DataError(f"{file}: {said}") from error
-
-
-def _write_lines(stream: Any, answers: Iterable[Any]) -> int:
-    count = 0
-    for answer in answers:
-        stream.write(json.dumps(answer, ensure_ascii=False) + "\n")
-        count += 1
-    return count
-
-
-def _lines(file: Path, numbers: list[int]) -> Any:
-    """The values of a JSONL file; `numbers` takes the line of each."""
-    why = no_name(file)
-    if why or not file.is_file():
-        found = why or ("a folder" if file.is_dir() else "no such file")
-        raise ConfigError(
-            f"predict: --file is a JSONL file with a text, a pair or an object a line, found {shown(str(file))}: "
-            f"{found}; name one that is there"
-        )
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                try:
-                    value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-                except UnicodeDecodeError as error:
-                    raise ConfigError(f"{file}:{number}: not UTF-8 ({error.reason}); save it as UTF-8") from None
-                except (ValueError, RecursionError) as error:
-                    found = shown(line.decode().strip(), most=40)
-                    raise ConfigError(
-                        f"{file}:{number}: not JSON, found {found} ({getattr(error, 'msg', error)}); write a text in "
-                        'quotes, a pair ["…", "…"] or an object {column: text} a line'
-                    ) from None
-                numbers.append(number)
-                yield tuple(value) if isinstance(value, list) else value

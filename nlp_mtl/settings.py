@@ -6,15 +6,15 @@ import copy
 import fnmatch
 import logging
 import os
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers import TrainingArguments
 
-from nlp_mtl.errors import ConfigError, UnsupportedError, suggestion
+from nlp_mtl.errors import ConfigError, UnsupportedError, near, suggestion
 
 logger = logging.getLogger("nlp_mtl")
 Precision = Literal["auto", "args"]
@@ -67,6 +67,49 @@ def autocast(device: torch.device, precision: str | None) -> Any:
     if precision not in ("bf16", "fp16") or best_precision(device) != precision:
         return nullcontext()
     return torch.autocast(device.type, dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_RECORDED = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def checked_dtype(dtype: str | torch.dtype) -> str | torch.dtype:
+    """``auto``, or a `torch.dtype` that prediction computes in, from its name or itself.
+
+    Raises:
+        ConfigError: another one.
+
+    Example:
+        >>> checked_dtype("bfloat16"), checked_dtype("auto")
+        (torch.bfloat16, 'auto')
+    """
+    found = _DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
+    known = ("auto", *_DTYPES)
+    if found != "auto" and found not in _DTYPES.values():
+        hint = near(dtype, known) if isinstance(dtype, str) else ""
+        raise ConfigError(f"`dtype` is one of {', '.join(known)}, found {dtype!r}{hint or '; leave it out for auto'}")
+    return found
+
+
+@contextmanager
+def autocast_to(device: torch.device, dtype: str | torch.dtype, trained_in: str | None) -> Iterator[None]:
+    """The autocast of an inference dtype; each weight is cast once in it.
+
+    Args:
+        device: where the model is.
+        dtype: from :func:`checked_dtype`; ``auto`` takes `trained_in`, or without it the best that the device has.
+        trained_in: what a run records: ``bf16``, ``fp16``, ``no``, or None for a model that was not trained.
+    """
+    if dtype == "auto":
+        best = best_precision(device)
+        chosen = _RECORDED.get(best) if trained_in in (best, None) else None
+    else:
+        chosen = None if dtype == torch.float32 else dtype  # type: ignore[assignment]
+    with torch.autocast(device.type, dtype=chosen, enabled=chosen is not None):
+        try:
+            yield
+        finally:
+            torch.clear_autocast_cache()  # inside a caller's autocast, no weight made here may be kept for training
 
 
 def best_precision(device: torch.device) -> str:

@@ -47,7 +47,8 @@ class Head:
     `keeps_target`, whether the target column is kept for scoring; `reads_template`, whether it reads one text that a
     template may make; `for_model`, arguments that change nothing of how rows are read; `gives_scores`, whether
     :meth:`scores` gives metrics class probabilities; `decodes_rows`, whether there is one decoded prediction per row,
-    so that metrics can be given columns of the rows.
+    so that metrics can be given columns of the rows; `also_gives`, columns that its :meth:`tokenize` gives beyond those
+    of other heads with the same :meth:`manner`.
 
     Args:
         task: the task.
@@ -64,6 +65,7 @@ class Head:
     for_model: ClassVar[tuple[str, ...]] = ()
     gives_scores: ClassVar[bool] = False
     decodes_rows: ClassVar[bool] = True
+    also_gives: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, task: Task):
         if task.template is not None and not self.reads_template:
@@ -81,6 +83,18 @@ class Head:
     def reading(self) -> tuple[Any, ...]:
         """What makes two tasks tokenize the same rows in the same way; such tasks share rows in a batch."""
         return ("text", *self.task.inputs, *([self.task.template] if self.task.template else []))
+
+    def manner(self) -> tuple[Any, ...]:
+        """What makes two tasks make the same tokens of the same values, whatever their columns are called.
+
+        It is :meth:`reading` with the places of the columns for their names.
+        """
+        return self._by_place(self.reading())
+
+    def _by_place(self, reading: tuple[Any, ...]) -> tuple[Any, ...]:
+        kind, *more = reading
+        names = self.needed_columns()
+        return (kind, *(names.index(part) if part in names else part for part in more))
 
     def data_spec(self) -> dict[str, Any]:
         """The head's name and those of its arguments that change what is made of rows."""
@@ -255,6 +269,10 @@ class Head:
         """The answer to one input from the predictions and columns of its rows; usually there is one."""
         prediction, row = parts[0]
         return self.answer(prediction, row)
+
+    def answers(self, inputs: Sequence[Sequence[tuple[Any, Mapping[str, Any]]]]) -> list[dict[str, Any]]:
+        """As :meth:`answer_of`, for many inputs; heads that can, do the numbers of all of them at once."""
+        return [self.answer_of(parts) for parts in inputs]
 
     def references(self, labels: Sequence[Any], rows: Any) -> list[Any]:
         """Labels in the form the metrics take; `rows` gives the other columns kept by :meth:`tokenize`."""

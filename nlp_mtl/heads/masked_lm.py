@@ -50,12 +50,19 @@ class MaskedLM(Head):
         """Rows of its own: their tokens are changed, so no other task can read them."""
         return ("masked", self.task.name, *super().reading())
 
-    def tokenize(self, rows: Columns, tokenizer: Any, max_length: int, where: Where) -> dict[str, list[Any]]:
-        """As texts, plus `special` [rows]: which tokens are special, and the mask token's number."""
+    def manner(self) -> tuple[Any, ...]:
+        """As texts: whoever asks has hidden words already."""
+        return self._by_place(super().reading())
+
+    def _needs_mask_token(self, tokenizer: Any) -> None:
         if tokenizer.mask_token_id is None:
             raise UnsupportedError(
                 f"task {self.task.name!r}: the tokenizer has no mask token; choose a masked-LM encoder"
             )
+
+    def tokenize(self, rows: Columns, tokenizer: Any, max_length: int, where: Where) -> dict[str, list[Any]]:
+        """As texts, plus `special` [rows]: which tokens are special, and the mask token's number."""
+        self._needs_mask_token(tokenizer)
         out = super().tokenize(rows, tokenizer, max_length, where)
         special = set(tokenizer.all_special_ids)
         out["maskable"] = [[int(token not in special) for token in ids] for ids in out["input_ids"]]
@@ -87,6 +94,7 @@ class MaskedLM(Head):
 
     def ask(self, row: Mapping[str, Any], tokenizer: Any) -> dict[str, Any] | None:
         """The mask tokens in the text are what is asked for; without one there is nothing to answer."""
+        self._needs_mask_token(tokenizer)
         chosen = np.flatnonzero(np.asarray(row["input_ids"]) == tokenizer.mask_token_id)
         if not len(chosen):
             return None

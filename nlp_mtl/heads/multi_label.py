@@ -169,10 +169,16 @@ class MultiLabel(DecidingHead):
 
     def answer(self, prediction: np.ndarray, row: Mapping[str, Any]) -> dict[str, Any]:
         """The names given, and every label's probability."""
-        scores = 1 / (1 + np.exp(-prediction))
-        every = {name: round(float(score), 6) for name, score in zip(self.labels or [], scores, strict=True)}
-        (given,) = self.decode([prediction], row)
-        return {"labels": self.in_words(given), "scores": every}
+        return self.answers([[(prediction, row)]])[0]
+
+    def answers(self, inputs: Sequence[Sequence[tuple[Any, Mapping[str, Any]]]]) -> list[dict[str, Any]]:
+        """As :meth:`answer`, for many inputs."""
+        logits, names = np.stack([parts[0][0] for parts in inputs]), self.labels or []
+        rounded = (1 / (1 + np.exp(-logits))).astype(np.float64).round(6).tolist()
+        return [
+            {"labels": self.in_words(given), "scores": dict(zip(names, scores, strict=True))}
+            for given, scores in zip(self.decode(logits, None), rounded, strict=True)  # type: ignore[arg-type]
+        ]
 
     def trivial(self, train_labels: Sequence[Any], train_rows: Any, labels: Sequence[Any], rows: Any) -> list[Any]:
         """Every label that more than half of the training rows have."""

@@ -120,7 +120,7 @@ class SequenceClassification(DecidingHead):
         """Class numbers."""
         if self.thresholds is not None and len(predictions):
             return self.thresholds.decide(self.log_odds(predictions), self.decided())[:, 0].tolist()
-        return [int(np.argmax(prediction)) for prediction in predictions]
+        return np.argmax(np.asarray(predictions), -1).tolist() if len(predictions) else []
 
     def undecided(self, predictions: Sequence[Any], rows: Any) -> list[int]:
         """Class numbers at a threshold of 0.5."""
@@ -132,10 +132,18 @@ class SequenceClassification(DecidingHead):
 
     def answer(self, prediction: np.ndarray, row: Mapping[str, Any]) -> dict[str, Any]:
         """The label's name, its probability, and those of all labels."""
-        scores = softmax(prediction)
-        (best,), names = self.decode([prediction], row), self.labels or []
-        every = {name: round(float(score), 6) for name, score in zip(names, scores, strict=True)}
-        return {"label": names[best], "score": every[names[best]], "scores": every}
+        return self.answers([[(prediction, row)]])[0]
+
+    def answers(self, inputs: Sequence[Sequence[tuple[Any, Mapping[str, Any]]]]) -> list[dict[str, Any]]:
+        """As :meth:`answer`, for many inputs."""
+        logits, names = np.stack([parts[0][0] for parts in inputs]), self.labels or []
+        rounded = softmax(logits).astype(np.float64).round(6).tolist()
+        every = [dict(zip(names, scores, strict=True)) for scores in rounded]
+        given = [names[best] for best in self.decode(logits, None)]  # type: ignore[arg-type]
+        return [
+            {"label": label, "score": scores[label], "scores": scores}
+            for label, scores in zip(given, every, strict=True)
+        ]
 
     def trivial(self, train_labels: Sequence[Any], train_rows: Any, labels: Sequence[Any], rows: Any) -> list[int]:
         """The most frequent class of the training rows."""

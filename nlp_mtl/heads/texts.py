@@ -35,6 +35,18 @@ def tokenize_texts(
     Raises:
         DataError: texts that are None or not text, rows with no text, or none that the tokenizer reads; names the rows.
     """
+    return encode_texts(rows, inputs, tokenizer, max_length, where, owners)[0]
+
+
+def encode_texts(
+    rows: Mapping[str, Sequence[Any]],
+    inputs: Sequence[str],
+    tokenizer: Any,
+    max_length: int,
+    where: Where,
+    owners: Sequence[int] | None = None,
+) -> tuple[dict[str, list[Any]], Sequence[Any]]:
+    """As :func:`tokenize_texts`; gives also the `tokenizers.Encoding` of each row, which knows where its pieces are."""
     if len(inputs) > 2:
         raise DataError(f"{where}: `inputs` names {len(inputs)} columns; a text or a pair is read, so name 1 or 2")
     columns = [list(rows[name]) for name in inputs]
@@ -45,7 +57,14 @@ def tokenize_texts(
     spaced = words and glues_words(tokenizer)
     if spaced:
         columns = [[[f" {word}" if place else word for place, word in enumerate(value)] for value in columns[0]]]
-    encoded = tokenizer(*columns, truncation=True, max_length=max_length, is_split_into_words=words, verbose=False)
+    encoded = tokenizer(
+        *columns,
+        truncation=True,
+        max_length=max_length,
+        is_split_into_words=words,
+        return_attention_mask=False,
+        verbose=False,
+    )
     check_tokens(encoded["input_ids"], where, owners)
     encodings = encoded.encodings
     out: dict[str, list[Any]] = {
@@ -61,7 +80,7 @@ def tokenize_texts(
             word_starts(encoding.word_ids, len(value), [end for _, end in encoding.offsets] if spaced else None)
             for encoding, value in zip(encodings, columns[0], strict=True)
         ]
-    return out
+    return out, encodings
 
 
 def joined(rows: Mapping[str, Sequence[Any]], template: str, where: Where) -> dict[str, list[str]]:

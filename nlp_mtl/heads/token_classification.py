@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from nlp_mtl.heads.base import Columns, Head, PlacedRow
 from nlp_mtl.heads.class_weights import ClassWeights
 from nlp_mtl.heads.labels import Where, class_numbers, complain, name_of, names_in
 from nlp_mtl.heads.spans import Scheme, iob2_labels, misfits, spans_of, to_iob2, words_in
+from nlp_mtl.heads.texts import encode_texts
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed
 from nlp_mtl.registry import heads
@@ -41,6 +43,7 @@ class TokenClassification(Head):
     default_metrics = ("span_f1",)
     label_is_list = True
     for_model = ("class_weights",)
+    also_gives = ("word_positions", "word_spans")
 
     def __init__(self, task: Task, scheme: Scheme = "iob2", class_weights: Any = None):
         super().__init__(task)
@@ -85,17 +88,12 @@ class TokenClassification(Head):
 
     def tokenize(self, rows: Columns, tokenizer: Any, max_length: int, where: Where) -> dict[str, list[Any]]:
         """As texts; plain text is read too (for predictions), its words found by :func:`words_in`."""
-        values = rows[self.task.inputs[0]]
-        out = super().tokenize(rows, tokenizer, max_length, where)
+        out, encodings = encode_texts(rows, self.task.inputs, tokenizer, max_length, where)
         if "word_positions" in out:
             return out
-        offsets = tokenizer(
-            list(values), truncation=True, max_length=max_length, return_offsets_mapping=True, verbose=False
-        )
-        out["word_spans"] = [words_in(value) for value in values]
+        out["word_spans"] = [words_in(value) for value in rows[self.task.inputs[0]]]
         out["word_positions"] = [
-            _first_pieces(pairs, spans)
-            for pairs, spans in zip(offsets["offset_mapping"], out["word_spans"], strict=True)
+            _first_pieces(encoding.offsets, spans) for encoding, spans in zip(encodings, out["word_spans"], strict=True)
         ]
         return out
 
@@ -202,7 +200,7 @@ class TokenClassification(Head):
         """The tag of every word; words that were cut get O, or the first label."""
         names = self.labels or []
         default = "O" if "O" in names else names[0]
-        found = iter(prediction[:, 0].astype(int))
+        found = iter(prediction[:, 0].astype(int).tolist())
         return [names[next(found)] if place >= 0 else default for place in positions]
 
     def decode(self, predictions: Sequence[Any], rows: Any) -> list[list[str]]:
@@ -240,7 +238,7 @@ class TokenClassification(Head):
                 shown = given[start:end]
             else:
                 start, end, shown = first, after, " ".join(texts[first:after])
-            score = round(float(np.mean(scores[first:after])), 6)
+            score = round(math.fsum(scores[first:after]) / (after - first), 6)
             entities.append({"type": kind, "text": shown, "start": start, "end": end, "score": score})
         return {"entities": entities}
 

@@ -26,6 +26,7 @@ def render(recorded: Path) -> str:
         gpt(recorded),
         speed(recorded),
         scaling(recorded),
+        prediction(recorded),
         memory(recorded),
         startup(recorded),
         fuzz(recorded),
@@ -183,6 +184,45 @@ def scaling(recorded: Path) -> str:
         f"## The cost of a step by the number of tasks\n\n`{found['command']}`\n\nThe same rows behind all, "
         f"{found['batch']} a step.\n\n" + table(["kinds, tuning", "tasks", "µs per token", "over one task"], rows)
     )
+
+
+def prediction(recorded: Path) -> str:
+    """Speed of prediction beside pipelines, and its memory over a long file."""
+    found = load(recorded / "predict_speed.json") or {}
+    parts = []
+    if "seconds" in found:
+        rows = [
+            [
+                name,
+                f"{found['median'][name]:.2f}",
+                " ".join(f"{value:.2f}" for value in values),
+                str(found["tokens_per_s"][name]),
+                str(found["ours_over"].get(name, "")),
+            ]
+            for name, values in found["seconds"].items()
+        ]
+        head = ["who", "median s", "rounds", "real tokens/s", "one model is so many times faster"]
+        ways = dict.fromkeys(
+            f"batches of {way['batch_size']}, {way['attention']} attention, texts {way['order']}"
+            for way in found["pipelines"].values()
+        )
+        apart = found["apart"]
+        parts.append(
+            f"`{found['command']}`\n\nAnswers of {', '.join(found['tasks'])} for {found['texts']} real texts "
+            f"({found['tokens']} tokens) in bf16 on {found['threads']} threads, {found['rounds']} interleaved "
+            f"round(s). The pipelines in their best way of those tried: {'; '.join(ways)}.\n\n"
+            + table(head, rows)
+            + f"\n\nThe same weights in both, trained for some seconds: {100 * apart['same_label']:.2f} % of the "
+            f"labels are the same, and the scores at most {apart['largest_score_difference']} apart. In float32 "
+            "ours equal one-at-a-time prediction within 1e-5 (`tests/unit/test_predict_stream.py`)."
+        )
+    if "memory" in found:
+        held = found["memory"]
+        rows = [[count, str(one["peak_mb"]), str(one["over_loaded_mb"])] for count, one in held["texts"].items()]
+        rows.append(["ratio", str(held["ratio"]), str(held["ratio_over_loaded"])])
+        head = ["texts", "peak MB", "MB above imports and the loaded model"]
+        parts.append(f"`{held['command']}`: `nlp-mtl predict --file`, a fresh process each.\n\n" + table(head, rows))
+    return "## Prediction\n\n" + "\n\n".join(parts) if parts else ""
 
 
 def memory(recorded: Path) -> str:

@@ -25,7 +25,7 @@ ROOT = HERE.parent.parent
 RECORDED = HERE / "recorded"
 TASKS = ("cola", "mrpc", "rte", "stsb", "sst2", "conll2003")
 SEEDS = (0, 1, 2)
-PARTS = ("tests", "scores", "gpt", "speed", "scaling", "memory", "startup", "fuzz")
+PARTS = ("tests", "scores", "gpt", "speed", "scaling", "predict", "memory", "startup", "fuzz")
 MULTI = {"full": ("glue_ner.yaml", []), "lora": ("glue_ner_lora.yaml", [])}
 
 
@@ -61,7 +61,7 @@ def data_root(given: str | None) -> Path:
 
 def run_part(part: str, data: Path, peers: Path, given: argparse.Namespace) -> None:
     """One part, unless it is recorded."""
-    done = RECORDED / {"speed": "train_speed.json"}.get(part, f"{part}.json")
+    done = RECORDED / {"speed": "train_speed.json", "predict": "predict_speed.json"}.get(part, f"{part}.json")
     common = ["--data-root", str(data), "--model", str(model_folder())]
     if part == "tests":
         env = {**os.environ, "NLP_MTL_DATA_ROOT": str(data)}
@@ -85,6 +85,10 @@ def run_part(part: str, data: Path, peers: Path, given: argparse.Namespace) -> N
         call("train_speed.py", *common, "--peers", str(peers), *tasknet, "--profile")
     elif part == "scaling":
         call("scaling.py", *common)
+    elif part == "predict":
+        with tempfile.TemporaryDirectory() as work:
+            call("predict_speed.py", *common, "--work", work)
+            call("predict_speed.py", *common, "--work", work, "--memory")
     elif part == "memory":
         call("memory.py", *common)
     elif part == "startup":

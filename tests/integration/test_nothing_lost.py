@@ -151,7 +151,7 @@ def test_fewer_processes_than_asked_for_are_refused_by_the_trainer_too(world, tm
 
 
 def test_the_output_of_a_file_appears_whole_or_not_at_all(world, tmp_path):
-    from nlp_mtl.run import predict_file
+    from nlp_mtl.predictfile import predict_file
 
     train(settings(world, tmp_path / "run"))
     (tmp_path / "in.jsonl").write_bytes(b'"a good cat"\n"caf\xe9"\n')
