@@ -100,7 +100,8 @@ def _onnx(model: MultiTaskModel, tasks: Sequence[str], custom: bool) -> list[str
         "import onnxruntime",
         "from transformers import AutoTokenizer",
         'tokenizer = AutoTokenizer.from_pretrained("this/folder")',
-        'session = onnxruntime.InferenceSession("this/folder/model_int8.onnx")  # or model.onnx; tasks.json has the labels',
+        'session = onnxruntime.InferenceSession("this/folder/model_int8.onnx")  # or model.onnx',
+        "# tasks.json has inputs, outputs and labels",
         'batch = tokenizer(["A text."], padding=True, truncation=True, return_tensors="np")',
         f'logits = session.run(["{tasks[0]}.logits"], dict(batch))[0]',
     ]

@@ -42,7 +42,8 @@ def export(
     names = list(task or [])
     if len(names) > 1 and form != "onnx":
         raise ConfigError(
-            f"export: --as {form} writes one task, found --task {' --task '.join(names)}; export each into its own folder"
+            f"export: --as {form} writes one task, found --task {' --task '.join(names)}; export each into a folder of "
+            "its own"
         )
     wanted = None if not names else names[0] if len(names) == 1 else names
     done = export_task(

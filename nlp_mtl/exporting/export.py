@@ -256,8 +256,8 @@ def _check_forms(own: MultiTaskModel, names: Sequence[str], as_: str, custom: bo
             own.sharing.collapse(name)
         except UnsupportedError as error:
             raise UnsupportedError(
-                f"export: task {name!r} uses no ordinary encoder ({error}), so neither a folder nor a graph can hold it; "
-                "use it with nlp-mtl predict"
+                f"export: task {name!r} uses no ordinary encoder ({error}), so neither a folder nor a graph can hold "
+                "it; use it with nlp-mtl predict"
             ) from error
         if as_ == "adapter" and lora_config_of(own) is None:
             raise UnsupportedError(

@@ -86,7 +86,9 @@ def _logits(module: Any, kind: str, states: Tensor) -> Tensor:
     if choices:
         states = states[:, None]
     ids = torch.zeros(states.shape[:-1], dtype=torch.long, device=states.device)
-    out = module(input_ids=ids, inputs_embeds=states)
+    vanilla = hasattr(module, "base_model_prefix")
+    more = {"attention_mask": torch.ones_like(ids)} if choices and vanilla else {}  # else ModernBERT can't be traced
+    out = module(input_ids=ids, inputs_embeds=states, **more)
     if kind == "AutoModelForQuestionAnswering":
         return torch.stack([out.start_logits, out.end_logits], -1)
     return out.logits.reshape(-1, 1) if choices else out.logits

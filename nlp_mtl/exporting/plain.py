@@ -99,8 +99,8 @@ def _load(made: nn.Module, state: dict[str, Tensor]) -> None:
     over = [name for name in found.unexpected_keys if ".pooler." not in f".{name}" and "position_ids" not in name]
     if found.missing_keys or over:
         raise UnsupportedError(
-            f"the weights of {type(made).__name__} are not those of this run: it lacks {found.missing_keys[:4]}, and has "
-            f"no place for {over[:4]}; it can't be exported"
+            f"the weights of {type(made).__name__} are not those of this run: it lacks {found.missing_keys[:4]}, and "
+            f"has no place for {over[:4]}; it can't be exported"
         )
 
 

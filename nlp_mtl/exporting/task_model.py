@@ -70,11 +70,9 @@ class TaskModel(PreTrainedModel):
     def __init__(self, config: TaskConfig):
         super().__init__(config)
         family = config.family_config()
-        family._attn_implementation = getattr(config, "_attn_implementation", None) or "eager"
-        known = inspect.signature(AutoModel._model_mapping[type(family)].__init__).parameters  # type: ignore[attr-defined]
-        self.encoder = AutoModel.from_config(
-            family, **({"add_pooling_layer": False} if "add_pooling_layer" in known else {})
-        )
+        known = inspect.signature(AutoModel._model_mapping[type(family)].__init__).parameters
+        plain = {"add_pooling_layer": False} if "add_pooling_layer" in known else {}
+        self.encoder = AutoModel.from_config(family, **plain)
         if config.head == "linear":
             self.head: Any = nn.Linear(family.hidden_size, 1)
         else:
