@@ -55,8 +55,8 @@ def write_adapter(model: MultiTaskModel, task: str, folder: Path) -> list[str]:
     notes = []
     if model.base.get("revision") is None:
         notes.append(
-            f"the base is recorded as {model.base['id']!r}, without a revision of the Hub; where that is no Hub id, users "
-            "need a folder of this name"
+            f"the base is recorded as {model.base['id']!r}, without a revision of the Hub; where that is no Hub id, "
+            "users need a folder of this name"
         )
     if _is_decoder(model):
         notes.append(_write_vllm(model, folder / VLLM, keys))
@@ -77,7 +77,7 @@ def _module_of(key: str) -> str:
 
 
 def _config(model: MultiTaskModel, task: str, whole: nn.Module) -> Any:
-    """The run's `LoraConfig` for the task's own class: the same layers by their full names, and the head saved whole."""
+    """The run's `LoraConfig` for the task's own class: the same layers by their full names, the head saved whole."""
     config = copy.deepcopy(lora_config_of(model))
     prefix = whole.base_model_prefix
     names = {name for name, _ in whole.named_modules()}
