@@ -2,10 +2,10 @@
 
 python scripts/benchmarks/onnx_speed.py MODEL --data-root DIR [--threads 2]
 
-MODEL is a folder with MiniLM-L6 or its name. Every third text of SST-2's validation split is answered by all five tasks; token
-ids are made before the clock starts. Torch in fp32 three ways: this package's packed pass; one padded pass with all
-heads; five exported single-task models, as they are used without it. All take the texts sorted by length, in batches;
-onnxruntime too. The weights are as fresh heads have them: speed does not hang on them.
+MODEL is a folder with MiniLM-L6 or its name. Every third text of SST-2's validation split is answered by all five
+tasks; token ids are made before the clock starts. Torch in fp32 three ways: this package's packed pass; one padded pass
+with all heads; five exported single-task models, as they are used without it. All take the texts sorted by length, in
+batches; onnxruntime too. The weights are as fresh heads have them: speed does not hang on them.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> None:
         found = {size: len(texts) / timed(work, said.seconds) for size, work in works.items()}
         size = max(found, key=lambda size: found[size])
         result["texts a second"][name] = {"rate": round(found[size], 1), "batch": size}
-        print(f"{name}: {found[size]:.0f} texts/s (batches of {size}; {({k: round(v) for k, v in found.items()})})")
+        print(f"{name}: {found[size]:.0f} texts/s (batches of {size}; { ({k: round(v) for k, v in found.items()}) })")
 
     with torch.inference_mode():
         sizes = (32,)
@@ -109,14 +109,12 @@ def main() -> None:
             {n: lambda b=padded(n): [one(**x) for one in singles for x in b] for n in sizes},
         )
         for file in ("model.onnx", "model_int8.onnx"):
-            made = session(keep / "onnx" / file, threads=said.threads)
-            best(
-                f"onnxruntime, {file}, five tasks",
-                {
-                    n: lambda b=[{k: v.numpy() for k, v in x.items()} for x in padded(n)]: [made.run(None, x) for x in b]
-                    for n in (1, 8, 16, 32)
-                },
-            )
+            run = session(keep / "onnx" / file, threads=said.threads).run
+            works = {}
+            for n in (1, 8, 16, 32):
+                feeds = [{name: values.numpy() for name, values in batch.items()} for batch in padded(n)]
+                works[n] = lambda run=run, feeds=feeds: [run(None, feed) for feed in feeds]
+            best(f"onnxruntime, {file}, five tasks", works)
     rates = {name: found["rate"] for name, found in result["texts a second"].items()}
     small = rates["onnxruntime, model_int8.onnx, five tasks"]
     result["int8 over"] = {name: round(small / rate, 2) for name, rate in rates.items() if "int8" not in name}
