@@ -15,7 +15,15 @@ from nlp_mtl.checkpoint import quiet_transformers
 from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.exporting.checking import Probe, compare
 from nlp_mtl.exporting.model import logits_of, thresholds
-from nlp_mtl.exporting.plain import config_of, encoder_state, lora_config_of, lora_layers, max_length, whole_class
+from nlp_mtl.exporting.plain import (
+    config_of,
+    encoder_state,
+    is_decoder,
+    lora_config_of,
+    lora_layers,
+    max_length,
+    whole_class,
+)
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.packing import base_of
 
@@ -40,8 +48,10 @@ def write_adapter(model: MultiTaskModel, task: str, folder: Path) -> list[str]:
     whole = whole_class(model, task, merge=False)
     prefix, keys = whole.base_model_prefix, _lora_state(model)
     held = {name for name, _ in whole.named_modules()}
-    keys = {key: value for key, value in keys.items() if f"{prefix}.{_module_of(key)}" in held}
     config = _config(model, task, whole)
+    instead = tuple(f"{prefix}.pooler." for _ in _own_poolers(model, task, prefix))  # trained whole: no LoRA on it
+    adapted = {key: f"{prefix}.{_module_of(key)}" for key in keys}
+    keys = {key: keys[key] for key, name in adapted.items() if name in held and not name.startswith(instead)}
     with quiet_transformers():
         wrapped: Any = get_peft_model(whole, config)
         state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)  # the head is in it already
@@ -58,7 +68,7 @@ def write_adapter(model: MultiTaskModel, task: str, folder: Path) -> list[str]:
             f"the base is recorded as {model.base['id']!r}, without a revision of the Hub; where that is no Hub id, "
             "users need a folder of this name"
         )
-    if _is_decoder(model):
+    if is_decoder(model):
         notes.append(_write_vllm(model, folder / VLLM, keys))
     return notes
 
@@ -118,12 +128,6 @@ def _said(model: MultiTaskModel, task: str) -> dict[str, Any]:
         "base": {key: value for key, value in model.base.items() if key in ("id", "revision", "sha256")},
     }
     return {key: value for key, value in known.items() if value}
-
-
-def _is_decoder(model: MultiTaskModel) -> bool:
-    return type(model.config) in transformers.AutoModelForCausalLM._model_mapping and any(
-        getattr(part, "is_causal", False) for part in base_of(model.sharing.encoder).modules()
-    )
 
 
 def _write_vllm(model: MultiTaskModel, folder: Path, keys: dict[str, Tensor]) -> str:

@@ -118,10 +118,18 @@ def tokenizer_for(model: MultiTaskModel, folder: Path | None, task: str) -> PreT
     backend.backend_tokenizer.no_padding()
     if tokenizer.pad_token is None:
         tokenizer.pad_token = model.tokenizer.pad_token
+    pad = getattr(model.config, "pad_token_id", None)
+    if is_decoder(model) and pad is not None and pad != tokenizer.pad_token_id:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)  # the class looks for the config's
     tokenizer.padding_side = "right"  # decoders classify at the last token that is no padding, counted from the left
     tokenizer.model_max_length = max_length(model, task)
     tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name in takes(model)]
     return tokenizer
+
+
+def is_decoder(model: MultiTaskModel) -> bool:
+    """Whether the family's encoder is a causal one, whose tokens do not see later ones."""
+    return any(getattr(part, "is_causal", False) for part in base_of(model.sharing.encoder).modules())
 
 
 def takes(model: MultiTaskModel) -> list[str]:
