@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nlp_mtl.dryrun import DryRun, dry_run
     from nlp_mtl.errors import ConfigError, DataError, NlpMtlError, NotFoundError, RunFolderError, UnsupportedError
     from nlp_mtl.evaluation import Evaluator
+    from nlp_mtl.exporting.export import Export, export_task
     from nlp_mtl.model import MultiTaskModel
     from nlp_mtl.prediction import predict, predict_stream
     from nlp_mtl.run import Run, evaluate, train
@@ -30,12 +31,14 @@ _WHERE = {
     "RunFolderError": "errors",
     "UnsupportedError": "errors",
     "Evaluator": "evaluation",
+    "Export": "exporting.export",
     "MultiTaskModel": "model",
     "MultiTaskTrainer": "trainer",
     "Run": "run",
     "Task": "tasks",
     "dry_run": "dryrun",
     "evaluate": "run",
+    "export_task": "exporting.export",
     "load_tasks": "tasks",
     "predict": "prediction",
     "predict_stream": "prediction",
@@ -47,6 +50,7 @@ __all__ = [
     "DataError",
     "DryRun",
     "Evaluator",
+    "Export",
     "MultiTaskModel",
     "MultiTaskTrainer",
     "NlpMtlError",
@@ -58,6 +62,7 @@ __all__ = [
     "__version__",
     "dry_run",
     "evaluate",
+    "export_task",
     "load_tasks",
     "predict",
     "predict_stream",

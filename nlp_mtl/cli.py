@@ -14,6 +14,7 @@ import typer
 
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import ConfigError, NlpMtlError, shown
+from nlp_mtl.exporting import command as exporting
 from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
 
@@ -39,6 +40,7 @@ tasks_app.command(
     epilog="nlp-mtl tasks new reviews.csv --text review --label verdict\n\n"
     "nlp-mtl tasks new train=a.tsv test=b.tsv --text question answer --label fits",
 )(tasks_new)
+app.command("export", epilog=exporting.EPILOG)(exporting.export)
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder that mirrors data sets under their Hub ids.")

@@ -25,6 +25,7 @@ VERBS = [
     ["train"],
     ["evaluate"],
     ["predict"],
+    ["export"],
     ["tasks"],
     ["tasks", "list"],
     ["tasks", "show"],
