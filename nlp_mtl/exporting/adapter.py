@@ -9,7 +9,8 @@ from typing import Any
 
 import transformers
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from nlp_mtl.checkpoint import quiet_transformers
 from nlp_mtl.errors import UnsupportedError
@@ -86,7 +87,7 @@ def _module_of(key: str) -> str:
     return key.split(".lora_")[0] if ".lora_" in key else key.rpartition(".")[0]
 
 
-def _config(model: MultiTaskModel, task: str, whole: nn.Module) -> Any:
+def _config(model: MultiTaskModel, task: str, whole: PreTrainedModel) -> Any:
     """The run's `LoraConfig` for the task's own class: the same layers by their full names, the head saved whole."""
     config = copy.deepcopy(lora_config_of(model))
     prefix = whole.base_model_prefix

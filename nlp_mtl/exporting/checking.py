@@ -88,7 +88,8 @@ def probe(model: MultiTaskModel, task: str, tokenizer: Any, rows: Sequence[Mappi
         logits = model(**moved)["logits"][task].float().cpu()
     model.train(training)
     lengths = batch["lengths"].tolist()
-    parts = {name: batch[name].split(lengths) for name in ("input_ids", "token_type_ids") if name in batch}
+    given = [name for name in ("input_ids", "token_type_ids") if name in batch]
+    parts: dict[str, Any] = {name: batch[name].split(lengths) for name in given}
     sequences = [{name: part[i].tolist() for name, part in parts.items()} for i in range(len(lengths))]
     return Probe(task, len(own), read, sequences, logits, batch["targets"][task])
 

@@ -43,7 +43,7 @@ class Graph(nn.Module):
                 head = model.heads[task]
                 module = head.build(encoder)
                 module.load_state_dict(model.module_of(task).state_dict())
-                pooling = head.pooling if isinstance(head, PooledHead) else ""
+                pooling: str = head.pooling if isinstance(head, PooledHead) else ""
                 if pooling == "family":
                     pooling = family_pooling(module)
                 self.heads.append(module)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nlp_mtl import MultiTaskModel
-from nlp_mtl.errors import NotFoundError, RunFolderError, UnknownNameError
+from nlp_mtl.errors import NotFoundError, RunFolderError, UnknownNameError, UnsupportedError
 from tests.catalogue.bad import Bad
 from tests.integration.tiny import write_base
 
@@ -247,5 +247,46 @@ ENTRIES = [
         rule="unknown",
         found="'samplers'",
         way_out="did you mean 'sampler'",
+    ),
+    Bad(
+        "an export of a task that the run does not have",
+        "export done out --task moood",
+        parameter="export: 'moood'",
+        rule="is not a task of this run",
+        found="moood",
+        way_out="did you mean 'mood'?",
+    ),
+    Bad(
+        "an export of no task",
+        "export done out",
+        parameter="--as model",
+        rule="writes one task",
+        found="found none named",
+        way_out="say --task with one of",
+    ),
+    Bad(
+        "an export in no known form",
+        "export done out --task mood --as onxn",
+        parameter="--as",
+        rule="is one of model, adapter, onnx",
+        found="found 'onxn'",
+        way_out="did you mean 'onnx'?",
+    ),
+    Bad(
+        "an adapter of a run without one",
+        "export done out --task mood --as adapter",
+        parameter="task 'mood'",
+        rule="--as adapter writes a LoRA",
+        found="this run trained none",
+        way_out="say --as model",
+        error=UnsupportedError,
+    ),
+    Bad(
+        "an export onto a folder that holds something",
+        "export done data --task mood",
+        parameter="OUT",
+        rule="is empty or not there",
+        found="found data with",
+        way_out="name another",
     ),
 ]

@@ -81,7 +81,8 @@ def item(model, family, name, folder, **more):
         "custom": False,
         "auto": True,
         "more": {},
-        "pipeline": name in PIPED and not more.get("adapter"),
+        # Qwen2's tokenizer class, byte by byte, finds no words of a text in the tiny word-piece vocabulary
+        "pipeline": name in PIPED and not more.get("adapter") and (family, name) != ("qwen2", "tags"),
         **more,
     }
     return asked, {"logits": ours(model, name, rows), "labels": head.labels if name != "choice" else None}

@@ -97,7 +97,7 @@ def piped(item):
             for word in row["words"]:
                 starts.append(place)
                 place += len(word) + 1
-            made.append([next(t["entity"] for t in found if t["start"] == start) for start in starts])
+            made.append([next(t["entity"] for t in found if t["start"] <= start < t["end"]) for start in starts])
         return made
     pipe = transformers.pipeline("text-classification", item["folder"], **more)
     texts = [{"text": r["a"], "text_pair": r["b"]} if kind in ("pair", "mean") else r["a"] for r in rows]

@@ -42,6 +42,11 @@ def left(folder):
     return sorted(place.name for place in folder.iterdir())
 
 
+def shifted(module, given, out):
+    """A hook that makes a run compute something else than its weights say."""
+    out.logits = out.logits + 1e-3
+
+
 # ------------------------------------------------------------------------------------------------------- what is in it
 
 
@@ -169,7 +174,7 @@ def test_the_run_is_left_as_it_was(tmp_path):
 def test_a_wrong_export_is_never_kept(tmp_path):
     """A run that computes something else than its weights say, here by a hook, is found out before anything is kept."""
     model = model_of("pair", lora=LORA)
-    model.module_of("pair").register_forward_hook(lambda module, given, out: out.update(logits=out.logits + 1e-3))
+    model.module_of("pair").register_forward_hook(shifted)
     for as_ in ("model", "adapter"):
         with pytest.raises(DataError, match=r"differ from the run's by .*; nothing was kept"):
             export_task(model, "pair", tmp_path / "out", as_)
@@ -180,7 +185,7 @@ def test_a_failed_export_leaves_the_old_one(tmp_path):
     model = model_of("pair")
     export_task(model, "pair", tmp_path / "out")
     before = {name: (tmp_path / "out" / name).read_bytes() for name in left(tmp_path / "out")}
-    model.module_of("pair").register_forward_hook(lambda module, given, out: out.update(logits=out.logits * 2))
+    model.module_of("pair").register_forward_hook(shifted)
     with pytest.raises(DataError):
         export_task(model, "pair", tmp_path / "out", overwrite=True)
     assert {name: (tmp_path / "out" / name).read_bytes() for name in left(tmp_path / "out")} == before
@@ -337,7 +342,7 @@ def test_a_graph_of_one_task_holds_nothing_else(tmp_path):
 def test_a_wrong_graph_is_never_kept(tmp_path):
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     model = model_of("pair")
-    model.module_of("pair").register_forward_hook(lambda module, given, out: out.update(logits=out.logits + 1e-3))
+    model.module_of("pair").register_forward_hook(shifted)
     with pytest.raises(DataError, match="nothing was kept"):
         export_task(model, "pair", tmp_path / "out", "onnx", precision="fp32")
     assert left(tmp_path) == []
