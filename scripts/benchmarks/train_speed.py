@@ -48,6 +48,7 @@ TITLE = {
     "tasknet": "tasknet",
 }
 LOOK_ROWS, LOOK_UNTIMED = 128, 5
+PROFILE_ROWS = 320  # a profiler keeps every operation of every step in memory
 RANK = 8
 
 
@@ -68,6 +69,8 @@ def main() -> None:
     given.data_root, given.model, given.peers = (
         str(Path(path).resolve()) for path in (given.data_root, given.model, given.peers)
     )
+    if given.profile:
+        given.rows = min(given.rows, PROFILE_ROWS)
     who = [name for name in given.only if name != "tasknet" or given.tasknet]
     known = json.loads(given.out.read_text()) if given.out.is_file() else {}
     looks: dict[str, dict[str, float]] = dict(known.get("look", {}))
