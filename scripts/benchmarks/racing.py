@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,15 @@ class _Runner:
         os.close(self._hear)
 
 
-def race(contenders: Sequence[Contender], *, every: int = 10) -> dict[str, dict[str, Any]]:
+def race(
+    contenders: Sequence[Contender], *, every: int = 10, between: Callable[[], None] | None = None
+) -> dict[str, dict[str, Any]]:
     """Run all of them in turn, `every` steps each.
+
+    Args:
+        contenders: who.
+        every: steps.
+        between: called once a lap, while all wait.
 
     Returns:
         name → what timed.py wrote, or ``{"failed": …}``.
@@ -115,6 +122,8 @@ def race(contenders: Sequence[Contender], *, every: int = 10) -> dict[str, dict[
             for number, contender in enumerate(contenders):
                 runners.append(_Runner(contender, Path(folder) / str(number), every))
             while any(runner.alive for runner in runners):
+                if between is not None:
+                    between()
                 for runner in runners:
                     if runner.alive:
                         runner.turn()

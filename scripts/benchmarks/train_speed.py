@@ -17,7 +17,10 @@ of them counts. Dropout is the model's own everywhere. Accumulation to more than
 another training, with fewer updates.
 
 The share of the bf16 matrix peak is the model's FLOPs (formula in flops.py) × tokens per second / the best rate of a
-product of the step's own shapes, measured in the same run before every round.
+product of the step's own shapes, measured in the same run whenever all had their turn.
+
+`processors` in what is recorded is how many worked for a contender while it had its turn: where it is less than there
+are threads, others used the machine, and the figures are not to be trusted.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ TITLE = {
     "tasknet": "tasknet",
 }
 LOOK_ROWS, LOOK_UNTIMED = 128, 5
+PROFILE_ROWS = 320  # a profiler keeps every operation of every step in memory
 RANK = 8
 
 
@@ -65,6 +69,8 @@ def main() -> None:
     given.data_root, given.model, given.peers = (
         str(Path(path).resolve()) for path in (given.data_root, given.model, given.peers)
     )
+    if given.profile:
+        given.rows = min(given.rows, PROFILE_ROWS)
     who = [name for name in given.only if name != "tasknet" or given.tasknet]
     known = json.loads(given.out.read_text()) if given.out.is_file() else {}
     looks: dict[str, dict[str, float]] = dict(known.get("look", {}))
@@ -78,9 +84,8 @@ def main() -> None:
     rounds: list[dict[str, dict[str, float]]] = []
     peaks: list[dict[str, float]] = []
     for turn in range(given.rounds):
-        peaks.append(peak_of(given.model))
-        print(f"round {turn + 1} of {given.rounds}: bf16 peak {peaks[-1]['peak']:.0f} GFLOP/s", flush=True)
-        timed = race(chosen)
+        print(f"round {turn + 1} of {given.rounds}", flush=True)
+        timed = race(chosen, between=lambda: peaks.append(peak_of(given.model)))
         rounds.append(measured(timed))
         result = summary(rounds, peaks, given, looks, failed(timed))
         given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -180,7 +185,7 @@ def summary(
         if theirs and TITLE[own] in names:
             best[rival] = max(theirs, key=medians.__getitem__)
             over |= {name: ratios(speeds[TITLE[own]], speeds[name]) for name in theirs}
-    peak = {key: round(statistics.median(one[key] for one in peaks)) for key in peaks[0]}
+    peak = {key: round(max(one[key] for one in peaks)) for key in peaks[0]}
     missing = [f"{TITLE[name]} (--only)" for name in WHO if name not in given.only]
     if "tasknet" in given.only and not given.tasknet:
         missing.append("tasknet (no --tasknet PYTHON)")
@@ -190,6 +195,7 @@ def summary(
         "rounds": len(rounds),
         "untimed": UNTIMED,
         "steps": {name: rounds[-1][name]["steps"] for name in names},
+        "processors": {name: round(statistics.median(one[name]["processors"] for one in rounds), 2) for name in names},
         "tokens_per_s": speeds,
         "median": medians,
         "ours_over": over,
@@ -221,7 +227,7 @@ def config_of(model: str) -> Any:
 
 def peak_of(model: str) -> dict[str, float]:
     """The peak on this encoder's shapes."""
-    return matrix_peak(config_of(model))
+    return matrix_peak(config_of(model), seconds=0.1)
 
 
 def profiles(chosen: Sequence[Contender], given: argparse.Namespace) -> None:

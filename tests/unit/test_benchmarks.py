@@ -93,7 +93,7 @@ def test_a_ratio_is_taken_round_by_round(script):
 
 def rounds_of(**speeds):
     return [
-        {name: {"tokens_per_s": values[number], "steps": 100} for name, values in speeds.items()}
+        {name: {"tokens_per_s": values[number], "steps": 100, "processors": 2.0} for name, values in speeds.items()}
         for number in range(len(next(iter(speeds.values()))))
     ]
 
@@ -114,7 +114,7 @@ def test_the_summary_puts_lora_beside_lora_and_names_what_was_not_run(script, tm
                 f"{names['peft']}: a": [10.0, 20.0],
             }
         ),
-        [{"peak": 100.0, "products": 50.0}] * 2,
+        [{"peak": 1e-3, "products": 5e-4}, {"peak": 2.0, "products": 1.0}],
         given,
         {},
         {"tasknet: bf16": "no such module"},
@@ -122,6 +122,7 @@ def test_the_summary_puts_lora_beside_lora_and_names_what_was_not_run(script, tm
     over = {name: value["median"] for name, value in found["ours_over"].items()}
     assert over == {f"{names['plain']}: a": 3.0, f"{names['plain']}: b": 2.5, f"{names['peft']}: a": 5.0}
     assert found["best"] == {"plain": f"{names['plain']}: b", "peft": f"{names['peft']}: a"}
+    assert found["share_of_peak"][names["ours"]] == round(45 * 6 * (4 * 64 + 2 * 128) / 2e9, 3)
     assert any("tasknet (--only)" in name for name in found["not_run"])
     assert "tasknet: bf16 (no such module)" in found["not_run"]
 
@@ -173,6 +174,7 @@ def test_contenders_take_turns_and_are_timed_alike(script, tmp_path):
     ends = tmp_path / "ends"
     broken = tmp_path / "broken.py"
     broken.write_text("raise SystemExit('no such data')")
+    laps = []
     found = racing.race(
         [
             racing.Contender("one", file, (str(ends),)),
@@ -180,7 +182,9 @@ def test_contenders_take_turns_and_are_timed_alike(script, tmp_path):
             racing.Contender("none", broken, ()),
         ],
         every=5,
+        between=lambda: laps.append(1),
     )
+    assert len(laps) == 5  # of five steps each, the last of four
     assert ends.read_text() == "end end "
     one, two = found["one"]["steps"], found["two"]["steps"]
     assert [len(one), len(two)] == [24, 12]  # the argument took the place of the script's own
