@@ -229,15 +229,3 @@ def test_rows_that_several_tasks_label_are_drawn_together():
     tokens = [np.full(30, 7), np.full(10, 20)]
     plan = TokenPlan(registry.samplers.build("proportional"), pools, tokens=tokens, tokens_per_batch=64, seed=0)
     assert plan.counts(0).sum(0).tolist() == [30, 10]
-
-
-def test_a_large_epoch_is_planned_in_seconds():
-    """A hundred thousand rows of twenty tasks; a stretch of equal rates is one sorted array."""
-    import time
-
-    draw = np.random.default_rng(0)
-    tokens = [draw.integers(5, 120, 5000) for _ in range(20)]
-    began = time.process_time()
-    plan = plan_of("temperature", [part.tolist() for part in tokens], 4000)
-    assert plan.counts(0).shape == (plan.steps, 20)
-    assert time.process_time() - began < 20
