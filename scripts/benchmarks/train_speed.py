@@ -4,6 +4,7 @@
         [--tasknet PYTHON]   a Python in which tasknet is installed; left out, its rows are named as not run
         [--only WHO …]       of: ours, ours-lora, plain, peft, tasknet
         [--look again]       look over the rivals' settings anew; else a recorded look is taken if there is one
+        [--look bf16]        the same over those in bf16 alone, where fp32 is known to be slower
     python scripts/benchmarks/train_speed.py … --profile     where a step's time goes, of ours and of the best rival
 
 Five tasks (CoLA, SST-2, MRPC, RTE, CoNLL-2003), `--rows` rows of each, 32 rows a step, one epoch. What is measured is
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tasknet", default=None)
     parser.add_argument("--only", nargs="+", choices=WHO, default=list(WHO))
-    parser.add_argument("--look", choices=["again", "recorded"], default="recorded")
+    parser.add_argument("--look", choices=["again", "bf16", "recorded"], default="recorded")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--out", type=Path, default=HERE / "recorded" / "train_speed.json")
     given = parser.parse_args()
@@ -75,7 +76,7 @@ def main() -> None:
     known = json.loads(given.out.read_text()) if given.out.is_file() else {}
     looks: dict[str, dict[str, float]] = dict(known.get("look", {}))
     for name in who:
-        if name in OURS and (given.look == "again" or name not in looks):
+        if name in OURS and (given.look != "recorded" or name not in looks):
             looks[name] = look(name, given)
     chosen = [one for name in who for one in contenders(name, given, looks.get(name))]
     if given.profile:
@@ -144,6 +145,8 @@ def look(name: str, given: argparse.Namespace) -> dict[str, float]:
     Eight at a time are in memory, those in bf16 first, which never meet the others.
     """
     grid, found = settings(name), {}
+    if given.look == "bf16":
+        grid = [one for one in grid if one[1]["arguments"]["bf16"]]
     for start in range(0, len(grid), 8):
         part = {f"{TITLE[name]}: {said}": said for said, _ in grid[start : start + 8]}
         timed = race([contender(name, said, how, given, LOOK_ROWS) for said, how in grid[start : start + 8]], every=5)
