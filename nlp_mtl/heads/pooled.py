@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads.base import Head
-from nlp_mtl.layout import Layout
+from nlp_mtl.layout import Layout, few_shapes
 from nlp_mtl.packing import Packed
 from nlp_mtl.taskfile import Task
 
@@ -69,7 +69,8 @@ class PooledHead(Head):
 
     def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
         """[rows, labels]."""
-        return self.logits_of(module, self.pooled(module, packed, target["sequences"]))
+        states = self.pooled(module, packed, target["sequences"])
+        return self.logits_of(module, few_shapes(states))[: len(states)]
 
 
 def in_full(module: nn.Module, states: Tensor) -> Any:
