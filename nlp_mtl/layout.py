@@ -178,6 +178,11 @@ def filled_up(rows: Tensor) -> Tensor:
     return functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, -len(rows) % step))
 
 
+def few_shapes(rows: Tensor) -> Tensor:
+    """As :func:`filled_up` where no gradient is wanted: what a head reads differs in count from pass to pass."""
+    return rows if torch.is_grad_enabled() else filled_up(rows)
+
+
 def group_lengths(ordered: Sequence[int]) -> list[range]:
     """Cut ascending lengths into groups so that padded squares plus a price per group are least (exact, by stages).
 

@@ -12,6 +12,7 @@ import torch
 from nlp_mtl.batches import collate, to_device
 from nlp_mtl.errors import ConfigError, suggestion
 from nlp_mtl.inputs import Input, InputReader, Window, read_window
+from nlp_mtl.memory import give_back
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.settings import autocast_to, checked_dtype
 
@@ -117,8 +118,11 @@ def predict_stream(
         answers = _answer(model, readers, part, first, dtype, tokens_per_batch)
         first += len(part)
         del part  # before the next one is read
+        many = len(answers) >= window
         yield from answers
         del answers
+        if many:  # more may follow
+            give_back()
 
 
 def _answer(

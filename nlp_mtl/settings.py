@@ -87,7 +87,9 @@ def checked_dtype(dtype: str | torch.dtype) -> str | torch.dtype:
     known = ("auto", *_DTYPES)
     if found != "auto" and found not in _DTYPES.values():
         hint = near(dtype, known) if isinstance(dtype, str) else ""
-        raise ConfigError(f"`dtype` is one of {', '.join(known)}, found {dtype!r}{hint or '; leave it out for auto'}")
+        raise ConfigError(
+            f"predict: `dtype` is one of {', '.join(known)}, found {dtype!r}{hint or '; leave it out for auto'}"
+        )
     return found
 
 

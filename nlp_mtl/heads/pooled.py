@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads.base import Head
 from nlp_mtl.heads.vanilla import StandIn
-from nlp_mtl.layout import Layout
+from nlp_mtl.layout import Layout, few_shapes
 from nlp_mtl.packing import Packed
 from nlp_mtl.taskfile import Task
 
@@ -73,7 +73,8 @@ class PooledHead(Head):
 
     def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
         """[rows, labels]."""
-        return self.logits_of(module, self.pooled(module, packed, target["sequences"]))
+        states = self.pooled(module, packed, target["sequences"])
+        return self.logits_of(module, few_shapes(states))[: len(states)]
 
 
 def _pool_once(module: nn.Module, packed: Packed, sequences: Tensor) -> None:
@@ -89,7 +90,7 @@ def _pool_once(module: nn.Module, packed: Packed, sequences: Tensor) -> None:
     known = packed.shared.get("pooled")
     if known is None:
         states = packed.firsts(torch.arange(len(packed.layout.lengths), device=packed.hidden.device)).unsqueeze(-2)
-        known = packed.shared["pooled"] = in_full(module, states, pool)
+        known = packed.shared["pooled"] = in_full(module, few_shapes(states), pool)
     stand_in.ready = known[sequences.flatten()]
 
 

@@ -18,7 +18,7 @@ from nlp_mtl.heads.class_weights import ClassWeights
 from nlp_mtl.heads.labels import Where, class_numbers, complain, name_of, names_in
 from nlp_mtl.heads.spans import Scheme, iob2_labels, misfits, spans_of, to_iob2, words_in
 from nlp_mtl.heads.texts import encode_texts
-from nlp_mtl.layout import Layout
+from nlp_mtl.layout import Layout, few_shapes
 from nlp_mtl.packing import Packed
 from nlp_mtl.registry import heads
 from nlp_mtl.taskfile import Task
@@ -179,9 +179,9 @@ class TokenClassification(Head):
 
     def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
         """[words, labels]."""
-        states = packed.hidden[target["positions"]][None]
+        states = few_shapes(packed.hidden[target["positions"]])[None]
         ids = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
-        return module(input_ids=ids, inputs_embeds=states).logits[0]
+        return module(input_ids=ids, inputs_embeds=states).logits[0, : len(target["positions"])]
 
     def loss(self, logits: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """Sum of cross entropies over tagged words, each times its tag's weight."""
