@@ -124,7 +124,7 @@ def _forward(
     states, kind = hidden_states[0], hidden_states.device.type
     cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
     with _adapters_read_what_comes(self, cast != states.dtype):
-        own, narrow = self.attention.self, _narrow_copy(hidden_states, states, cast)
+        own, narrow = self.attention.self, _narrow_copy(self, hidden_states, states, cast)
         if reading is None:
             mixed, residual = _attended(own, narrow, packed_layout), states
         else:
@@ -138,7 +138,7 @@ def _forward(
         else:
             out, half = self.feed_forward_chunk(self.attention.output(mixed[None], residual[None]))[0], None
     found = out[None, :read]
-    if half is not None and read == len(half):
+    if half is not None and read == len(half) and _is_bare(self):  # a hook may ask for the gradient, or write
         found.packed_half = (half, _version(found))
     return found
 
@@ -147,10 +147,14 @@ def _version(x: Tensor) -> int:
     return 0 if x.is_inference() else x._version
 
 
-def _narrow_copy(hidden_states: Tensor, states: Tensor, dtype: torch.dtype) -> Tensor:
-    """What the products of a layer read: made once, by the layer before if it was one of these."""
+def _narrow_copy(layer: Any, hidden_states: Tensor, states: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the products of a layer read: made once, by the layer before if it was one of these.
+
+    A copy has a gradient of its own, so whoever wants that of the hidden states must get them without one.
+    """
     half, version = getattr(hidden_states, "packed_half", (None, None))
-    if half is not None and half.dtype == dtype and version == _version(hidden_states):
+    same = half is not None and half.dtype == dtype and version == _version(hidden_states) and _is_bare(layer)
+    if same and half.requires_grad == hidden_states.requires_grad:
         return half
     return states.to(dtype)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nlp_mtl.kernels import updating
-from nlp_mtl.memory import kept_gradient_of
+from nlp_mtl.memory import keeper_of
 
 
 class AdamW(torch.optim.AdamW):
@@ -21,7 +21,7 @@ class AdamW(torch.optim.AdamW):
       zero moments and a zero gradient, so without weight decay its update is zero. Only the rows used so far are
       worked on; after a resume they are those with moments.
     * Clipping: :meth:`clip` measures the norm, and the step multiplies by the factor, so that gradients are read twice
-      and not written. They stay unclipped in ``.grad``.
+      and not written. They stay unclipped in ``.grad``, so it is not for who looks at them before the step.
 
     Parameters elsewhere than on the CPU, other dtypes, sparse gradients, and the options `amsgrad`, `maximize`,
     `capturable` and `differentiable` take torch's own step.
@@ -44,6 +44,8 @@ class AdamW(torch.optim.AdamW):
         """Whether the kernels can do the whole step for these parameters' gradients."""
         plain = not any(g[name] for g in self.param_groups for name in _OTHERS)
         plain = plain and not any(torch.is_tensor(g["lr"]) for g in self.param_groups)
+        # `fused`: torch's GradScaler leaves it to such a step to undo its scale and to pass over what is not finite
+        plain = plain and getattr(self, "grad_scale", None) is None and getattr(self, "found_inf", None) is None
         own = {id(p) for g in self.param_groups for p in g["params"]}
         given = [p for p in parameters if p.grad is not None]
         return plain and all(id(p) in own and updating.fits(p, p.grad) for p in given)  # type: ignore[arg-type]
@@ -56,8 +58,8 @@ class AdamW(torch.optim.AdamW):
         parts = []
         for parameter in parameters:
             if parameter.grad is not None:
-                kept = kept_gradient_of(parameter)
-                rows = None if kept is None else kept.rows_now()
+                kept = keeper_of(parameter)
+                rows = kept.rows_now() if kept is not None and kept.is_whole() else None
                 parts.append(updating.Update(None, parameter.grad, rows=rows))
         found = updating.norm(parts)
         self._factor = min(1.0, max_norm / (found + 1e-6)) if found == found else found
@@ -73,6 +75,8 @@ class AdamW(torch.optim.AdamW):
                 for parameter in parameters:
                     if parameter.grad is not None:
                         parameter.grad.mul_(factor)
+            for kept in filter(None, map(keeper_of, parameters)):
+                kept.forget_rows()
             return super().step(closure)
         updates = []
         for group in self.param_groups:
@@ -82,14 +86,18 @@ class AdamW(torch.optim.AdamW):
             if steps:
                 torch._foreach_add_(steps, 1)
             for value, gradient, mean, square, step in zip(values, gradients, means, squares, steps, strict=True):
-                kept = kept_gradient_of(value) if not group["weight_decay"] else None
+                kept, rows = keeper_of(value), None
+                if kept is not None and kept.is_whole() and not group["weight_decay"]:
+                    rows = kept.rows_ever(mean, square)
+                elif kept is not None:
+                    kept.forget_rows()
                 updates.append(
                     updating.Update(
                         value,
                         gradient,
                         mean,
                         square,
-                        rows=None if kept is None else kept.rows_ever(mean, square),
+                        rows=rows,
                         lr=group["lr"],
                         betas=group["betas"],
                         eps=group["eps"],

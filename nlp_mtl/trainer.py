@@ -158,6 +158,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, SafeCheckpoints)
         self._began = True
         model: MultiTaskModel = self.accelerator.unwrap_model(self.model)
         model.fresh = False
+        model.strategies["precision"] = self.strategies["precision"]  # also what predict takes
         model.keep_embedding_gradient(self.args.world_size == 1 and self.args.device.type == "cpu")
         gc.collect()
         gc.freeze()  # what is loaded stays; walking through it took a twentieth of the time

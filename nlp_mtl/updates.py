@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from nlp_mtl.optimizers import AdamW
 
@@ -25,7 +25,15 @@ class FusedUpdates(Trainer):
         """The norm in one pass; scaling is left to the step, which reads the gradients anyway."""
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate wraps it
         plain = self.accelerator.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU)
-        ours = isinstance(optimizer, AdamW) and plain and self.accelerator.scaler is None
+        ours = isinstance(optimizer, AdamW) and plain and self.accelerator.scaler is None and not self._looks(optimizer)
         if not ours or not optimizer.takes(model.parameters()):  # type: ignore[union-attr]
             return super()._clip_grad_norm(model)
         return optimizer.clip(model.parameters(), self.args.max_grad_norm)  # type: ignore[union-attr]
+
+    def _looks(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether somebody looks at the gradients between clipping and the step, and must find them clipped."""
+        usual = TrainerCallback.on_pre_optimizer_step
+        callbacks = self.callback_handler.callbacks
+        return bool(optimizer._optimizer_step_pre_hooks) or any(
+            getattr(type(one), "on_pre_optimizer_step", usual) is not usual for one in callbacks
+        )

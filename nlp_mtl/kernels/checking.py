@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nlp_mtl.kernels import building, fused
+from nlp_mtl.kernels import building, fused, products, updating
 
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
@@ -22,7 +22,8 @@ def check_kernels() -> None:
     try:
         with torch.enable_grad(), torch.inference_mode(False), torch.autocast("cpu", enabled=False):
             for dtype, tolerance in _TOLERANCE.items():
-                for name, difference in _differences(dtype).items():
+                found = {**_differences(dtype), **(_of_optimizers() if dtype == torch.float32 else _of_products())}
+                for name, difference in found.items():
                     if not difference < tolerance:
                         building.refuse(f"{name} differs by {difference:.1g} from plain torch on this machine")
                         return
@@ -51,6 +52,32 @@ def _differences(dtype: torch.dtype) -> dict[str, float]:
         "attention": _difference(
             [asked], lambda asked: fused.attention((asked,), offsets, order, scale=0.3), _attention
         ),
+    }
+
+
+def _of_products() -> dict[str, float]:
+    with torch.device("cpu"):
+        x, weight, bias = torch.randn(5, 37).bfloat16(), torch.randn(6, 37), torch.randn(6)
+    return {
+        "affine": _difference(
+            [x, weight, bias],
+            lambda x, weight, bias: products.affine(x, [products.Linear(weight, bias)]),
+            lambda x, weight, bias: functional.linear(x.float(), weight, bias),
+        )
+    }
+
+
+def _of_optimizers() -> dict[str, float]:
+    with torch.device("cpu"):
+        value, gradient, rows = torch.randn(4, 37), torch.randn(4, 37), torch.tensor([0, 2, 3])
+        mean, square, wanted = torch.zeros(4, 37), torch.zeros(4, 37), value.clone()
+    wanted[rows] -= 0.1 * gradient[rows].sign()  # what a first step is
+    one = updating.Update(value, gradient, mean, square, rows=rows, lr=0.1, betas=(0.9, 0.999), eps=1e-12)
+    updating.adamw([one])
+    length = float(gradient[rows].norm())
+    return {
+        "adamw": float((value - wanted).abs().max()),
+        "norm of gradients": abs(updating.norm([one]) - length) / length,
     }
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 import nlp_mtl as mtl
 from nlp_mtl.errors import ConfigError, DataError
@@ -345,3 +345,34 @@ def test_the_command_shows_progress_scores_and_what_comes_next(world, tmp_path):
     again = subprocess.run(predict, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert set(json.loads(again.stdout)) == {"mood", "alike", "names", "rainy"}
+
+
+@pytest.mark.parametrize("looks", ["callback", "hook"])
+def test_who_looks_at_gradients_before_the_step_finds_them_clipped(world, tmp_path, looks):
+    base, tasks, _ = world
+    norms = []
+
+    def note(model):
+        parts = [p.grad for p in model.parameters() if p.grad is not None]
+        norms.append(float(torch.nn.utils.get_total_norm(parts)))
+
+    class Look(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+            note(model)
+
+    args = TrainingArguments(
+        str(tmp_path), max_steps=2, max_grad_norm=1e-3, report_to="none", disable_tqdm=True, save_strategy="no"
+    )
+    model = mtl.MultiTaskModel.from_base(base, tasks, max_length=64)
+    trainer = mtl.MultiTaskTrainer(model, args, callbacks=[Look()] if looks == "callback" else None)
+    if looks == "hook":
+        trainer.create_optimizer().register_step_pre_hook(lambda *given: note(model))
+    trainer.train()
+    assert norms == pytest.approx([1e-3] * 2, rel=1e-2)
+
+
+def test_predictions_after_training_are_in_the_precision_of_the_run(world, tmp_path):
+    run = train(settings(world, tmp_path / "run", training={"max_steps": 2, "bf16": False}))
+    after, text = mtl.predict(run.model, "It rained all day."), "It rained all day."
+    assert after == mtl.predict(run.model, text, dtype="float32")
+    assert after == mtl.predict(tmp_path / "run", text)

@@ -145,6 +145,34 @@ def test_gradients_of_a_layers_output_and_a_hook_that_changes_it():
     assert relative(mine, theirs) < 0.05
 
 
+def test_who_looks_at_hidden_states_sees_their_whole_gradient():
+    """The copy in bfloat16 that goes from layer to layer has a gradient of its own."""
+    encoder, other = pair()
+    kept = {}
+    for name, one in (("mine", encoder), ("theirs", other)):
+        one.encoder.layer[0].register_forward_hook(lambda module, given, out, name=name: kept.update({name: out}))
+    found = zip(("mine", "theirs"), runs(encoder, other), strict=True)
+    slopes = [torch.autograd.grad(out.square().sum(), kept[name])[0] for name, out in found]
+    assert relative(*slopes) < 0.05
+
+
+def halved(hidden):
+    hidden.mul_(0.5)
+
+
+@pytest.mark.parametrize("place", ["after", "before"])
+def test_a_hook_that_changes_hidden_states_in_place_at_prediction(place):
+    encoder, other = pair()
+    for one in (encoder, other):
+        if place == "after":
+            one.encoder.layer[0].register_forward_hook(lambda module, given, out: halved(out))
+        else:
+            one.encoder.layer[1].register_forward_pre_hook(lambda module, given: halved(given[0]))
+    with torch.inference_mode():
+        mine, theirs = runs(encoder, other)
+    assert relative(mine, theirs) < 0.05
+
+
 def test_a_model_can_be_pickled_and_copied():
     encoder, _ = pair()
     file = io.BytesIO()

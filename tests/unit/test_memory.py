@@ -28,8 +28,9 @@ def train(keep: bool, *, steps=5, micro_batches=1, padding=None, clip=None, afte
             optimizer.zero_grad(set_to_none=False)
             continue
         model[1].zero_grad()
+        place = model[0].weight.grad
         kept.clear()
-        assert not model[0].weight.grad.any(), "nothing of this step is left"
+        assert model[0].weight.grad is None and not place.any(), "nothing of this step is left"
         if step + 1 == after:
             kept.release()
             kept = None
@@ -53,36 +54,60 @@ def test_over_micro_batches_they_are_the_same_up_to_the_order_of_sums(micro_batc
 
 def test_the_gradient_stays_in_one_place_and_is_dense():
     embedding = nn.Embedding(WORDS, 8)
-    kept = KeptGradient(embedding)
-    place = embedding.weight.grad.data_ptr()
+    kept, places = KeptGradient(embedding), set()
     for _ in range(3):
         embedding(torch.tensor([1, 2, 2])).sum().backward()
-        assert embedding.weight.grad.data_ptr() == place
+        places.add(embedding.weight.grad.data_ptr())
         assert not embedding.weight.grad.is_sparse
         assert embedding.weight.grad.sum(1).tolist() == [8.0 * count for count in [0, 1, 2] + [0] * (WORDS - 3)]
         kept.clear()
+    assert len(places) == 1
 
 
-def test_a_forward_pass_without_gradients_is_not_noted():
+def test_only_rows_that_a_gradient_came_to_count():
     embedding = nn.Embedding(WORDS, 8)
     kept = KeptGradient(embedding)
     with torch.no_grad():
         embedding(torch.arange(WORDS))
-    assert kept._used == []
+    embedding(torch.tensor([7]))
+    embedding(torch.tensor([4, 2, 2])).sum().backward()
+    assert kept.is_whole() and kept.rows_now().tolist() == [2, 4]
 
 
-@pytest.mark.parametrize("lost", [None, "sparse"])
-def test_clear_finds_its_way_back_when_somebody_took_the_gradient_away(lost):
+@pytest.mark.parametrize("when", ["before the pass", "between passes", "between forward and backward"])
+def test_a_gradient_that_somebody_took_away_begins_anew(when):
     embedding = nn.Embedding(WORDS, 8)
     kept = KeptGradient(embedding)
-    embedding.weight.grad = None
-    if lost == "sparse":
-        embedding(torch.tensor([1])).sum().backward()
-        assert embedding.weight.grad.is_sparse
+    embedding(torch.tensor([1])).sum().backward()
     kept.clear()
-    assert not embedding.weight.grad.is_sparse
-    assert embedding.weight.grad.shape == (WORDS, 8)
-    assert not embedding.weight.grad.any()
+    if when == "between passes":
+        embedding(torch.tensor([5])).sum().backward()
+    out = embedding(torch.tensor([3])).sum()
+    embedding.weight.grad = None
+    (out if when == "between forward and backward" else embedding(torch.tensor([3])).sum()).backward()
+    assert kept.is_whole() and kept.rows_now().tolist() == [3]
+    assert embedding.weight.grad.sum(1).nonzero().flatten().tolist() == [3]
+
+
+@pytest.mark.parametrize("write", ["penalty", "in place", "in place between passes", "replaced"])
+def test_who_else_writes_to_the_gradient_is_noticed(write):
+    embedding = nn.Embedding(WORDS, 8)
+    kept = KeptGradient(embedding)
+    for _ in range(2):
+        embedding(torch.tensor([1])).sum().backward()
+        assert kept.is_whole()
+        if write == "penalty":
+            (embedding(torch.tensor([2])).sum() + embedding.weight.pow(2).sum()).backward()
+        elif write == "replaced":
+            embedding.weight.grad = embedding.weight.grad + 1
+        else:
+            embedding.weight.grad.add_(1)
+        if write == "in place between passes":
+            embedding(torch.tensor([2])).sum().backward()
+        assert embedding.weight.grad.any(1).all() and not kept.is_whole()
+        place = embedding.weight.grad
+        kept.clear()
+        assert embedding.weight.grad is None and (write == "replaced" or not place.any())
 
 
 def test_release_restores_autograds_own_way():
@@ -90,6 +115,6 @@ def test_release_restores_autograds_own_way():
     KeptGradient(embedding).release()
     assert not embedding.sparse
     assert embedding.weight.grad is None
-    assert not embedding._forward_pre_hooks
+    assert not embedding.weight._backward_hooks
     embedding(torch.tensor([1])).sum().backward()
     assert not embedding.weight.grad.is_sparse

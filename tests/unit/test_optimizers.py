@@ -95,6 +95,91 @@ def test_rows_that_were_never_used_are_not_looked_at():
     kept.release()
 
 
+def penalized(model, out):
+    return out.pow(2).sum() + 0.1 * sum(parameter.pow(2).sum() for parameter in model.parameters())
+
+
+def add_to_gradients(model, optimizer):
+    model[0].weight.grad.add_(0.1)
+
+
+def replace_gradient(model, optimizer):
+    model[0].weight.grad = model[0].weight.grad + 0.1
+
+
+def take_torchs_step(model, optimizer):
+    optimizer.param_groups[0]["lr"] = torch.tensor(0.01)
+
+
+def decay(model, optimizer):
+    optimizer.param_groups[0]["weight_decay"] = 0.1
+
+
+def freeze(model, optimizer):
+    model[0].weight.requires_grad_(False)
+
+
+def freeze_and_thaw(model, optimizer):
+    model[0].weight.requires_grad_(not model[0].weight.requires_grad)
+
+
+def zero(model, optimizer):
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("always", [False, True], ids=["once", "always"])
+@pytest.mark.parametrize("loss", [lambda model, out: out.pow(2).sum(), penalized], ids=["plain", "penalized"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, None),
+        (None, add_to_gradients),
+        (None, replace_gradient),
+        (take_torchs_step, None),
+        (decay, None),
+        (freeze, None),
+        (freeze_and_thaw, None),
+        (zero, None),
+    ],
+    ids=lambda function: function.__name__ if function else "",
+)
+def test_a_kept_gradient_is_autograds_whatever_somebody_does(before, after, loss, always):
+    def run(make, keep):
+        model, steps = network(), range(6)
+        optimizer = make(model.parameters(), lr=0.01, weight_decay=0.0)
+        kept = KeptGradient(model[0], model) if keep else None
+        draw = torch.Generator().manual_seed(1)
+        for step in steps:
+            optimizer.param_groups[0].update(lr=0.01, weight_decay=0.0)
+            chosen = step == 2 or always
+            if before and chosen:
+                before(model, optimizer)
+            words = torch.randint(step * 8, step * 8 + 10, (4, 7), generator=draw)  # others at every step
+            loss(model, model(words)).backward()
+            if after and chosen:
+                with torch.no_grad():
+                    after(model, optimizer)
+            optimizer.step()
+            kept.clear() if kept is not None else optimizer.zero_grad()
+        return [p.detach().clone() for p in model.parameters()]
+
+    for one, other in zip(run(AdamW, True), run(torch.optim.AdamW, False), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_scaler_passes_over_gradients_that_are_not_finite(fused):
+    weight = nn.Parameter(torch.ones(3))
+    optimizer, scaler = AdamW([weight], lr=0.1, fused=fused), torch.amp.GradScaler("cpu", init_scale=4.0)
+    for factor in (torch.inf, 1.0):
+        scaler.scale((weight * factor).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        assert torch.isfinite(weight).all() and bool((weight == 1).all()) == (factor == torch.inf)
+    torch.testing.assert_close(optimizer.state[weight]["exp_avg"], torch.full((3,), 0.1))
+
+
 @kernels
 def test_a_changed_weight_is_noticed_by_autograd():
     weight = nn.Parameter(torch.ones(3))
