@@ -251,9 +251,9 @@ ENTRIES = [
     Bad(
         "an export of a task that the run does not have",
         "export done out --task moood",
-        parameter="export: 'moood'",
+        parameter="export:",
         rule="is not a task of this run",
-        found="moood",
+        found="'moood'",
         way_out="did you mean 'mood'?",
     ),
     Bad(
