@@ -153,10 +153,9 @@ def _narrow_copy(layer: Any, hidden_states: Tensor, states: Tensor, dtype: torch
     A copy has a gradient of its own, so whoever wants that of the hidden states must get them without one.
     """
     half, version = getattr(hidden_states, "packed_half", (None, None))
-    same = half is not None and half.dtype == dtype and version == _version(hidden_states) and _is_bare(layer)
-    if same and half.requires_grad == hidden_states.requires_grad:
-        return half
-    return states.to(dtype)
+    if half is None or half.dtype != dtype or version != _version(hidden_states) or not _is_bare(layer):
+        return states.to(dtype)
+    return half if half.requires_grad == hidden_states.requires_grad else states.to(dtype)
 
 
 @contextmanager

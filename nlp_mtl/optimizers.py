@@ -75,8 +75,8 @@ class AdamW(torch.optim.AdamW):
                 for parameter in parameters:
                     if parameter.grad is not None:
                         parameter.grad.mul_(factor)
-            for kept in filter(None, map(keeper_of, parameters)):
-                kept.forget_rows()
+            for keeper in filter(None, map(keeper_of, parameters)):
+                keeper.forget_rows()
             return super().step(closure)
         updates = []
         for group in self.param_groups:
