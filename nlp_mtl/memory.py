@@ -126,7 +126,7 @@ def freed_memory_stays() -> Iterator[None]:
     """Let the C library keep what a training step frees, for the next one, while this block runs.
 
     A step frees its activations at its end; glibc then gives them back to the system, which must clear every page of
-    the next step's. The peak is the same; at the end of the block what is free is given back. Other C libraries are
+    the next step's. At the end of the block what is free is given back. Other C libraries are
     left as they are, and so is one for which `MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_MAX_` or `GLIBC_TUNABLES` is set.
     """
     said = any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES"))

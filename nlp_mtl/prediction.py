@@ -69,7 +69,7 @@ def predict_stream(
     tasks: Sequence[str] | None = None,
     dtype: str | torch.dtype = "auto",
     window: int = WINDOW,
-    tokens_per_batch: int | None = None,
+    tokens_per_pass: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """As :func:`predict`, for any number of inputs with bounded memory; answers come in the order of the inputs.
 
@@ -81,7 +81,7 @@ def predict_stream(
         inputs: texts, pairs or mappings; no more than a window is read ahead.
         tasks, dtype: see :func:`predict`.
         window: inputs that are held at a time; fewer where their texts are very long.
-        tokens_per_batch: tokens of one pass through the encoder, at most, unless a single row has more; default by the
+        tokens_per_pass: tokens of one pass through the encoder, at most, unless a single row has more; default by the
             device.
 
     Raises:
@@ -96,14 +96,14 @@ def predict_stream(
     if isinstance(tasks, str):
         raise ConfigError(f"predict: `tasks` is a list of names, found {tasks!r}; write [{tasks!r}]")
     wanted = list(dict.fromkeys(tasks)) if tasks is not None else model.tasks
-    if tokens_per_batch is None:
-        tokens_per_batch = TOKENS.get(model.device.type, TOKENS_ELSEWHERE)
+    if tokens_per_pass is None:
+        tokens_per_pass = TOKENS.get(model.device.type, TOKENS_ELSEWHERE)
     mistakes = [
         f"predict: {task!r} is not a task of this model{suggestion(task, model.tasks)}"
         for task in wanted
         if task not in model.heads
     ]
-    for name, count in (("window", window), ("tokens_per_batch", tokens_per_batch)):
+    for name, count in (("window", window), ("tokens_per_pass", tokens_per_pass)):
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             mistakes.append(f"predict: `{name}` is a whole number from 1, found {count!r}; leave it out for the usual")
     try:
@@ -115,7 +115,7 @@ def predict_stream(
     readers = [InputReader(model.heads[task], model.max_length) for task in wanted]
     first = 0
     for part in windows(inputs, window, text=_TEXT):
-        answers = _answer(model, readers, part, first, dtype, tokens_per_batch)
+        answers = _answer(model, readers, part, first, dtype, tokens_per_pass)
         first += len(part)
         del part  # before the next one is read
         many = len(answers) >= window

@@ -77,14 +77,14 @@ def norm(updates: Sequence[Update]) -> float:
 
 
 def _table(updates: Sequence[Update]) -> Tensor:
-    """[tensors, 8]: addresses of value, gradient, mean, square, none, rows; then rows and width."""
+    """[tensors, 7]: addresses of value, gradient, mean, square, rows; then how many rows, and their width."""
     lines = []
     for one in updates:
         size = one.gradient.numel()
         rows, width = (1, size) if one.rows is None else (len(one.rows), size // max(1, len(one.gradient)))
-        tensors = (one.value, one.gradient, one.mean, one.square, None, one.rows)
+        tensors = (one.value, one.gradient, one.mean, one.square, one.rows)
         lines.append([0 if x is None else x.data_ptr() for x in tensors] + [rows, width])
-    return torch.tensor(lines, dtype=torch.int64).reshape(-1, 8)
+    return torch.tensor(lines, dtype=torch.int64).reshape(-1, 7)
 
 
 def _library():  # type: ignore[no-untyped-def]

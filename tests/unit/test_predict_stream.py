@@ -57,7 +57,7 @@ any_input = texts | st.tuples(texts, texts) | rows | st.just("the [MASK] is good
 @settings(max_examples=40, deadline=None)
 @given(st.lists(any_input, min_size=1, max_size=12), st.integers(1, 14), st.sampled_from([1, 20, 64, 300, 5000]))
 def test_windows_passes_and_company_change_no_answer(model, inputs, window, tokens):  # noqa: F811
-    together = list(predict_stream(model, inputs, window=window, tokens_per_batch=tokens))
+    together = list(predict_stream(model, inputs, window=window, tokens_per_pass=tokens))
     alone = [predict(model, value) for value in inputs]
     assert apart(together, alone) < 1e-5
 
@@ -135,11 +135,11 @@ def test_a_manner_forgets_how_columns_are_called():
 
 def test_passes_are_bounded_by_tokens_and_hold_rows_of_like_length(model, encoder_calls):  # noqa: F811
     texts = [" ".join(WORDS[: 1 + i % 25]) for i in range(40)] + ["cat"]
-    list(predict_stream(model, texts, tokens_per_batch=60, tasks=["mood"]))
+    list(predict_stream(model, texts, tokens_per_pass=60, tasks=["mood"]))
     assert max(encoder_calls) <= 60
     assert len(encoder_calls) < 20
     encoder_calls.clear()
-    list(predict_stream(model, [" ".join(WORDS)] * 2 + ["cat", "dog"], tokens_per_batch=8, tasks=["mood"]))
+    list(predict_stream(model, [" ".join(WORDS)] * 2 + ["cat", "dog"], tokens_per_pass=8, tasks=["mood"]))
     assert encoder_calls == [len(WORDS) + 2, 6], "a row with more tokens is a pass of its own"
 
 
@@ -260,8 +260,8 @@ def test_mistakes_in_arguments_are_told_at_once(model):  # noqa: F811
     assert "`dtype` is one of auto, float32, bfloat16, float16, found 'float23'" in str(caught.value)
     with pytest.raises(ConfigError, match="`window` is a whole number from 1, found 0"):
         next(predict_stream(model, ["cat"], window=0))
-    with pytest.raises(ConfigError, match=r"`tokens_per_batch` is a whole number from 1, found 2\.5"):
-        next(predict_stream(model, ["cat"], tokens_per_batch=2.5))
+    with pytest.raises(ConfigError, match=r"`tokens_per_pass` is a whole number from 1, found 2\.5"):
+        next(predict_stream(model, ["cat"], tokens_per_pass=2.5))
 
 
 def test_a_text_for_a_template_of_one_column_stands_in_its_place():

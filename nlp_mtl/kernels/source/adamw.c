@@ -6,7 +6,7 @@
 
 /* A tensor [rows, width], or the rows of one that `list` names; addresses come as integers. */
 typedef struct {
-    int64_t at, gradient, mean, square, half, list, rows, width;
+    int64_t at, gradient, mean, square, list, rows, width;
 } Tensor;
 
 typedef struct {
@@ -51,7 +51,6 @@ INLINE void adamw_at(Tensor t, Pace p, float factor, int64_t i, int n) {
     put_some(0, mean, i, m, n);
     put_some(0, square, i, v, n);
     put_some(0, at, i, x, n);
-    if (t.half) put_some(1, (uint16_t *)t.half, i, x, n);
 }
 
 /* One step of `count` tensors. deviation: 1 / sqrt(1 - beta2^t). Gradients are multiplied by `factor`. */
