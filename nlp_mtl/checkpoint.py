@@ -6,7 +6,8 @@
     config.json, model.safetensors                 full fine-tuning: the encoder as AutoModel saves it
     adapter_config.json, adapter_model.safetensors LoRA: as PeftModel saves it
     heads.safetensors                              "rte.classifier.weight": task + the vanilla key
-    sharing.safetensors                            only if the sharing has parameters of its own
+    <task>/adapter_…                               LoRA per task: shared and own adapter folded into one, as PEFT's
+    sharing.safetensors                            only if the sharing has parameters of its own, or adapters per task
     tokenizer files, README.md
     complete.json                                  sizes and sha256 of all files, written last: without it, damaged
 """
@@ -30,9 +31,11 @@ from torch import Tensor, nn
 
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import RunFolderError, shown
+from nlp_mtl.folding import save_folded
 from nlp_mtl.heads.vanilla import tied_keys
 from nlp_mtl.packing import base_of
 from nlp_mtl.sharing import Sharing
+from nlp_mtl.tasklora import owners_of
 
 logger = logging.getLogger("nlp_mtl")
 
@@ -250,7 +253,10 @@ def save_weights(
     if hasattr(encoder, "peft_config"):
         more["save_embedding_layers"] = False  # "auto" asks the Hub whether the vocabulary was changed
     with quiet_transformers():
-        encoder.save_pretrained(folder, **more)
+        if owners_of(encoder) is None:
+            encoder.save_pretrained(folder, **more)
+        else:
+            save_folded(encoder, folder, own)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's own card; the run writes one
     tensors = {}
     for key, module in modules.items():
@@ -260,6 +266,8 @@ def save_weights(
     save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, folder / HEADS)
     extra = sharing.own_state()
     if extra:
+        if state is not None:
+            extra = {name: state[f"sharing.{name}"] for name in extra}
         save_file({name: value.detach().cpu().contiguous() for name, value in extra.items()}, folder / SHARING)
 
 
@@ -291,8 +299,10 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
     """
     folder, encoder = Path(folder), sharing.encoder
     adapter = folder / "adapter_model.safetensors"
-    if hasattr(encoder, "peft_config") != adapter.is_file():
-        ours, theirs = ("LoRA", "full fine-tuning") if hasattr(encoder, "peft_config") else ("full fine-tuning", "LoRA")
+    ours, theirs = _tuning(encoder), "LoRA" if adapter.is_file() else "full fine-tuning"
+    if (folder / SHARING).is_file() and not adapter.is_file() and not (folder / "config.json").is_file():
+        theirs = "LoRA for each task"
+    if ours != theirs:
         raise RunFolderError(f"{folder}: is a run with {theirs}, this model is set up for {ours}{_AS_TRAINED}")
     heads, own = _read(folder / HEADS), sharing.own_state()
     wrong = []
@@ -319,12 +329,18 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
         if different := _different(state, get_peft_model_state_dict(encoder, save_embedding_layers=False)):
             raise RunFolderError(f"{folder}: an adapter of another model ({different[0]} differs){_AS_TRAINED}")
         set_peft_model_state_dict(encoder, state)
-    else:
+    elif owners_of(encoder) is None:
         _load_encoder(folder, base_of(encoder))
     if own:
         sharing.load_own_state(shared)
     for key, module in modules.items():
         module.load_state_dict(_part(heads, f"{key}."), strict=False)
+
+
+def _tuning(encoder: nn.Module) -> str:
+    if not hasattr(encoder, "peft_config"):
+        return "full fine-tuning"
+    return "LoRA" if owners_of(encoder) is None else "LoRA for each task"
 
 
 def _load_encoder(folder: Path, base: nn.Module) -> None:

@@ -162,7 +162,8 @@ def _run(model: MultiTaskModel, found: Window, dtype: str | torch.dtype, tokens:
     try:
         # no_grad: in inference mode autocast keeps no weight, and would cast all of them again for every pass
         with torch.no_grad(), autocast_to(model.device, dtype, model.strategies.get("precision")):
-            for numbers in passes(read, [sum(found.rows[number]["lengths"]) for number in read], tokens):
+            lengths = [sum(found.rows[i]["lengths"]) * model.sharing.copies(found.readers[i]) for i in read]
+            for numbers in passes(read, lengths, tokens):
                 rows, tasks = [found.rows[i] for i in numbers], [found.readers[i] for i in numbers]
                 batch = collate(rows, tasks, model.heads)
                 moved = to_device(batch, model.device)

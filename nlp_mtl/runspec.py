@@ -1,9 +1,11 @@
-"""What ``nlp_mtl.json`` of a run folder says, read back and checked."""
+"""What ``nlp_mtl.json`` of a run folder says: made, and read back and checked."""
 
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,29 @@ from nlp_mtl import checkpoint, registry
 from nlp_mtl.errors import ConfigError, RunFolderError, shown
 from nlp_mtl.heads import Head, head_of_spec
 from nlp_mtl.paths import no_name
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets")
+
+
+def spec_of(model: Any) -> dict[str, Any]:
+    """What ``nlp_mtl.json`` records of a :class:`nlp_mtl.MultiTaskModel`."""
+    tasks = []
+    for head in model.heads.values():
+        said = head.task.model_dump(mode="json", exclude_unset=True, exclude={"examples"})  # may be rows of the data
+        labels = getattr(head, "data_labels", None) or head.labels
+        tasks.append({**said, **({"labels": labels} if labels else {}), "head": head.spec})
+    return {
+        "format": checkpoint.FORMAT,
+        "base": model.base,
+        "tasks": tasks,
+        "strategies": model.strategies,
+        "max_length": model.max_length,
+        "libraries": {
+            "nlp-mtl": version("nlp-mtl"),
+            **{name: version(name) for name in LIBRARIES},
+            "python": platform.python_version(),
+        },
+    }
 
 
 def read_spec(folder: str | Path) -> dict[str, Any]:

@@ -111,6 +111,7 @@ def trainer_of(settings: config.RunConfig, args: TrainingArguments) -> MultiTask
         settings.tasks,
         sharing=settings.sharing,
         lora=settings.lora,
+        task_lora=settings.task_lora,
         freeze=settings.freeze,
         heads=settings.heads,
         registry_folders=settings.registry,

@@ -259,7 +259,7 @@ def _check_forms(own: MultiTaskModel, names: Sequence[str], as_: str, custom: bo
                 f"export: task {name!r} uses no ordinary encoder ({error}), so neither a folder nor a graph can hold "
                 "it; use it with nlp-mtl predict"
             ) from error
-        if as_ == "adapter" and lora_config_of(own) is None:
+        if as_ == "adapter" and lora_config_of(own, name) is None:
             raise UnsupportedError(
                 f"export: task {name!r}: --as adapter writes a LoRA, and this run trained none; say --as model"
             )
