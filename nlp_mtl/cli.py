@@ -171,11 +171,11 @@ def predict(
         raise ConfigError("predict: reads a TEXT or --file, found neither; give a TEXT, or --file IN.jsonl")
     if pair and len(texts) != 2:
         raise ConfigError(f"predict: --pair takes two TEXTs, found {len(texts)}; put each into quotes")
-    from nlp_mtl.model import MultiTaskModel
+    from nlp_mtl.prediction import open_model
     from nlp_mtl.prediction import predict as answer
 
     inputs: list[Any] = [tuple(texts)] if pair else [_row_or_text(text) for text in texts]
-    answers = answer(MultiTaskModel.from_pretrained(run, base=base), inputs, tasks=task, dtype=dtype)
+    answers = answer(open_model(run, base=base, tasks=task, dtype=dtype), inputs, tasks=task, dtype=dtype)
     lines = [json.dumps(found, ensure_ascii=False, indent=None if out else 1) for found in answers]
     if out is None:
         print("\n".join(lines))

@@ -176,7 +176,7 @@ class MultiTaskModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, base: str | Path | None = None, trainable: bool = False
+        cls, folder: str | Path, *, base: str | Path | None = None, trainable: bool = False, tasks: Any = None
     ) -> MultiTaskModel:
         """The model of a run folder or checkpoint.
 
@@ -184,14 +184,16 @@ class MultiTaskModel(nn.Module):
             folder: a folder that :meth:`save_pretrained` wrote.
             base: where the pretrained model is, for a LoRA run whose base is not found by its recorded id.
             trainable: make a LoRA trainable again.
+            tasks: names; only these, the heads of the others are not read. Default all.
 
         Raises:
+            ConfigError: `tasks` that the run does not have.
             RunFolderError: not a run folder, damaged, or weights of another model.
         """
         folder = Path(folder)
         spec = read_spec(folder)
         checkpoint.check_whole(folder)
-        heads = heads_of(spec, folder)
+        heads = heads_of(spec, folder, tasks)
         tokenizer = open_tokenizer(folder)
         if (folder / "adapter_config.json").is_file():
             from peft import PeftModel
@@ -212,6 +214,7 @@ class MultiTaskModel(nn.Module):
             max_length=spec["max_length"],
         )
         model.strategies = spec["strategies"]
+        model.heads = {task: heads[task] for task in dict.fromkeys(heads if tasks is None else tasks)}  # not the lenders
         checkpoint.load_weights(folder, model.sharing, dict(model.modules_.items()))
         if not hasattr(encoder, "peft_config") and spec["strategies"]["freeze"]:
             adapters.freeze(encoder, spec["strategies"]["freeze"])
