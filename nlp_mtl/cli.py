@@ -17,6 +17,7 @@ from nlp_mtl.errors import ConfigError, NlpMtlError, shown
 from nlp_mtl.exporting import command as exporting
 from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
+from nlp_mtl.serving import command as serving
 
 app = typer.Typer(
     name="nlp-mtl",
@@ -41,6 +42,8 @@ tasks_app.command(
     "nlp-mtl tasks new train=a.tsv test=b.tsv --text question answer --label fits",
 )(tasks_new)
 app.command("export", epilog=exporting.EPILOG)(exporting.export)
+app.command("serve", epilog=serving.SERVE_EPILOG)(serving.serve)
+app.command("demo", epilog=serving.DEMO_EPILOG)(serving.demo)
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder that mirrors data sets under their Hub ids.")

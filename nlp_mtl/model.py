@@ -214,7 +214,7 @@ class MultiTaskModel(nn.Module):
             max_length=spec["max_length"],
         )
         model.strategies = spec["strategies"]
-        model.heads = {task: heads[task] for task in dict.fromkeys(heads if tasks is None else tasks)}  # not the lenders
+        model.heads = {task: heads[task] for task in dict.fromkeys(heads if tasks is None else tasks)}  # no lenders
         checkpoint.load_weights(folder, model.sharing, dict(model.modules_.items()))
         if not hasattr(encoder, "peft_config") and spec["strategies"]["freeze"]:
             adapters.freeze(encoder, spec["strategies"]["freeze"])
