@@ -24,7 +24,7 @@ def serve(
     task: Tasks = None,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 for a free one.")] = 8000,
-    max_batch: Annotated[int, typer.Option(help="Inputs of one pass, and of one request, at most.")] = 64,
+    max_batch: Annotated[int, typer.Option(help="Inputs of one pass, and of one request, at most.")] = 32,
     max_wait: Annotated[
         float, typer.Option(help="Milliseconds that a pass waits for company, if the last had some.")
     ] = 5,

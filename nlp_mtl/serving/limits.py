@@ -28,10 +28,10 @@ class Limits:
     Example:
         >>> Limits(max_batch=0, queue=8)
         Traceback (most recent call last):
-        nlp_mtl.errors.ConfigError: serve: --max-batch is a whole number from 1, found 0; leave it out for 64
+        nlp_mtl.errors.ConfigError: serve: --max-batch is a whole number from 1, found 0; leave it out for 32
     """
 
-    max_batch: int = 64
+    max_batch: int = 32
     max_wait: float = 5.0
     queue: int = 1024
     max_length_text: int = 20_000
