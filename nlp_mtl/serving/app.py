@@ -8,9 +8,9 @@ import logging
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Any
 
-from nlp_mtl import __version__
 from nlp_mtl.errors import ConfigError, NlpMtlError, pip_install
 from nlp_mtl.serving import describing
 from nlp_mtl.serving.answering import Answerer
@@ -41,9 +41,8 @@ def make_app(answerer: Answerer, limits: Limits | None = None, *, title: str = "
     try:
         from fastapi import FastAPI, Request
         from fastapi.responses import HTMLResponse, Response
-        from starlette.exceptions import HTTPException
     except ImportError:
-        raise ConfigError(f"serve: FastAPI and uvicorn are not installed; {pip_install('serve')}") from None
+        raise ConfigError("serve: FastAPI and uvicorn are not installed; " + pip_install("serve")) from None
 
     limits = limits or Limits()
     batcher = Batcher(answerer, limits)
@@ -57,7 +56,7 @@ def make_app(answerer: Answerer, limits: Limits | None = None, *, title: str = "
 
     app = FastAPI(
         title=title,
-        version=__version__,
+        version=version("nlp-mtl"),
         description=describing.summary(answerer, limits),
         docs_url=None,  # FastAPI's own pages load their scripts from another host
         redoc_url=None,
@@ -118,17 +117,17 @@ def make_app(answerer: Answerer, limits: Limits | None = None, *, title: str = "
         return HTMLResponse(describing.page(app.openapi()))
 
     async def other(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        known = ", ".join(route.path for route in app.routes if getattr(route, "path", None))
-        rule = "another method is needed" if error.status_code == 405 else f"there are {known}"
+        status = getattr(error, "status_code", 404)
+        known = ", ".join(getattr(route, "path", "") for route in app.routes)
+        rule = "another method is needed" if status == 405 else f"there are {known}"
         found = f"{request.method} {request.url.path[:80]}"
-        why = RefusalError(error.status_code, "no_such_page", f"{rule}; found {found}", dict(error.headers or {}))
-        return refusal(why)
+        return refusal(RefusalError(status, "no_such_page", f"{rule}; found {found}", getattr(error, "headers", None)))
 
     async def failed(request: Request, error: Exception) -> Response:
         return internal(error)
 
-    app.add_exception_handler(HTTPException, other)
+    for status in (404, 405):
+        app.add_exception_handler(status, other)
     app.add_exception_handler(Exception, failed)
     said = describing.Operations(answerer, limits)
     app.add_api_route("/predict", predict, methods=["POST"], **said.predict())

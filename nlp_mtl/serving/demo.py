@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import html
 import os
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from nlp_mtl.serving.answering import Answerer
 from nlp_mtl.serving.requests import Question
 from nlp_mtl.serving.server import address_of, listen
 
-logger = logging.getLogger("nlp_mtl")
+WIDE = 3  # tasks side by side
 FIRST, SECOND = "It rained in Paris on Monday, and I loved it.", "The ground in Paris was wet."
 
 
@@ -28,17 +29,10 @@ def make_demo(answerer: Answerer, *, title: str = "nlp_mtl") -> Any:
     Raises:
         ConfigError: gradio is not installed.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
-    try:
-        import gradio
-    except ImportError:
-        raise ConfigError(f"demo: gradio is not installed; {pip_install('demo')}") from None
-
+    gradio = _gradio()
     pairs = any(len(answerer.model.heads[task].needed_columns()) > 1 for task in answerer.tasks)
     with gradio.Blocks(title=title, analytics_enabled=False) as page:
-        gradio.Markdown(
-            f"# {title}\n\nOne encoder, {len(answerer.tasks)} task(s); every task that can read it answers."
-        )
+        gradio.Markdown(f"# {title}\n\nEvery task that can read it answers, from one pass through one encoder.")
         with gradio.Row():
             first = gradio.Textbox(FIRST, label="Text", lines=3, elem_id="first", max_length=20_000)
             second = gradio.Textbox(
@@ -58,6 +52,8 @@ def make_demo(answerer: Answerer, *, title: str = "nlp_mtl") -> Any:
                 for task in tasks:
                     with gradio.Column(min_width=280):
                         shown.append(_component(gradio, kinds[task], f"{task}: {_reads(answerer, task)}", task))
+                for _ in range(WIDE - len(tasks)):  # so that the columns of all rows are as wide
+                    gradio.Column(min_width=280)
 
         def answer(one: str, two: str) -> list[Any]:
             try:
@@ -78,6 +74,16 @@ def make_demo(answerer: Answerer, *, title: str = "nlp_mtl") -> Any:
             )
         page.load(answer, [first, second], [said, *shown], concurrency_id="model", show_progress="hidden")
     return page
+
+
+def _gradio() -> Any:
+    """The package, told to count nothing."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
+    try:
+        import gradio
+    except ImportError:
+        raise ConfigError("demo: gradio is not installed; " + pip_install("demo")) from None
+    return gradio
 
 
 def answers_to(answerer: Answerer, first: str, second: str = "") -> dict[str, dict[str, Any]]:
@@ -128,11 +134,9 @@ def _reads(answerer: Answerer, task: str) -> str:
     return " + ".join(answerer.model.heads[task].needed_columns())
 
 
-def _rows(tasks: Sequence[str], *, wide: int = 3) -> list[Sequence[str]]:
-    """Tasks in rows of a page, as even as can be."""
-    count = -(-len(tasks) // wide)
-    size = -(-len(tasks) // count)
-    return [tasks[at : at + size] for at in range(0, len(tasks), size)]
+def _rows(tasks: Sequence[str]) -> list[Sequence[str]]:
+    """Tasks in rows of the page."""
+    return [tasks[at : at + WIDE] for at in range(0, len(tasks), WIDE)]
 
 
 def _component(gradio: Any, kind: str, label: str, task: str) -> Any:
@@ -140,7 +144,7 @@ def _component(gradio: Any, kind: str, label: str, task: str) -> Any:
     if kind == "labels":
         return gradio.Label(label=label, num_top_classes=5, elem_id=name)
     if kind in ("entities", "tags"):
-        return gradio.HighlightedText(label=label, elem_id=name, show_legend=kind == "entities")
+        return gradio.HTML(label=label, elem_id=name, show_label=True, container=True, padding=True)
     if kind == "value":
         return gradio.Number(label=label, elem_id=name, interactive=False, precision=3)
     return gradio.JSON(label=label, elem_id=name)
@@ -153,26 +157,41 @@ def _value(kind: str, answer: Mapping[str, Any], text: str) -> Any:
     if kind == "labels":
         return answer["scores"]
     if kind == "entities":
-        found = [(one["start"], one["end"], f"{one['type']} {one['score']:.2f}") for one in answer["entities"]]
-        return highlighted(text, found)
+        found = [(one["start"], one["end"], one["type"], one["score"]) for one in answer["entities"]]
+        return _FRAME.format(highlighted(text, found))
     if kind == "tags":
-        return [(one["word"] + " ", one["tag"]) for one in answer["tags"]]
+        return _FRAME.format(" ".join(_marked(one["word"], one["tag"]) for one in answer["tags"]))
     return answer["value"] if kind == "value" else answer
 
 
-def highlighted(text: str, found: Sequence[tuple[int, int, str]]) -> list[tuple[str, str | None]]:
-    """A text in parts, with the names of those that have one.
+def highlighted(text: str, found: Sequence[tuple[int, int, str, float]]) -> str:
+    """A text as HTML, its spans marked with their names and scores.
+
+    Args:
+        text: the text.
+        found: (first character, the one after the last, name, score) of each span, in order.
 
     Example:
-        >>> highlighted("In Paris.", [(3, 8, "LOC")])
-        [('In ', None), ('Paris', 'LOC'), ('.', None)]
+        >>> highlighted("<In> Paris.", [])
+        '&lt;In&gt; Paris.'
+        >>> "Paris <small>LOC 0.90</small></mark>." in highlighted("In Paris.", [(3, 8, "LOC", 0.9)])
+        True
     """
-    parts: list[tuple[str, str | None]] = []
-    at = 0
-    for start, end, name in found:
-        parts += [(text[at:start], None), (text[start:end], name)]
+    parts, at = [], 0
+    for start, end, name, score in found:
+        parts += [html.escape(text[at:start]), _marked(text[start:end], name, f" {score:.2f}")]
         at = end
-    return [part for part in [*parts, (text[at:], None)] if part[0]]
+    return "".join([*parts, html.escape(text[at:])])
+
+
+_FRAME = '<div style="padding-top: 1rem; line-height: 1.9">{}</div>'
+
+
+def _marked(text: str, name: str, score: str = "") -> str:
+    """A marked span; equal names have equal colours."""
+    hue = zlib.crc32(name.encode()) % 360
+    style = f"background: hsl({hue} 80% 85%); color: #222; border-radius: 4px; padding: 1px 4px; white-space: nowrap"
+    return f'<mark style="{style}">{html.escape(text)} <small>{html.escape(name)}{score}</small></mark>'
 
 
 def show_demo(
@@ -194,6 +213,7 @@ def show_demo(
     Raises:
         ConfigError: an unknown task or dtype, an address that can't be listened on, or gradio missing.
     """
+    _gradio()
     listen(host, port, "demo").close()  # before the model is read
     page = make_demo(Answerer(run, tasks=tasks, dtype=dtype, base=base), title=Path(run).resolve().name)
     launch(page, host, port, ready)
@@ -212,8 +232,7 @@ def launch(page: Any, host: str, port: int, ready: Callable[[str], None] | None 
         host, port: where; port 0 for a free one.
         ready: called with the address.
     """
-    import gradio
-
+    gradio = _gradio()
     with listen(host, port, "demo") as place:
         address = address_of(place)
     page.launch(
@@ -224,6 +243,8 @@ def launch(page: Any, host: str, port: int, ready: Callable[[str], None] | None 
         share=False,
         quiet=True,
         show_error=False,
+        footer_links=[],
+        run_history=False,  # it keeps texts in the browser
     )
     if ready is not None:
         ready(address)

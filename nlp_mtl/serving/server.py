@@ -48,7 +48,7 @@ def serve(
     try:
         import uvicorn
     except ImportError:
-        raise ConfigError(f"serve: FastAPI and uvicorn are not installed; {pip_install('serve')}") from None
+        raise ConfigError("serve: FastAPI and uvicorn are not installed; " + pip_install("serve")) from None
 
     limits = limits or Limits()
     place = listen(host, port)
@@ -111,7 +111,7 @@ def stopping(server: type) -> Any:
         server: `uvicorn.Server`; named here, since it is imported where it is used.
     """
 
-    class Stopping(server):  # type: ignore[misc]
+    class Stopping(server):
         """Args: config: uvicorn's; batcher: the queue; ready: called with the address when it answers."""
 
         def __init__(self, config: Any, batcher: Any, ready: Callable[[str], None] | None):
