@@ -208,7 +208,7 @@ ENTRIES = [
         parameter="data",
         rule="not a run folder",
         found="nlp_mtl.json is missing",
-        way_out="name a folder that nlp-mtl train wrote",
+        way_out="run folders are done",
         error=RunFolderError,
     ),
     Bad(
