@@ -20,13 +20,13 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nlp_mtl.atomic import write_text
@@ -304,7 +304,7 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
         theirs = "LoRA for each task"
     if ours != theirs:
         raise RunFolderError(f"{folder}: is a run with {theirs}, this model is set up for {ours}{_AS_TRAINED}")
-    heads, own = _read(folder / HEADS), sharing.own_state()
+    heads, own = _read(folder / HEADS, [f"{key}." for key in modules]), sharing.own_state()
     wrong = []
     for key, module in modules.items():
         expected = {name for name in module.state_dict() if name not in tied_keys(module)}
@@ -357,9 +357,11 @@ def _different(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> l
     return [*both, *(name for name in found if name not in expected), *(name for name in expected if name not in found)]
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def _read(file: Path, begins: Sequence[str] = ("",)) -> dict[str, Tensor]:
+    """The tensors of a file whose names begin with one of some words."""
     try:
-        return load_file(file)
+        with safe_open(file, framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys() if name.startswith(tuple(begins))}  # noqa: SIM118
     except FileNotFoundError:
         raise RunFolderError(f"{file.parent}: {file.name} is missing; {other_ways(file.parent)}") from None
     except (OSError, SafetensorError) as error:

@@ -17,6 +17,7 @@ from nlp_mtl.errors import ConfigError, NlpMtlError, shown
 from nlp_mtl.exporting import command as exporting
 from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
+from nlp_mtl.serving import command as serving
 
 app = typer.Typer(
     name="nlp-mtl",
@@ -41,6 +42,8 @@ tasks_app.command(
     "nlp-mtl tasks new train=a.tsv test=b.tsv --text question answer --label fits",
 )(tasks_new)
 app.command("export", epilog=exporting.EPILOG)(exporting.export)
+app.command("serve", epilog=serving.SERVE_EPILOG)(serving.serve)
+app.command("demo", epilog=serving.DEMO_EPILOG)(serving.demo)
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder that mirrors data sets under their Hub ids.")
@@ -171,11 +174,11 @@ def predict(
         raise ConfigError("predict: reads a TEXT or --file, found neither; give a TEXT, or --file IN.jsonl")
     if pair and len(texts) != 2:
         raise ConfigError(f"predict: --pair takes two TEXTs, found {len(texts)}; put each into quotes")
-    from nlp_mtl.model import MultiTaskModel
+    from nlp_mtl.prediction import open_model
     from nlp_mtl.prediction import predict as answer
 
     inputs: list[Any] = [tuple(texts)] if pair else [_row_or_text(text) for text in texts]
-    answers = answer(MultiTaskModel.from_pretrained(run, base=base), inputs, tasks=task, dtype=dtype)
+    answers = answer(open_model(run, base=base, tasks=task, dtype=dtype), inputs, tasks=task, dtype=dtype)
     lines = [json.dumps(found, ensure_ascii=False, indent=None if out else 1) for found in answers]
     if out is None:
         print("\n".join(lines))

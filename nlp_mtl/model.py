@@ -180,7 +180,7 @@ class MultiTaskModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, base: str | Path | None = None, trainable: bool = False
+        cls, folder: str | Path, *, base: str | Path | None = None, trainable: bool = False, tasks: Any = None
     ) -> MultiTaskModel:
         """The model of a run folder or checkpoint.
 
@@ -188,14 +188,16 @@ class MultiTaskModel(nn.Module):
             folder: a folder that :meth:`save_pretrained` wrote.
             base: where the pretrained model is, for a LoRA run whose base is not found by its recorded id.
             trainable: make a LoRA trainable again.
+            tasks: names; only these, the heads of the others are not read. Default all.
 
         Raises:
+            ConfigError: `tasks` that the run does not have.
             RunFolderError: not a run folder, damaged, or weights of another model.
         """
         folder = Path(folder)
         spec = read_spec(folder)
         checkpoint.check_whole(folder)
-        heads = heads_of(spec, folder)
+        heads = heads_of(spec, folder, tasks)
         tokenizer = open_tokenizer(folder)
         per_task, adapter = spec["strategies"].get("adapters"), (folder / "adapter_config.json").is_file()
         if adapter or per_task:
@@ -219,6 +221,7 @@ class MultiTaskModel(nn.Module):
             **(per_task or {}),
         )
         model.strategies = spec["strategies"]
+        model.heads = {task: heads[task] for task in dict.fromkeys(heads if tasks is None else tasks)}  # no lenders
         checkpoint.load_weights(folder, model.sharing, dict(model.modules_.items()))
         for parameter in model.sharing.own_state().values() if per_task else ():
             parameter.requires_grad_(trainable)

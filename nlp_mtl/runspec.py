@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from nlp_mtl import checkpoint, registry
-from nlp_mtl.errors import ConfigError, RunFolderError, shown
+from nlp_mtl.errors import ConfigError, RunFolderError, shown, suggestion
 from nlp_mtl.heads import Head, head_of_spec
 from nlp_mtl.paths import no_name
 
@@ -88,15 +88,41 @@ def _runs_near(folder: Path) -> str:
     return "name a folder that nlp-mtl train wrote"
 
 
-def heads_of(spec: Mapping[str, Any], folder: str | Path) -> dict[str, Head]:
+def unknown_tasks(asked: Sequence[str], known: Sequence[str]) -> list[str]:
+    """A mistake for each name that a model has no task of.
+
+    Example:
+        >>> unknown_tasks(["mood", "moood"], ["mood", "alike"])
+        ["predict: 'moood' is not a task of this model; did you mean 'mood'?"]
+    """
+    return [
+        f"predict: {task!r} is not a task of this model{suggestion(task, known)}" for task in asked if task not in known
+    ]
+
+
+def heads_of(spec: Mapping[str, Any], folder: str | Path, tasks: Sequence[str] | None = None) -> dict[str, Head]:
     """The heads of the tasks that a run folder records.
+
+    Args:
+        spec: see :func:`read_spec`.
+        folder: where it was read, for messages.
+        tasks: only these, and the tasks whose modules they borrow.
 
     Raises:
         RunFolderError: tasks that this version can't make, or a head or sharing that only the user's own file knows.
+        ConfigError: `tasks` that the run does not have.
     """
+    items = {item["name"]: item for item in spec["tasks"]}
+    if tasks is not None:
+        if isinstance(tasks, str):
+            raise ConfigError(f"predict: `tasks` is a list of names, found {tasks!r}; write [{tasks!r}]")
+        if mistakes := unknown_tasks(tasks, list(items)):
+            raise ConfigError(mistakes)
+        lent = {items[task].get("head_of") or task for task in tasks}
+        items = {name: item for name, item in items.items() if name in lent or name in tasks}
     try:
         registry.sharings[registry.parse_spec(spec["strategies"]["sharing"], "sharing")[0]]
-        return {item["name"]: head_of_spec(item) for item in spec["tasks"]}
+        return {name: head_of_spec(item) for name, item in items.items()}
     except ConfigError as error:
         raise RunFolderError(
             f"{Path(folder) / checkpoint.SPEC}: its tasks can't be made: {error}; import your own file that registers "

@@ -26,6 +26,8 @@ VERBS = [
     ["evaluate"],
     ["predict"],
     ["export"],
+    ["serve"],
+    ["demo"],
     ["tasks"],
     ["tasks", "list"],
     ["tasks", "show"],
