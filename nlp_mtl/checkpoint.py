@@ -29,13 +29,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from nlp_mtl.adapters import is_adapter
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import RunFolderError, shown
 from nlp_mtl.folding import save_folded
 from nlp_mtl.heads.vanilla import tied_keys
 from nlp_mtl.packing import base_of
 from nlp_mtl.sharing import Sharing
-from nlp_mtl.tasklora import owners_of
+from nlp_mtl.tasklora import SHARED, owners_of
 
 logger = logging.getLogger("nlp_mtl")
 
@@ -320,6 +321,7 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
     if wrong:
         raise RunFolderError(f"{folder}: heads of another model: {'; '.join(wrong[:6])}{_AS_TRAINED}")
     shared = _read(folder / SHARING) if own else {}
+    shared = {name: value for name, value in shared.items() if name in own or not _of_another_task(name, encoder)}
     if different := _different(shared, own):
         raise RunFolderError(f"{folder}: a sharing of another model ({different[0]} differs){_AS_TRAINED}")
     if adapter.is_file():
@@ -335,6 +337,12 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
         sharing.load_own_state(shared)
     for key, module in modules.items():
         module.load_state_dict(_part(heads, f"{key}."), strict=False)
+
+
+def _of_another_task(name: str, encoder: nn.Module) -> bool:
+    """Whether a parameter belongs to the adapter of a task that this model was made without."""
+    owners, parts = owners_of(encoder), name.split(".")
+    return owners is not None and is_adapter(name) and parts[-2] not in (SHARED, *owners.adapters)
 
 
 def _tuning(encoder: nn.Module) -> str:

@@ -162,8 +162,11 @@ def _narrow_copy(layer: Any, hidden_states: Tensor, states: Tensor, dtype: torch
 @contextmanager
 def _adapters_read_what_comes(layer: nn.Module, narrow: bool) -> Iterator[None]:
     """PEFT turns what a LoRA reads into float32, which autocast would only turn back: not inside this block."""
-    parts: list[Any] = [part for part in layer.modules() if getattr(part, "cast_input_dtype_enabled", False)]
-    parts = [part for part in parts if narrow and not getattr(part, "lora_variant", None)]
+    parts: list[Any] = []
+    if narrow:  # walking through the modules of ten adapters takes as long as a product
+        if (known := layer.__dict__.get("adapted")) is None:
+            known = layer.__dict__["adapted"] = [p for p in layer.modules() if hasattr(p, "cast_input_dtype_enabled")]
+        parts = [p for p in known if p.cast_input_dtype_enabled and not getattr(p, "lora_variant", None)]
     for part in parts:
         part.cast_input_dtype_enabled = False
     try:

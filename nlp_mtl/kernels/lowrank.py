@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ class Runs:
     Example:
         >>> runs = Runs.of(torch.tensor([7, 7, -1, 2]))
         >>> runs.table.tolist(), runs.owners
-        ([[0, 2, 1], [3, 4, 0]], (2, 7))
+        ([[3, 4, 0], [0, 2, 1]], (2, 7))
     """
 
     table: Tensor
@@ -54,15 +54,17 @@ class Runs:
             if number >= 0
             for start in range(begin, end, _LONGEST)
         ]
+        lines.sort(key=lambda line: line[2])  # what an owner's A and B are read for comes together
         return cls(torch.tensor(lines, dtype=torch.int64, device="cpu").reshape(-1, 3), owners)
 
-    @classmethod
-    def all_of(cls, owner: int, tokens: int, also: Sequence[int] = ()) -> Runs:
+    @staticmethod
+    @lru_cache(maxsize=256)
+    def all_of(owner: int, tokens: int, also: tuple[int, ...] = ()) -> Runs:
         """All tokens are of one owner; `also` as in :meth:`of`."""
         owners = tuple(sorted({owner, *also}))
         starts = torch.arange(0, tokens, _LONGEST, device="cpu")
         ends = (starts + _LONGEST).clamp_max(tokens)
-        return cls(torch.stack([starts, ends, torch.full_like(starts, owners.index(owner))], 1), owners)
+        return Runs(torch.stack([starts, ends, torch.full_like(starts, owners.index(owner))], 1), owners)
 
     @cached_property
     def tokens(self) -> int:

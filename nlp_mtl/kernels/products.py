@@ -12,6 +12,8 @@ from torch import Tensor
 from nlp_mtl.kernels import building
 from nlp_mtl.kernels.lowrank import Product, Runs
 
+# Up to this rank a kernel of ours is faster than two more matrix products, which do nothing but move memory then.
+_THIN = 16
 _once = torch.autograd.function.once_differentiable
 
 
@@ -69,10 +71,17 @@ def affine(x: Tensor, layers: Sequence[Linear]) -> Tensor:
     whole = [part for one in layers for part in one.tensors() if part is not None]
     if not right or any(part.dtype != torch.float32 for part in whole):
         raise ValueError("affine: x [tokens, in] in bfloat16, parts of layers in float32; a bias for all or for none")
-    own = [one.per_task for one in layers]
-    apart = [part for one in own if one is not None for part in (*one.downs, *one.ups)]
-    facts = (tuple(one.scale for one in layers), own)
-    return _Affine.apply(x, facts, *(part for one in layers for part in one.tensors()), *apart)
+    own: list[list[PerTask]] = []
+    parts: list[Tensor | None] = []
+    for one in layers:
+        own.append([one.per_task] if one.per_task is not None else [])
+        if one.down is not None and one.up is not None and len(one.down) <= _THIN:
+            own[-1].append(PerTask(Runs.all_of(0, len(x)), (one.down,), (one.up,), one.scale))
+            parts += [one.weight, one.bias, None, None]
+        else:
+            parts += one.tensors()
+    apart = [part for some in own for one in some for part in (*one.downs, *one.ups)]
+    return _Affine.apply(x, (tuple(one.scale for one in layers), own), *parts, *apart)
 
 
 class _Affine(torch.autograd.Function):
@@ -102,9 +111,9 @@ class _Affine(torch.autograd.Function):
                 if one is not None:
                     place.copy_(one.t() * scale)
             out = torch.addmm(out[:, :wide], low, up)
-        apart = [Product(one.runs, one.downs, one.ups, one.scale) if one is not None else None for one in own]
-        for product, place in zip(apart, out.split(sizes, 1), strict=True):
-            if product is not None:
+        apart = [[Product(one.runs, one.downs, one.ups, one.scale) for one in some] for some in own]
+        for some, place in zip(apart, out.split(sizes, 1), strict=True):
+            for product in some:
                 product.add_to(place, x)
         ctx.facts = scales, sizes, ranks, apart
         ctx.save_for_backward(x, read, low, up, *parts[4 * len(own) :])  # the last are watched for changes
@@ -133,8 +142,8 @@ class _Affine(torch.autograd.Function):
             blocks = _blocks((low.t() @ gradient).float(), ranks, sizes)
             found[3] = [block.t() * scale for block, scale in zip(blocks, scales, strict=True)]
         parts = [part for i in range(len(sizes)) for part in (found[k][i] for k in range(4))]
-        for product, place in zip(apart, gradient.split(sizes, 1), strict=True):
-            if product is not None:
+        for some, place in zip(apart, gradient.split(sizes, 1), strict=True):
+            for product in some:
                 downs, ups = product.backward(place, x, dx)
                 parts += [*downs, *ups]
         return dx, None, *(part if need else None for part, need in zip(parts, needs[2:], strict=True))

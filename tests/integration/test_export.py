@@ -144,7 +144,7 @@ def misfits(kind, known, piped):
 
 @pytest.mark.parametrize("families", [FAMILIES[:5], FAMILIES[5:]], ids=lambda names: "-".join(names))
 def test_exports_say_what_the_run_says_without_nlp_mtl(tmp_path, families):
-    """Folders of every kind of task: full, LoRA and LoRA per task, adapters, and code of its own where no class computes it."""
+    """Folders of every kind of task: full, LoRA, LoRA per task, adapters, and code where no class computes it."""
     asked, expected, written = [], [], set()
     for family in families:
         for lora, own in ((None, None), (LORA, None), (LORA, TASK_LORA)):

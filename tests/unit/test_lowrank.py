@@ -37,7 +37,7 @@ def test_runs_cover_every_token_of_somebody_once(owner, also):
 
 @given(tokens=st.integers(0, 200), also=st.sets(st.integers(0, 4), max_size=2))
 def test_all_of_one_owner(tokens, also):
-    one = lowrank.Runs.all_of(2, tokens, sorted(also))
+    one = lowrank.Runs.all_of(2, tokens, tuple(sorted(also)))
     same = lowrank.Runs.of(torch.full((tokens,), 2), [2, *also])
     assert one.table.tolist() == same.table.tolist() and one.owners == same.owners
 
