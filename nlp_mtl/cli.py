@@ -15,6 +15,7 @@ import typer
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import ConfigError, NlpMtlError, shown
 from nlp_mtl.exporting import command as exporting
+from nlp_mtl.hub import command as hub
 from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
 
@@ -41,11 +42,12 @@ tasks_app.command(
     "nlp-mtl tasks new train=a.tsv test=b.tsv --text question answer --label fits",
 )(tasks_new)
 app.command("export", epilog=exporting.EPILOG)(exporting.export)
+app.command("push", epilog=hub.EPILOG)(hub.push)
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder that mirrors data sets under their Hub ids.")
 ]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder or checkpoint.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder or checkpoint; or me/repo[@revision] on the Hub.")]
 
 
 @app.command(epilog="nlp-mtl train\n\nnlp-mtl train training.seed=1 --dry-run")
@@ -130,7 +132,7 @@ def evaluate(
     print_scores([row for row in score_table(scores, every=True) if row["metric"]], split)
     for name, found in scores.items():
         if not found.metrics:
-            file = run / "predictions" / f"{name}.{split}.jsonl"
+            file = (run if run.is_dir() else Path()) / "predictions" / f"{name}.{split}.jsonl"  # or of the Hub
             file.parent.mkdir(exist_ok=True)
             write_text(file, "".join(json.dumps(_plain(found.in_words(p))) + "\n" for p in found.decoded))
             print(f"{name}: {found.rows} rows without labels; predictions in {file}")

@@ -23,6 +23,7 @@ from nlp_mtl.layout import Layout
 from nlp_mtl.memory import KeptGradient
 from nlp_mtl.opening import checked_length, give_pad_token, load_encoder, open_base, open_tokenizer
 from nlp_mtl.packing import base_of
+from nlp_mtl.pulling import local_folder
 from nlp_mtl.runspec import heads_of, read_spec
 from nlp_mtl.sharing import Sharing
 from nlp_mtl.tasks import load_tasks
@@ -176,19 +177,28 @@ class MultiTaskModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, base: str | Path | None = None, trainable: bool = False
+        cls,
+        folder: str | Path,
+        *,
+        base: str | Path | None = None,
+        trainable: bool = False,
+        revision: str | None = None,
+        token: str | bool | None = None,
     ) -> MultiTaskModel:
-        """The model of a run folder or checkpoint.
+        """The model of a run folder or checkpoint, or of a repository of the Hub that holds one.
 
         Args:
-            folder: a folder that :meth:`save_pretrained` wrote.
+            folder: a folder that :meth:`save_pretrained` wrote, or a repository's id, ``"me/repo"``.
             base: where the pretrained model is, for a LoRA run whose base is not found by its recorded id.
             trainable: make a LoRA trainable again.
+            revision: branch, tag or commit of the repository; default its main branch.
+            token: for a repository that is not public; default the one that is logged in.
 
         Raises:
             RunFolderError: not a run folder, damaged, or weights of another model.
+            HubError: the Hub can't be reached, or has no such repository or revision.
         """
-        folder = Path(folder)
+        folder = local_folder(folder, revision=revision, token=token)
         spec = read_spec(folder)
         checkpoint.check_whole(folder)
         heads = heads_of(spec, folder)
@@ -196,7 +206,12 @@ class MultiTaskModel(nn.Module):
         if (folder / "adapter_config.json").is_file():
             from peft import PeftModel
 
-            found = bases.find_base(base or spec["base"]["id"], sha256=spec["base"].get("sha256"))
+            found = bases.find_base(
+                base or spec["base"]["id"],
+                sha256=spec["base"].get("sha256"),
+                revision=None if base else spec["base"].get("revision"),
+                token=token,
+            )
             _, plain = open_base(found.folder)
             encoder = PeftModel.from_pretrained(plain, folder, is_trainable=trainable)
             for known in encoder.peft_config.values():

@@ -21,12 +21,12 @@ def read_spec(folder: str | Path) -> dict[str, Any]:
     """
     file = Path(folder) / checkpoint.SPEC
     if why := no_name(folder):
-        raise RunFolderError(f"{shown(str(folder))}: not a run folder ({why}); {_runs_near(Path())}")
+        raise RunFolderError(f"{shown(str(folder))}: not a run folder ({why}); {runs_near(Path())}")
     try:
         spec = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise RunFolderError(
-            f"{folder}: not a run folder ({checkpoint.SPEC} is missing); {_runs_near(Path(folder))}"
+            f"{folder}: not a run folder ({checkpoint.SPEC} is missing); {runs_near(Path(folder))}"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{shown(str(file))}: damaged ({error}); {checkpoint.other_ways(folder)}") from None
@@ -55,7 +55,7 @@ def _misspelt(spec: Mapping[str, Any]) -> list[str]:
     return [f"`{key}` is {rule}, found {shown(spec.get(key))}" for key, (holds, rule) in right.items() if not holds]
 
 
-def _runs_near(folder: Path) -> str:
+def runs_near(folder: Path) -> str:
     """Run folders beside or below a folder that is none, as the end of a message."""
     for above in (folder, folder.parent):
         if found := sorted(str(file.parent) for file in above.glob(f"*/{checkpoint.SPEC}")):
