@@ -187,6 +187,9 @@ def _set_up(spec: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> list[st
         for key in ("sharing", "balancer", "sampler", "precision"):
             if spec["strategies"].get(key):
                 lines.append(f"- {key}: `{_short(spec['strategies'][key])}`")
+    if lora := facts.get("lora"):
+        numbers = ", ".join(f"{key} {value}" for key, value in lora.items() if key != "layers")
+        lines.append(f"- LoRA: {numbers}; on {', '.join(f'`{name}`' for name in lora['layers'])}")
     lines += [f"- {key}: `{_short(value)}`" for key, value in facts.get("training", {}).items()]
     if seconds := facts.get("scores", {}).get("training_seconds"):
         lines.append(f"- training took {seconds:.0f} s")

@@ -97,21 +97,23 @@ def is_adapter(model: MultiTaskModel) -> bool:
 def task_for_hub(said: Mapping[str, Any]) -> dict[str, Any]:
     """A task's spec without example rows and without the places of local files.
 
-    Files of a local format are called after their split: whoever has rows of that shape puts them there.
+    Files of a local format are called after task and split: whoever has rows of that shape puts them there.
 
     Example:
         >>> said = {"name": "spam", "dataset": {"path": "json", "data_files": {"test": "/home/me/x.jsonl"}}, "inputs": []}
         >>> task_for_hub({**said, "examples": [{"text": "a row"}]})["dataset"]
-        {'path': 'json', 'data_files': {'test': 'test.jsonl'}}
+        {'path': 'json', 'data_files': {'test': 'spam-test.jsonl'}}
     """
     task = {key: value for key, value in said.items() if key != "examples"}
     spec = dict(task["dataset"])
     if spec.get("path") in LOCAL_FORMATS and not spec.get("package"):
         given = spec.get("data_files")
         if isinstance(given, Mapping):
-            spec["data_files"] = {split: _renamed(files, split) for split, files in given.items()}
+            spec["data_files"] = {
+                split: _renamed(files, f"{task['name']}-{split}") for split, files in given.items()
+            }
         else:
-            spec["data_files"] = _renamed(given or [], "data")
+            spec["data_files"] = _renamed(given or [], task["name"])
     if mirrors := [name for name in spec.get("mirrors", []) if not _PATH.search(name)]:
         spec["mirrors"] = mirrors
     else:

@@ -56,6 +56,7 @@ def stage_run(
         for task in model.tasks:
             notes += _stage_adapter(model, task, folder / task, source)
         singles = [task for task in model.tasks if (folder / task).is_dir()]
+        facts = {**facts, "lora": _lora(folder)}
     _clean(folder, spec)
     if facts.get("scores"):
         write_text(folder / "metrics.json", json.dumps(facts["scores"], indent=1))
@@ -176,6 +177,14 @@ def _of(scores: Mapping[str, Any], task: str) -> dict[str, Any]:
         for key, value in scores.items()
         if not isinstance(value, Mapping) or task in value
     }
+
+
+def _lora(folder: Path) -> dict[str, Any]:
+    """What is told of the adapter."""
+    said = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    told = {key: said.get(key) for key in ("r", "lora_alpha", "lora_dropout", "bias", "use_rslora", "use_dora")}
+    layers = sorted({str(name).rpartition(".")[2] for name in said.get("target_modules") or []})
+    return {**{key: value for key, value in told.items() if value not in (None, False, "none")}, "layers": layers}
 
 
 def _said(notes: Sequence[str]) -> list[str]:

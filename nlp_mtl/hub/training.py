@@ -31,6 +31,7 @@ class HubPushes(Trainer):
 
     hub_model_id: Any
     push_in_progress: Any
+    _hub: Any = None
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """As the base class; a base that may not be recorded, a wrong token and the like are told before training."""
@@ -123,7 +124,9 @@ class HubPushes(Trainer):
         under = {HubStrategy.CHECKPOINT: "last-checkpoint/", HubStrategy.ALL_CHECKPOINTS: f"{source.name}/"}
         from huggingface_hub import HfApi
 
-        api = HfApi(token=self.args.hub_token)
+        if self._hub is None:
+            self._hub = HfApi(token=self.args.hub_token)  # one for all, whose jobs come one after the other
+        api = self._hub
         job = api.run_as_future(self._job(api, source, under.get(strategy)))
         if not busy:
             self.push_in_progress = PushInProgress([job])

@@ -10,7 +10,10 @@ from __future__ import annotations
 import base64
 import json
 import re
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -235,12 +238,13 @@ class Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": sha, "ETag": f'"{blob.oid}"'}
         if blob.lfs:
             more = {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(len(blob.data))}
-            self.answer(b"", 302, Location=f"{self.own}/cdn/{blob.sha256}", **headers, **more)
+            self.answer(b"", 302, Location=f"{self.server.elsewhere}/cdn/{blob.sha256}", **headers, **more)
         else:
             self.answer(blob.data, **headers)
 
     def cdn(self, user: User | None, oid: str) -> None:
-        self.answer(self.server.store.large[oid])
+        held = (blob for repo in self.server.store.repos.values() for c in repo.commits.values() for blob in c.values())
+        self.answer(next(blob.data for blob in held if blob.lfs and blob.sha256 == oid))
 
 
 class HubServer(ThreadingHTTPServer):
@@ -251,7 +255,9 @@ class HubServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.store = Store()
+        self.connections: set[socket.socket] = set()
         self.endpoint = f"http://127.0.0.1:{self.server_address[1]}"
+        self.elsewhere = f"http://localhost:{self.server_address[1]}"  # large files come from another host
 
     def __enter__(self) -> HubServer:
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -260,6 +266,27 @@ class HubServer(ThreadingHTTPServer):
     def __exit__(self, *error: Any) -> None:
         self.shutdown()
         self.server_close()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Nobody answers at this address for a while."""
+        self.shutdown()
+        self.server_close()
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.connections.clear()
+        try:
+            yield
+        finally:
+            self.socket = socket.socket(self.address_family, self.socket_type)
+            self.server_bind()
+            self.server_activate()
+            self.__enter__()
 
     def repo(self, name: str) -> Repo:
         return self.store.repos[name]
