@@ -125,9 +125,7 @@ def _from_hub(name: str, tried: list[str], revision: str | None, token: str | bo
                 continue
         try:
             folder = Path(
-                snapshot_download(
-                    name, revision=revision, token=token, allow_patterns=_FILES, local_files_only=local
-                )
+                snapshot_download(name, revision=revision, token=token, allow_patterns=_FILES, local_files_only=local)
             )
         except LocalEntryNotFoundError:
             tried.append(f"{where}: not there")

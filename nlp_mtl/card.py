@@ -137,7 +137,9 @@ def _data(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
     for task in tasks:
         spec = task["dataset"]
         if hub := _hub_id(task):
-            where = f"[{hub}](https://huggingface.co/datasets/{hub})" + (f" `{spec['name']}`" if spec.get("name") else "")
+            where = f"[{hub}](https://huggingface.co/datasets/{hub})" + (
+                f" `{spec['name']}`" if spec.get("name") else ""
+            )
         else:
             where = f"package {spec['package']}" if spec.get("package") else "own data, not passed on"
         kind = task["head"] if isinstance(task["head"], str) else task["head"]["name"]

@@ -322,7 +322,16 @@ def _plain(value: Any) -> Any:
 def main() -> None:
     """Entry point: errors of ours are printed without a traceback, one line or one list."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpx2", "huggingface_hub", "transformers", "datasets", "accelerate", "urllib3", "filelock"):
+    for noisy in (
+        "httpx",
+        "httpx2",
+        "huggingface_hub",
+        "transformers",
+        "datasets",
+        "accelerate",
+        "urllib3",
+        "filelock",
+    ):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -132,7 +132,7 @@ def hub_error(
         return HubError(f"{doing}: {repo} is open to those whom its owner lets in; ask on its page{end}")
     status = getattr(getattr(cause, "response", None), "status_code", None)
     said = _said(cause)
-    if status == 401 and "credentials" in said.lower() or status == 401 and "invalid" in said.lower():
+    if (status == 401 and "credentials" in said.lower()) or (status == 401 and "invalid" in said.lower()):
         return HubError(
             f"{doing}: `token` is one that the Hub knows, found one that it refuses (401); make one with write access "
             f"at {constants.ENDPOINT}/settings/tokens, then `hf auth login`, HF_TOKEN or token={end}"
@@ -153,7 +153,7 @@ def hub_error(
         return HubError(f"{doing}: the Hub answers no more for now (429: {said}); wait some minutes{end}")
     if status is not None:
         return HubError(f"{doing}: the Hub refused ({status}: {said}); run the command again, or change that{end}")
-    network = theirs.HfHubHTTPError.__mro__[1]  # the HTTP library's own; which one it is has changed
+    network: Any = theirs.HfHubHTTPError.__mro__[1]  # the HTTP library's own; which one it is has changed
     if isinstance(cause, (network, ConnectionError, TimeoutError, theirs.LocalEntryNotFoundError)):
         return HubError(
             f"{doing}: the Hub at {constants.ENDPOINT} can't be reached, or the connection broke "

@@ -12,8 +12,9 @@ from nlp_mtl import yamlfile
 
 # what is told of `training:`; paths, loggers and where it was computed are not
 _TOLD = """max_steps num_train_epochs per_device_train_batch_size gradient_accumulation_steps learning_rate
-lr_scheduler_type warmup_steps weight_decay optim adam_beta1 adam_beta2 adam_epsilon max_grad_norm label_smoothing_factor
-bf16 fp16 seed data_seed load_best_model_at_end metric_for_best_model neftune_noise_alpha""".split()
+lr_scheduler_type warmup_steps weight_decay optim adam_beta1 adam_beta2 adam_epsilon max_grad_norm
+label_smoothing_factor bf16 fp16 seed data_seed load_best_model_at_end metric_for_best_model
+neftune_noise_alpha""".split()
 _SCORES = ("validation", "trivial", "skill", "thresholds", "own_best", "training_seconds")
 
 
@@ -54,7 +55,9 @@ def _training(said: Mapping[str, Any]) -> dict[str, Any]:
     given = said.get("training") or {}
     told = {key: given[key] for key in _TOLD if key in given}
     own = {
-        key: said[key] for key in ("learning_rates", "tokens_per_batch", "tokens_per_pass", "max_length") if said.get(key)
+        key: said[key]
+        for key in ("learning_rates", "tokens_per_batch", "tokens_per_pass", "max_length")
+        if said.get(key)
     }
     return {**told, **own}
 
@@ -67,7 +70,8 @@ def _emissions(file: Path) -> dict[str, Any] | None:
         rows = list(csv.DictReader(stream))
     if not rows:
         return None
-    last, found = rows[-1], {}
+    last = rows[-1]
+    found: dict[str, Any] = {}
     for key in ("emissions", "energy_consumed", "duration"):
         try:
             found[key] = float(last.get(key) or "")

@@ -48,7 +48,7 @@ def base_for_hub(
     if base_model == NONE:
         if adapter:
             raise ConfigError(
-                "push: --base-model none is for fully fine-tuned runs, found a LoRA, which is nothing without its base; "
+                "push: --base-model none is for fully fine-tuned runs, found a LoRA, nothing without its base; "
                 "name the base's Hub id, or push a task with --as model"
             )
         return {**{key: value for key, value in kept.items() if key != "revision"}, "id": NONE}
@@ -65,9 +65,13 @@ def base_for_hub(
     if model is not None and model.revision is not None:
         return {**kept, "revision": model.revision}
     none = "" if adapter else ", or --base-model none if it is on no Hub"
-    whole = " (`hf upload NAME/MODEL FOLDER` puts it there), or push a task whole with --as model --base-model none" if adapter else ""
+    whole = (
+        " (`hf upload NAME/MODEL FOLDER` puts it there), or push a task whole with --as model --base-model none"
+        if adapter
+        else ""
+    )
     raise ConfigError(
-        f"push: the base model is recorded under its Hub id and revision, found {base['id']!r}, which came from a folder "
+        f"push: the base model is recorded under its Hub id and revision, found {base['id']!r}, from a folder "
         f"or package of this machine; say which model of the Hub it is: --base-model NAME/MODEL [--base-revision "
         f"COMMIT]{none}{whole}"
     )
@@ -100,7 +104,7 @@ def task_for_hub(said: Mapping[str, Any]) -> dict[str, Any]:
     Files of a local format are called after task and split: whoever has rows of that shape puts them there.
 
     Example:
-        >>> said = {"name": "spam", "dataset": {"path": "json", "data_files": {"test": "/home/me/x.jsonl"}}, "inputs": []}
+        >>> said = {"name": "spam", "dataset": {"path": "json", "data_files": {"test": "/home/me/x.jsonl"}}}
         >>> task_for_hub({**said, "examples": [{"text": "a row"}]})["dataset"]
         {'path': 'json', 'data_files': {'test': 'spam-test.jsonl'}}
     """
@@ -109,9 +113,7 @@ def task_for_hub(said: Mapping[str, Any]) -> dict[str, Any]:
     if spec.get("path") in LOCAL_FORMATS and not spec.get("package"):
         given = spec.get("data_files")
         if isinstance(given, Mapping):
-            spec["data_files"] = {
-                split: _renamed(files, f"{task['name']}-{split}") for split, files in given.items()
-            }
+            spec["data_files"] = {split: _renamed(files, f"{task['name']}-{split}") for split, files in given.items()}
         else:
             spec["data_files"] = _renamed(given or [], task["name"])
     if mirrors := [name for name in spec.get("mirrors", []) if not _PATH.search(name)]:

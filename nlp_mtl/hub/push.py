@@ -65,7 +65,7 @@ def push(
 
     Only what this function writes leaves: weights, heads, tokenizer, specs without example rows and without the places
     of local files, scores, a card. Checkpoints, optimizer states, logs, the run file, predictions and data stay. A LoRA
-    run's tasks each lie in ``<task>/`` too, as PEFT adapters with their heads, whose logits were compared with the run's.
+    run's tasks each lie in ``<task>/`` too, as PEFT adapters with their heads, compared with the run's logits.
 
     Args:
         run_or_model: a run folder or checkpoint, or a model.
@@ -124,7 +124,9 @@ def push(
             else:
                 notes = stage_export(model, str(task), as_, folder, repo_id, facts, source=source, license_=license)
         check_leaving(folder, own=[place for place in (source, Path(work)) if place is not None])
-        files = {part.relative_to(folder).as_posix(): part.stat().st_size for part in folder.rglob("*") if part.is_file()}
+        files = {
+            part.relative_to(folder).as_posix(): part.stat().st_size for part in folder.rglob("*") if part.is_file()
+        }
         files = dict(sorted(files.items()))
         if api is None:
             if base_model not in (None, NONE):
@@ -132,9 +134,7 @@ def push(
             return Pushed(repo_id, files, notes=tuple(notes))
         at = remote.target(api, doing, repo_id, private=private, revision=revision, create_pr=create_pr)
         message = commit_message or _message(model.tasks, task, as_)
-        done = remote.commit(
-            api, doing, repo_id, folder, message, at=at, revision=revision, create_pr=create_pr
-        )
+        done = remote.commit(api, doing, repo_id, folder, message, at=at, revision=revision, create_pr=create_pr)
     return Pushed(repo_id, files, done.commit_url, done.oid, done.pr_url, done.oid != at[0], tuple(notes))
 
 
@@ -170,6 +170,8 @@ def _check(
     if create_pr and revision is not None:
         wrong.append(f"push: --create-pr proposes a change of main, found --revision {revision}; leave one of them out")
     if create_pr and private:
-        wrong.append("push: --create-pr needs a repository that is there, found --private, for a new one; leave one out")
+        wrong.append(
+            "push: --create-pr needs a repository that is there, found --private, for a new one; leave one out"
+        )
     if wrong:
         raise ConfigError(wrong)

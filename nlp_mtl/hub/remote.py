@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nlp_mtl import checkpoint
-from nlp_mtl.errors import ConfigError, HubError, NlpMtlError
+from nlp_mtl.errors import ConfigError, NlpMtlError
 from nlp_mtl.pulling import hub_error
 
 # what a push of ours writes at the root; a newer push takes away what it does not write itself
@@ -116,7 +116,7 @@ def _check_ours(api: Any, repo: str, commit: str, files: Sequence[str]) -> None:
         return
     if "README.md" in files:
         text = Path(api.hf_hub_download(repo, "README.md", revision=commit)).read_text(encoding="utf-8")
-        if "nlp-mtl" in (ModelCard(text, ignore_metadata_errors=True).data.tags or []):
+        if "nlp-mtl" in (ModelCard(text, ignore_metadata_errors=True).data.get("tags") or []):
             return
     raise ConfigError(
         f"push: REPO is new, or what nlp_mtl pushed before, found {repo} with {', '.join(others[:4])}"
@@ -171,7 +171,9 @@ def commit(
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    files = {f"{under}{part.relative_to(folder).as_posix()}": part for part in sorted(folder.rglob("*")) if part.is_file()}
+    files = {
+        f"{under}{part.relative_to(folder).as_posix()}": part for part in sorted(folder.rglob("*")) if part.is_file()
+    }
     steps: list[Any] = [CommitOperationAdd(name, part) for name, part in files.items()]
     if not under:
         steps += [CommitOperationDelete(name) for name in outdated(at[1], files)]
@@ -189,7 +191,7 @@ def commit(
     except Exception as error:
         whole = f"nothing in {repo} was changed; run the same command again, which sends only what is missing"
         found = hub_error(error, doing, repo, revision=revision, whole=whole)
-        raise found if isinstance(found, HubError) else found from error
+        raise found from error
     finally:
         if not quiet:
             enable_progress_bars()

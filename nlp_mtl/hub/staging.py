@@ -77,7 +77,7 @@ def stage_export(
     source: Path | None = None,
     license_: str | None = None,
 ) -> list[str]:
-    """Write one task as :func:`nlp_mtl.exporting.export.export_task` does, with a finished card; see :func:`stage_run`."""
+    """Write one task as :func:`nlp_mtl.export_task` does, with a finished card; arguments as :func:`stage_run`."""
     done = export_task(model, task, folder, form)  # type: ignore[arg-type]
     (folder / checkpoint.COMPLETE).unlink()
     spec = model.spec()

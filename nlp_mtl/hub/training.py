@@ -139,7 +139,11 @@ class HubPushes(Trainer):
         from nlp_mtl.hub.staging import stage_checkpoint
 
         model: MultiTaskModel = self.accelerator.unwrap_model(self.model)
-        base, repo, step = base_for_hub(model.base, adapter=is_adapter(model)), self.hub_model_id, self.state.global_step
+        base, repo, step = (
+            base_for_hub(model.base, adapter=is_adapter(model)),
+            self.hub_model_id,
+            self.state.global_step,
+        )
         message, revision = f"Training in progress, step {step}", self.args.hub_revision
         work = Path(tempfile.mkdtemp(prefix="nlp-mtl-push-"))
         parts = {"": work / "model", **({under: work / "whole"} if under else {})}

@@ -19,12 +19,10 @@ class Said:
     out: str
     err: str
 
-    @property
     def fine(self) -> str:
         assert self.code == 0, self.err[-3000:]
         return self.out
 
-    @property
     def refused(self) -> str:
         """The message of a refusal: never a traceback."""
         assert self.code == 2, (self.code, self.out, self.err[-3000:])
@@ -36,7 +34,12 @@ def environment(endpoint: str, home: Path, cache: Path, token: str | None) -> di
     """What a process needs to know of the test Hub."""
     env = {name: value for name, value in os.environ.items() if "OFFLINE" not in name and not name.startswith("HF_")}
     env |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    env |= {"NLP_MTL_CACHE": str(cache), "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1,localhost", "TRANSFORMERS_VERBOSITY": "error"}
+    env |= {
+        "NLP_MTL_CACHE": str(cache),
+        "OMP_NUM_THREADS": "1",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
     return env | ({"HF_TOKEN": token} if token else {})
 
 

@@ -1,8 +1,8 @@
 """The test Hub's HTTP side, on the standard library.
 
 Large files travel by git LFS ("basic"), others as base64 inside the commit, as the Hub says in its answer to
-``preupload``. The third way, Xet, can't be spoken here: its client is the compiled `hf_xet`, which cuts files by content
-into chunks, packs them into a format of its own and needs a store of them (CAS) that no package brings.
+``preupload``. The third way, Xet, can't be spoken here: its client is the compiled `hf_xet`, which cuts files into
+chunks by content, packs them into a format of its own and needs a store of them (CAS) that no package brings.
 """
 
 from __future__ import annotations

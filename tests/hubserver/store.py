@@ -111,7 +111,9 @@ class Store:
         if name in self.repos:
             raise Refused(409, "You already created this model repo")
         self.repos[name] = repo = Repo(name, body.get("visibility") == "private")
-        repo.add("main", {".gitattributes": Blob(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n", False)}, "initial")
+        repo.add(
+            "main", {".gitattributes": Blob(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n", False)}, "initial"
+        )
         return repo
 
     def upload_mode(self, path: str) -> str:
