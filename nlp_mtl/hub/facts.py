@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nlp_mtl import yamlfile
+from nlp_mtl.errors import RunFolderError
 
 # what is told of `training:`; paths, loggers and where it was computed are not
 _TOLD = """max_steps num_train_epochs per_device_train_batch_size gradient_accumulation_steps learning_rate
@@ -47,7 +48,10 @@ def facts_of(run: Path | None) -> dict[str, Any]:
 def _json(file: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
-    said = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{file}: damaged ({error}), so the card can't tell it; repair or remove it") from None
     return said if isinstance(said, dict) else None
 
 

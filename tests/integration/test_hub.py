@@ -444,7 +444,7 @@ run = train(said, overwrite=True)
 """
 
 
-@pytest.mark.parametrize("strategy", ["end", "every_save", "checkpoint", "all_checkpoints"])
+@pytest.mark.parametrize("strategy", ["end", "checkpoint", "all_checkpoints"])
 def test_pushes_during_training(worker, hub, house, tmp_path, strategy):
     """What leaves when: checkpoints only if `hub_strategy` asks for them, and then such that training goes on."""
     repo = f"me/training-{strategy.replace('_', '-')}"
