@@ -62,11 +62,14 @@ class HubPushes(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As the base class; a push that fails here is told and loses nothing."""
         super().save_model(output_dir, _internal_call)
-        if self.args.push_to_hub and not _internal_call:
-            try:
-                self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
-            except NlpMtlError as error:
-                logger.warning("%s", error)
+        if not self.args.push_to_hub or _internal_call:
+            return
+        if output_dir is not None and Path(output_dir) != Path(self.args.output_dir):
+            super().save_model()  # what is pushed is the output folder
+        try:
+            self._push_folder(commit_message="Model save")
+        except NlpMtlError as error:
+            logger.warning("%s", error)
 
     def push_to_hub(
         self,
@@ -90,17 +93,27 @@ class HubPushes(Trainer):
         Raises:
             HubError, ConfigError: see :func:`nlp_mtl.push`; the run in the output folder is whole.
         """
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
-        folder = Path(self.args.output_dir)
-        if not (folder / "nlp_mtl.json").is_file():
-            super().save_model()
+        super().save_model()
+        return self._push_folder(commit_message, token=token, revision=revision, private=private, **kwargs)
+
+    def _push_folder(
+        self,
+        commit_message: str | None,
+        *,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Pushed | None:
+        """Push the output folder, by the first process, when what was sent before has arrived."""
         if not self.is_world_process_zero():
             return None
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self._finish_current_push()
         return push(
-            folder,
+            Path(self.args.output_dir),
             self.hub_model_id,
             private=private if private is not None else self.args.hub_private_repo,
             revision=revision or self.args.hub_revision,

@@ -26,6 +26,7 @@ VERBS = [
     ["evaluate"],
     ["predict"],
     ["export"],
+    ["push"],
     ["tasks"],
     ["tasks", "list"],
     ["tasks", "show"],
