@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,18 @@ def find_base(
             "give the right one with base="
         )
     return base
+
+
+def find_recorded(record: Mapping[str, Any], where: str | Path | None = None, token: str | bool | None = None) -> Base:
+    """The pretrained model that a run records, with the weights it was trained on; raises as :func:`find_base`.
+
+    Args:
+        record: what :meth:`Base.record` said.
+        where: where it is, if it is not found by its id.
+        token: for a model that is not public.
+    """
+    revision = None if where else record.get("revision")
+    return find_base(where or record["id"], sha256=record.get("sha256"), revision=revision, token=token)
 
 
 def _find(name: str, revision: str | None, token: str | bool | None) -> Base:

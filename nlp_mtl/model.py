@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +22,11 @@ from nlp_mtl.memory import KeptGradient
 from nlp_mtl.opening import checked_length, give_pad_token, load_encoder, open_base, open_tokenizer
 from nlp_mtl.packing import base_of
 from nlp_mtl.pulling import local_folder
-from nlp_mtl.runspec import heads_of, read_spec
+from nlp_mtl.runspec import heads_of, read_spec, versions
 from nlp_mtl.sharing import Sharing
 from nlp_mtl.tasks import load_tasks
 
 logger = logging.getLogger("nlp_mtl")
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets")
 
 
 class MultiTaskModel(nn.Module):
@@ -206,12 +203,7 @@ class MultiTaskModel(nn.Module):
         if (folder / "adapter_config.json").is_file():
             from peft import PeftModel
 
-            found = bases.find_base(
-                base or spec["base"]["id"],
-                sha256=spec["base"].get("sha256"),
-                revision=None if base else spec["base"].get("revision"),
-                token=token,
-            )
+            found = bases.find_recorded(spec["base"], base, token)
             _, plain = open_base(found.folder)
             encoder = PeftModel.from_pretrained(plain, folder, is_trainable=trainable)
             for known in encoder.peft_config.values():
@@ -247,11 +239,7 @@ class MultiTaskModel(nn.Module):
             "tasks": tasks,
             "strategies": self.strategies,
             "max_length": self.max_length,
-            "libraries": {
-                "nlp-mtl": version("nlp-mtl"),
-                **{name: version(name) for name in LIBRARIES},
-                "python": platform.python_version(),
-            },
+            "libraries": versions(),
         }
 
     def save_pretrained(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,12 @@ def read_spec(folder: str | Path) -> dict[str, Any]:
     if wrong := _misspelt(spec):
         raise RunFolderError(f"{file}: damaged ({'; '.join(wrong)}); {checkpoint.other_ways(folder)}")
     return spec
+
+
+def versions() -> dict[str, str]:
+    """The versions of this package, of the libraries that decide what a run computes, and of Python."""
+    known = {name: version(name) for name in ("nlp-mtl", "torch", "transformers", "peft", "accelerate", "datasets")}
+    return {**known, "python": platform.python_version()}
 
 
 def _misspelt(spec: Mapping[str, Any]) -> list[str]:
