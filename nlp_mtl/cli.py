@@ -15,6 +15,7 @@ import typer
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import ConfigError, NlpMtlError, shown
 from nlp_mtl.exporting import command as exporting
+from nlp_mtl.hub import command as hub
 from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
 from nlp_mtl.serving import command as serving
@@ -44,11 +45,12 @@ tasks_app.command(
 app.command("export", epilog=exporting.EPILOG)(exporting.export)
 app.command("serve", epilog=serving.SERVE_EPILOG)(serving.serve)
 app.command("demo", epilog=serving.DEMO_EPILOG)(serving.demo)
+app.command("push", epilog=hub.EPILOG)(hub.push)
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder that mirrors data sets under their Hub ids.")
 ]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder or checkpoint.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder or checkpoint; or me/repo[@revision] on the Hub.")]
 
 
 @app.command(epilog="nlp-mtl train\n\nnlp-mtl train training.seed=1 --dry-run")
@@ -133,7 +135,7 @@ def evaluate(
     print_scores([row for row in score_table(scores, every=True) if row["metric"]], split)
     for name, found in scores.items():
         if not found.metrics:
-            file = run / "predictions" / f"{name}.{split}.jsonl"
+            file = (run if run.is_dir() else Path()) / "predictions" / f"{name}.{split}.jsonl"  # or of the Hub
             file.parent.mkdir(exist_ok=True)
             write_text(file, "".join(json.dumps(_plain(found.in_words(p))) + "\n" for p in found.decoded))
             print(f"{name}: {found.rows} rows without labels; predictions in {file}")
@@ -323,7 +325,16 @@ def _plain(value: Any) -> Any:
 def main() -> None:
     """Entry point: errors of ours are printed without a traceback, one line or one list."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "transformers", "datasets", "accelerate", "urllib3", "filelock"):
+    for noisy in (
+        "httpx",
+        "httpx2",
+        "huggingface_hub",
+        "transformers",
+        "datasets",
+        "accelerate",
+        "urllib3",
+        "filelock",
+    ):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -17,10 +17,11 @@ from nlp_mtl.data import load_data
 from nlp_mtl.dropout import use_cheap_dropout
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads import Head, make_heads
+from nlp_mtl.holding import HoldsParameters
 from nlp_mtl.layout import Layout
-from nlp_mtl.memory import KeptGradient
-from nlp_mtl.opening import checked_length, give_pad_token, load_encoder, open_base, open_tokenizer
+from nlp_mtl.opening import checked_length, give_pad_token, open_base, open_run, open_tokenizer
 from nlp_mtl.packing import base_of
+from nlp_mtl.pulling import local_folder
 from nlp_mtl.runspec import heads_of, read_spec, spec_of
 from nlp_mtl.sharing import Sharing
 from nlp_mtl.tasks import load_tasks
@@ -28,7 +29,7 @@ from nlp_mtl.tasks import load_tasks
 logger = logging.getLogger("nlp_mtl")
 
 
-class MultiTaskModel(nn.Module):
+class MultiTaskModel(HoldsParameters):
     """One encoder, many tasks, one call.
 
     Args:
@@ -68,8 +69,6 @@ class MultiTaskModel(nn.Module):
         self.tokenizer, self.base, self.max_length = tokenizer, dict(base), max_length
         self.strategies = dict(strategies or {})
         self.fresh = False  # whether the heads were made just now and never trained
-        self._kept: KeptGradient | None = None
-        self._held: list[nn.Parameter] | None = None
 
     # ---------------------------------------------------------------------------------------------- construction
 
@@ -181,37 +180,38 @@ class MultiTaskModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, base: str | Path | None = None, trainable: bool = False, tasks: Any = None
+        cls,
+        folder: str | Path,
+        *,
+        base: str | Path | None = None,
+        trainable: bool = False,
+        tasks: Sequence[str] | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
     ) -> MultiTaskModel:
-        """The model of a run folder or checkpoint.
+        """The model of a run folder or checkpoint, or of a repository of the Hub that holds one.
 
         Args:
-            folder: a folder that :meth:`save_pretrained` wrote.
+            folder: a folder that :meth:`save_pretrained` wrote, or a repository's id, ``"me/repo"``.
             base: where the pretrained model is, for a LoRA run whose base is not found by its recorded id.
             trainable: make a LoRA trainable again.
             tasks: names; only these, the heads of the others are not read. Default all.
+            revision: branch, tag or commit of the repository; default its main branch.
+            token: for a repository that is not public; default the one that is logged in.
 
         Raises:
             ConfigError: `tasks` that the run does not have.
             RunFolderError: not a run folder, damaged, or weights of another model.
+            HubError: the Hub can't be reached, or has no such repository or revision.
         """
-        folder = Path(folder)
+        folder = local_folder(folder, revision=revision, token=token)
         spec = read_spec(folder)
         checkpoint.check_whole(folder)
         heads = heads_of(spec, folder, tasks)
         tokenizer = open_tokenizer(folder)
-        per_task, adapter = spec["strategies"].get("adapters"), (folder / "adapter_config.json").is_file()
-        if adapter or per_task:
-            found = bases.find_base(base or spec["base"]["id"], sha256=spec["base"].get("sha256"))
-            _, encoder = open_base(found.folder)
-        else:
-            encoder = load_encoder(folder)
-        if adapter:
-            from peft import PeftModel
-
-            encoder = PeftModel.from_pretrained(encoder, folder, is_trainable=trainable)
-            for known in encoder.peft_config.values():
-                known.base_model_name_or_path = spec["base"]["id"]
+        per_task = spec["strategies"].get("adapters")
+        encoder = open_run(folder, spec["base"], base, token, trainable=trainable, per_task=bool(per_task))
+        adapter = hasattr(encoder, "peft_config")
         model = cls.assemble(
             encoder,
             tokenizer,
@@ -287,38 +287,6 @@ class MultiTaskModel(nn.Module):
     def activation_checkpointing_enable(self, **settings: Any) -> None:
         """Recompute activations in the backward pass; `settings` as `transformers` takes them."""
         base_of(self.sharing.encoder).activation_checkpointing_enable(**settings)
-
-    def keep_embedding_gradient(self, keep: bool = True) -> bool:
-        """Keep the word embeddings' dense gradient between steps; see :class:`nlp_mtl.memory.KeptGradient`.
-
-        Also, the parameters are looked up now and not at every step: ten adapters are thousands of modules.
-
-        Returns:
-            Whether it is kept: not if the embeddings are frozen or tied to an output layer.
-        """
-        if self._kept is not None:
-            self._kept.release()
-            self._kept = None
-        self._held = list(self.parameters()) if keep else None
-        embedding = base_of(self.sharing.encoder).get_input_embeddings()
-        users = sum(any(p is embedding.weight for p in part._parameters.values()) for part in self.modules())
-        if keep and isinstance(embedding, nn.Embedding) and embedding.weight.requires_grad and users == 1:
-            self._kept = KeptGradient(embedding, self)
-        return self._kept is not None
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """As in torch; a kept embedding gradient is cleared where it was used."""
-        if self._kept is not None:
-            self._kept.clear()
-        elif self._held is not None and set_to_none:
-            for parameter in self._held:
-                parameter.grad = None
-        else:
-            super().zero_grad(set_to_none)
-
-    def known_parameters(self) -> list[nn.Parameter]:
-        """All parameters; while training those that were looked up at its beginning."""
-        return self._held if self._held is not None else list(self.parameters())
 
     def module_of(self, task: str) -> nn.Module:
         """The module that computes a task's logits; tasks may share one."""

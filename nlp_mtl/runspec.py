@@ -14,8 +14,6 @@ from nlp_mtl.errors import ConfigError, RunFolderError, shown, suggestion
 from nlp_mtl.heads import Head, head_of_spec
 from nlp_mtl.paths import no_name
 
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets")
-
 
 def spec_of(model: Any) -> dict[str, Any]:
     """What ``nlp_mtl.json`` records of a :class:`nlp_mtl.MultiTaskModel`."""
@@ -30,11 +28,7 @@ def spec_of(model: Any) -> dict[str, Any]:
         "tasks": tasks,
         "strategies": model.strategies,
         "max_length": model.max_length,
-        "libraries": {
-            "nlp-mtl": version("nlp-mtl"),
-            **{name: version(name) for name in LIBRARIES},
-            "python": platform.python_version(),
-        },
+        "libraries": versions(),
     }
 
 
@@ -46,12 +40,12 @@ def read_spec(folder: str | Path) -> dict[str, Any]:
     """
     file = Path(folder) / checkpoint.SPEC
     if why := no_name(folder):
-        raise RunFolderError(f"{shown(str(folder))}: not a run folder ({why}); {_runs_near(Path())}")
+        raise RunFolderError(f"{shown(str(folder))}: not a run folder ({why}); {runs_near(Path())}")
     try:
         spec = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise RunFolderError(
-            f"{folder}: not a run folder ({checkpoint.SPEC} is missing); {_runs_near(Path(folder))}"
+            f"{folder}: not a run folder ({checkpoint.SPEC} is missing); {runs_near(Path(folder))}"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{shown(str(file))}: damaged ({error}); {checkpoint.other_ways(folder)}") from None
@@ -67,6 +61,12 @@ def read_spec(folder: str | Path) -> dict[str, Any]:
     return spec
 
 
+def versions() -> dict[str, str]:
+    """The versions of this package, of the libraries that decide what a run computes, and of Python."""
+    known = {name: version(name) for name in ("nlp-mtl", "torch", "transformers", "peft", "accelerate", "datasets")}
+    return {**known, "python": platform.python_version()}
+
+
 def _misspelt(spec: Mapping[str, Any]) -> list[str]:
     """What in ``nlp_mtl.json`` is not as it is written."""
     strategies, tasks = spec.get("strategies"), spec.get("tasks")
@@ -80,7 +80,7 @@ def _misspelt(spec: Mapping[str, Any]) -> list[str]:
     return [f"`{key}` is {rule}, found {shown(spec.get(key))}" for key, (holds, rule) in right.items() if not holds]
 
 
-def _runs_near(folder: Path) -> str:
+def runs_near(folder: Path) -> str:
     """Run folders beside or below a folder that is none, as the end of a message."""
     for above in (folder, folder.parent):
         if found := sorted(str(file.parent) for file in above.glob(f"*/{checkpoint.SPEC}")):

@@ -135,8 +135,6 @@ class SafeCheckpoints(Trainer):
                     self._explain_failed_save(error, folder / ".model", folder / checkpoint.SPEC)
                     raise
                 checkpoint.install(folder / ".model", folder)
-        if self.args.push_to_hub and not _internal_call:
-            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:
         """The run folder's files; the base class would write one flat state dict and pickled arguments."""

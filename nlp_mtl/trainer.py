@@ -22,6 +22,7 @@ from nlp_mtl.data import Data, load_data
 from nlp_mtl.errors import ConfigError, RunFolderError
 from nlp_mtl.evaluation import Evaluator, TaskScores, flatten
 from nlp_mtl.feeding import MixedBatches, check_budgets
+from nlp_mtl.hub.training import HubPushes
 from nlp_mtl.losses import MixedLosses
 from nlp_mtl.memory import freed_memory_stays
 from nlp_mtl.model import MultiTaskModel
@@ -33,7 +34,7 @@ from nlp_mtl.updates import FusedUpdates
 logger = logging.getLogger("nlp_mtl")
 
 
-class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, SafeCheckpoints):
+class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeCheckpoints):
     """Trains a :class:`MultiTaskModel` on mixed batches.
 
     Everything else is the Trainer's: schedules, accumulation, clipping, callbacks, loggers, early stopping, DDP, FSDP.

@@ -307,6 +307,9 @@ def test_bf16_trains_to_nearly_the_same_losses(world, tmp_path):
         "get_train_dataloader",
         "training_step",
         "_track_num_input_tokens",
+        "init_hf_repo",
+        "push_to_hub",
+        "_push_from_checkpoint",
     ],
 )
 def test_the_base_classs_methods_that_are_overridden_are_those_that_were_read(name):

@@ -28,6 +28,7 @@ VERBS = [
     ["export"],
     ["serve"],
     ["demo"],
+    ["push"],
     ["tasks"],
     ["tasks", "list"],
     ["tasks", "show"],
