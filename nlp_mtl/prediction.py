@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.runspec import unknown_tasks
 from nlp_mtl.settings import autocast_to, checked_dtype
 
+logger = logging.getLogger("nlp_mtl")
 WINDOW = 1024
 # What goes through the encoder at once: on a CPU what stays in its caches, elsewhere what keeps the device busy.
 TOKENS = {"cpu": 3072}
@@ -143,6 +145,8 @@ def predict_stream(
     if mistakes:
         raise ConfigError(mistakes)
     readers = readers_of(model, wanted)
+    if (copies := model.sharing.copies(wanted)) > 1:
+        logger.info("one adapter per task: a text that all asked tasks read goes through the encoder %d times", copies)
     first = 0
     for part in windows(inputs, window, text=_TEXT):
         answers = answer_window(model, readers, part, first=first, dtype=dtype, tokens_per_pass=tokens_per_pass)
