@@ -1,7 +1,8 @@
 """Attention within each sequence of a packed batch.
 
 Linear layers see no padding, and no token sees another sequence. On the CPU fused kernels do it where they can
-(:mod:`nlp_mtl.kernels`); else plain torch does, by groups of similar length (:class:`nlp_mtl.layout.Layout`).
+(:mod:`nlp_mtl.kernels`), on other devices a varlen kernel or torch's fused attention (:mod:`nlp_mtl.varlen`); else
+plain torch does, by groups of similar length (:class:`nlp_mtl.layout.Layout`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nlp_mtl import varlen
 from nlp_mtl.dropout import scaled_mask
 from nlp_mtl.kernels import fused
 from nlp_mtl.layout import Group, Layout
@@ -42,18 +44,28 @@ def packed_attention(
     Returns:
         [tokens, heads, head size].
     """
+    key, value = key.to(query.dtype), value.to(query.dtype)
+    beyond = len(query) - layout.tokens
+    kernel = "groups" if query.device.type == "cpu" else varlen.chosen(query, dropout)
+    if kernel != "groups":
+        query, key, value = (x[: layout.tokens] for x in (query, key, value))
+        out = varlen.attention(
+            kernel, query, key, value, layout, scale=scale, dropout=dropout, causal=causal, window=window
+        )
+        return _filled(out, beyond)
     if key.shape[1] != query.shape[1]:
         times = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(times, dim=1), value.repeat_interleave(times, dim=1)
-    key, value = key.to(query.dtype), value.to(query.dtype)
     if fused.usable(query) and key.shape == value.shape == query.shape and dropout < 1:
         return fused.attention(
             (query, key, value), *layout.places, scale=scale, dropout=dropout, causal=causal, window=window
         )
-    beyond = len(query) - layout.tokens
     if beyond:
         query, key, value = query[: layout.tokens], key[: layout.tokens], value[: layout.tokens]
-    out = _PackedAttention.apply(query, key, value, layout, scale, dropout, causal, window)
+    return _filled(_PackedAttention.apply(query, key, value, layout, scale, dropout, causal, window), beyond)
+
+
+def _filled(out: Tensor, beyond: int) -> Tensor:
     return functional.pad(out, (0, 0, 0, 0, 0, beyond)) if beyond else out
 
 
@@ -75,16 +87,7 @@ def packed_self_attention(asked: Tensor, layout: Layout, *, scale: float, dropou
 
 def _bias(group: Group, causal: bool, window: int | None, like: Tensor) -> Tensor | None:
     """What is added to the scores [rows, heads, length, length] of a group: 0, or the least number where not seen."""
-    seen = None if group.valid is None else group.valid[:, None, None, :]
-    if causal or (window is not None and window < group.length):
-        place = torch.arange(group.length, device=like.device)
-        distance = place[:, None] - place
-        near = torch.ones_like(distance, dtype=torch.bool)
-        if causal:
-            near &= distance >= 0
-        if window is not None:
-            near &= distance.abs() < window
-        seen = near if seen is None else seen & near
+    seen = group.seen(causal, window, like.device)
     if seen is None:
         return None
     return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill_(

@@ -269,9 +269,13 @@ def pools_of(rows: Sequence[PoolRows]) -> list[Pool]:
 
 
 def to_device(batch: Any, device: torch.device | str) -> Any:
-    """Tensors of a nested batch moved to `device`."""
+    """Tensors of a nested batch moved to `device`; pinned ones without waiting for it.
+
+    ``lengths`` of a mixed batch stay on the CPU, where the layout is made: to ask the device for them would be to wait
+    until it has computed all that came before.
+    """
     if isinstance(batch, Tensor):
-        return batch.to(device)
+        return batch.to(device, non_blocking=batch.is_pinned() if torch.cuda.is_available() else False)
     if isinstance(batch, Mapping):
-        return {key: to_device(value, device) for key, value in batch.items()}
+        return {key: value if key == "lengths" else to_device(value, device) for key, value in batch.items()}
     return batch

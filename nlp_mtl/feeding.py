@@ -11,6 +11,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
+from nlp_mtl.ahead import Ahead
 from nlp_mtl.batches import Collator, MixedBatchSampler, MixedLoader, PassCollator, to_device
 from nlp_mtl.data import Data, PoolRows
 from nlp_mtl.errors import ConfigError, DataError, UnsupportedError
@@ -33,6 +34,7 @@ class MixedBatches(Trainer):
     step_order: Sequence[int] | None = None  # the steps of an epoch in another order, for a dry run
     _pools: list[Pool]
     _train_pools: list[PoolRows]
+    _ahead: Ahead[Any] | None = None
 
     def get_train_dataloader(self) -> MixedLoader:
         """Mixed batches; the base class has no hook for a batch sampler, and accelerate would shard it again."""
@@ -103,6 +105,28 @@ class MixedBatches(Trainer):
             ends = counts[:, number].cumsum()
             total += done[ends] - done[ends - counts[:, number]]
         return total
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """As the base class, of batches that are collated and pinned while the device computes those before them."""
+        if self._collates_ahead(device):
+            if self._ahead is None or self._ahead.items is not epoch_iterator:
+                self.stop_collating()
+                self._ahead = Ahead(epoch_iterator, device=device)
+            epoch_iterator = self._ahead
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def _collates_ahead(self, device: torch.device) -> bool:
+        """Where it pays: on a CPU it would take from the step itself, and workers of the loader are ahead already.
+
+        A sampler that learns must see a step before it decides about the next one.
+        """
+        return device.type != "cpu" and not self.args.dataloader_num_workers and not self.sampler.state_dict()
+
+    def stop_collating(self) -> None:
+        """End the thread that collates the next batches, if there is one."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
 
     def _prepare_input(self, data: Any) -> Any:
         """Nested batches to the device; the base class would rebuild mappings by their type."""

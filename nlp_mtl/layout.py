@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# What one more group costs, in attention scores per head: measured, its launches take as long as these.
-_GROUP_COST = 12_000
+# What one more group costs, in attention scores per head: its launches take as long as these. Measured on a CPU; for
+# other devices an estimate (some 50 µs of launches, in which one computes a hundred times as many scores).
+_GROUP_COST, _GROUP_COST_ELSEWHERE = 12_000, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,27 @@ class Group:
     rows: int
     length: int
     valid: Tensor | None
+
+    def seen(self, causal: bool, window: int | None, device: torch.device) -> Tensor | None:
+        """[rows or 1, 1, length or 1, length] of bools: which places a place sees; None if all see all.
+
+        Empty places see something too, so that no softmax is over nothing.
+        """
+        near = None
+        if causal or (window is not None and window < self.length):
+            place = torch.arange(self.length, device=device)
+            distance = place[:, None] - place
+            near = torch.ones_like(distance, dtype=torch.bool)
+            if causal:
+                near &= distance >= 0
+            if window is not None:
+                near &= distance.abs() < window
+        if self.valid is None:
+            return None if near is None else near[None, None]
+        valid = self.valid[:, None, None, :]
+        if near is None:
+            return valid | ~valid.any(-1, keepdim=True)
+        return (valid & near) | torch.eye(self.length, dtype=torch.bool, device=device)
 
 
 class Layout:
@@ -74,6 +96,16 @@ class Layout:
         """[sequences + 1] offsets, and [sequences] the sequences, the longest first; for the fused kernels."""
         offsets, lengths = (torch.tensor(x, dtype=torch.int64, device="cpu") for x in (self.offsets, self.lengths))
         return offsets, lengths.argsort(descending=True, stable=True)
+
+    @cached_property
+    def cumulative(self) -> Tensor:
+        """[sequences + 1], int32, on the device: where each sequence starts, and the tokens; for varlen kernels."""
+        return torch.tensor(self.offsets, dtype=torch.int32, device=self.device)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(self.lengths, default=0)
 
     @cached_property
     def firsts(self) -> Tensor:
@@ -126,13 +158,10 @@ class Layout:
         if known is None:
             number = torch.arange(heads)
             gathers, holes = [], []
-            for group, places in zip(self.groups, self._plan[1], strict=True):
+            for group, places, valid in zip(self.groups, *self._plan[1:], strict=True):
                 shaped = (places.view(group.rows, 1, group.length) * heads + number[:, None]).expand(-1, heads, -1)
                 gathers.append(shaped.flatten())
-                empty = torch.zeros(group.rows, 1, group.length, dtype=torch.bool)
-                if group.valid is not None:
-                    empty = ~group.valid.cpu()[:, None]
-                holes.append(empty.expand(-1, heads, -1).flatten())
+                holes.append(~valid[:, None].expand(-1, heads, -1).flatten())
             gather, hole = torch.cat(gathers), torch.cat(holes)
             scatter = torch.empty(self.tokens * heads, dtype=torch.long)
             real = (~hole).nonzero().squeeze(1)
@@ -142,25 +171,31 @@ class Layout:
         return known
 
     @cached_property
-    def _plan(self) -> tuple[list[Group], list[Tensor]]:
-        """Groups, and for each the token in every padded place (0 in the empty ones)."""
+    def _plan(self) -> tuple[list[Group], list[Tensor], list[Tensor]]:
+        """Groups; for each the token in every padded place (0 in the empty ones), and which are not, on the CPU."""
         order = sorted(range(len(self.lengths)), key=self.lengths.__getitem__)
-        groups, gathers, start = [], [], 0
-        for members in group_lengths([_common(self.lengths[i]) for i in order]):
+        groups, gathers, valids, start, on_cpu = [], [], [], 0, self.device.type == "cpu"
+        cost = _GROUP_COST if on_cpu else _GROUP_COST_ELSEWHERE
+        for members in group_lengths([_common(self.lengths[i], on_cpu) for i in order], cost):
             rows = [order[i] for i in members]
-            length, spare = _common(self.lengths[rows[-1]]), _common_count(len(rows)) - len(rows)
+            length = _common(self.lengths[rows[-1]], on_cpu)
+            spare = _common_count(len(rows)) - len(rows) if on_cpu else 0
             within = torch.arange(length)
             valid = within < torch.tensor([*(self.lengths[i] for i in rows), *[0] * spare])[:, None]
             places = torch.tensor([*(self.offsets[i] for i in rows), *[0] * spare])[:, None] + within
             gathers.append(torch.where(valid, places, 0).flatten())
+            valids.append(valid)
             groups.append(Group(start, len(valid), length, None if bool(valid.all()) else valid.to(self.device)))
             start += len(valid) * length
-        return groups, gathers
+        return groups, gathers, valids
 
 
-def _common(length: int) -> int:
-    """A length rounded up to one of few, so that the CPU's matrix library meets shapes it has prepared before."""
-    return length if length <= 8 else -(-length // 16) * 16
+def _common(length: int, on_cpu: bool) -> int:
+    """A length rounded up: to one of few, so that the CPU's matrix library meets shapes it has prepared before; on
+    other devices to a multiple of 8, as their kernels want masks.
+    """
+    step = 16 if on_cpu else 8
+    return length if length <= 8 and on_cpu else -(-length // step) * step
 
 
 def _common_count(rows: int) -> int:
@@ -195,8 +230,12 @@ def few_shapes(rows: Tensor) -> Tensor:
     return rows if torch.is_grad_enabled() else filled_up(rows)
 
 
-def group_lengths(ordered: Sequence[int]) -> list[range]:
+def group_lengths(ordered: Sequence[int], cost: int = _GROUP_COST) -> list[range]:
     """Cut ascending lengths into groups so that padded squares plus a price per group are least (exact, by stages).
+
+    Args:
+        ordered: the lengths.
+        cost: the price of a group.
 
     Example:
         >>> group_lengths([3, 3, 4, 100])
@@ -207,9 +246,9 @@ def group_lengths(ordered: Sequence[int]) -> list[range]:
     best: list[tuple[float, int, int]] = []  # least cost of all up to this edge, previous edge index, start
     for end_index, end in enumerate(edges):
         square = ordered[end - 1] ** 2
-        choices: list[tuple[float, int, int]] = [(end * square + _GROUP_COST, -1, 0)]
+        choices: list[tuple[float, int, int]] = [(end * square + cost, -1, 0)]
         for before in range(end_index):
-            choices.append((best[before][0] + (end - edges[before]) * square + _GROUP_COST, before, edges[before]))
+            choices.append((best[before][0] + (end - edges[before]) * square + cost, before, edges[before]))
         best.append(min(choices))
     cuts, index = [], len(edges) - 1
     while index >= 0:

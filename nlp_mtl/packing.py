@@ -20,6 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from nlp_mtl import varlen
 from nlp_mtl.attention import packed_attention
 from nlp_mtl.kernels import building
 from nlp_mtl.kernels.checking import check_kernels
@@ -138,6 +139,8 @@ def choose_way(encoder: nn.Module) -> tuple[Way, str]:
     if on_cpu:
         check_kernels()
     kernels = f"; {building.state()}" if on_cpu else ""
+    if torch.cuda.is_available():  # a model is made on the CPU and moved by the trainer
+        kernels += f"; {varlen.state()}"
     try:
         base.set_attn_implementation(IMPLEMENTATION)
         difference = _probe(encoder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from nlp_mtl.settings import autocast_to, checked_dtype
 logger = logging.getLogger("nlp_mtl")
 WINDOW = 1024
 # What goes through the encoder at once: on a CPU what stays in its caches, elsewhere what keeps the device busy.
-TOKENS = {"cpu": 3072}
+TOKENS = {"cpu": 2048}
 TOKENS_ELSEWHERE = 32_768
 _TEXT = 1_000_000  # characters that a window holds at most, however long its texts are
 
@@ -235,8 +236,10 @@ def _run(model: MultiTaskModel, found: Window, dtype: str | torch.dtype, tokens:
     try:
         # no_grad: in inference mode autocast keeps no weight, and would cast all of them again for every pass
         with torch.no_grad(), autocast_to(model.device, dtype, model.strategies.get("precision")):
-            lengths = [sum(found.rows[i]["lengths"]) * model.sharing.copies(found.readers[i]) for i in read]
-            for numbers in passes(read, lengths, tokens):
+            sizes = [sum(found.rows[i]["lengths"]) * model.sharing.copies(found.readers[i]) for i in read]
+            for place, numbers in enumerate(full_passes(read, sizes, tokens)):
+                if place and model.device.type == "cpu":
+                    give_back()
                 rows, tasks = [found.rows[i] for i in numbers], [found.readers[i] for i in numbers]
                 batch = collate(rows, tasks, model.heads)
                 moved = to_device(batch, model.device)
@@ -250,8 +253,11 @@ def _run(model: MultiTaskModel, found: Window, dtype: str | torch.dtype, tokens:
     return predictions
 
 
-def passes(numbers: Sequence[int], lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Rows in passes of at most so many tokens, the longest first; a longer row is a pass of its own.
+def full_passes(numbers: Sequence[int], lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Rows in passes of at most so many tokens, the longest first, each filled with the longest row that still fits.
+
+    So all passes but the last few have the same number of tokens, or nearly: the matrix library prepares itself for one
+    shape, and memory that one pass frees is of the size that the next one asks for. A longer row is a pass of its own.
 
     Args:
         numbers: of the rows.
@@ -259,18 +265,17 @@ def passes(numbers: Sequence[int], lengths: Sequence[int], tokens: int) -> Itera
         tokens: of a pass.
 
     Example:
-        >>> list(passes([0, 1, 2, 3], [2, 9, 3, 4], 7))
+        >>> list(full_passes([0, 1, 2, 3], [2, 9, 3, 4], 7))
         [[1], [3, 2], [0]]
     """
-    part: list[int] = []
-    held = 0
-    for place in np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist():
-        if part and held + lengths[place] > tokens:
-            yield part
-            part, held = [], 0
-        part.append(numbers[place])
-        held += lengths[place]
-    if part:
+    order = np.argsort(lengths, kind="stable").tolist()
+    left, ascending = [numbers[place] for place in order], [lengths[place] for place in order]
+    while left:
+        part, room, place = [], tokens, len(left) - 1
+        while place >= 0:
+            room -= ascending.pop(place)
+            part.append(left.pop(place))
+            place = bisect_right(ascending, room) - 1
         yield part
 
 

@@ -167,6 +167,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeC
             with freed_memory_stays():
                 result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
         finally:
+            self.stop_collating()
             gc.unfreeze()
             model.keep_embedding_gradient(False)
             self._stop.release()

@@ -195,7 +195,12 @@ def adapters(recorded: Path) -> str:
         return ""
     told = {"lora": "one shared", "task_lora": "one per task", "both": "one per task beside the shared one"}
     rows = [
-        [str(one["batch"]), told[way], f"{one['median'][way]:.1f}", f"{over['median']} ({over['least']} to {over['most']})"]
+        [
+            str(one["batch"]),
+            told[way],
+            f"{one['median'][way]:.1f}",
+            f"{over['median']} ({over['least']} to {over['most']})",
+        ]
         for one in found["batches"]
         for way, over in one["ratio"].items()
     ]
