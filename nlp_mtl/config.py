@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
 
@@ -85,6 +85,10 @@ class RunConfig(BaseModel):
         description="at most so many tokens in one forward and backward pass; a step's rows are cut into as many as "
         "it takes, with the gradient of the whole",
     )
+    keep_best: Literal["run", "task"] = Field(
+        default="run",
+        description="the best step of the whole run, or with `task_lora` alone each task's own (`task`)",
+    )
     callbacks: list[Spec] = Field(
         default_factory=list, description="`module:Class` of a TrainerCallback, or `{name: module:Class, arguments}`"
     )
@@ -107,6 +111,7 @@ class RunConfig(BaseModel):
         "learning_rates": "{heads: 1e-3}",
         "tokens_per_batch": "2048",
         "tokens_per_pass": "1024",
+        "keep_best": "task",
         "callbacks": "[transformers:EarlyStoppingCallback]",
         "imports": "[my_sampler.py]",
         "training": "{output_dir: runs/mine, num_train_epochs: 3}",
