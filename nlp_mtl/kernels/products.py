@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from nlp_mtl.kernels import building
 from nlp_mtl.kernels.lowrank import Product, Runs
 
 # Up to this rank a kernel of ours is faster than two more matrix products, which do nothing but move memory then.
 _THIN = 16
+_FROZEN = WeakTensorKeyDictionary()  # by the first weight of a product
 _once = torch.autograd.function.once_differentiable
 
 
@@ -81,21 +83,40 @@ def affine(x: Tensor, layers: Sequence[Linear]) -> Tensor:
         else:
             parts += one.tensors()
     apart = [part for some in own for one in some for part in (*one.downs, *one.ups)]
-    return _Affine.apply(x, (tuple(one.scale for one in layers), own), *parts, *apart)
+    scales = tuple(one.scale for one in layers)
+    return _Affine.apply(x, (scales, own, _kept([one.weight for one in layers])), *parts, *apart)
+
+
+def _kept(weights: Sequence[Tensor]) -> Tensor | None:
+    """[sum of outs, in], bfloat16: frozen weights below one another, rounded once and not at every step.
+
+    They are as large as what a step's backward pass holds anyway. None for weights that are trained.
+    """
+    if any(weight.requires_grad or weight.is_inference() for weight in weights):
+        return None
+    state = tuple((weight.data_ptr(), weight._version, tuple(weight.shape)) for weight in weights)
+    known = _FROZEN.get(weights[0])
+    if known is None or known[0] != state:
+        with torch.no_grad():
+            known = _FROZEN[weights[0]] = state, torch.cat([weight.bfloat16() for weight in weights])
+    return known[1]
 
 
 class _Affine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, facts: tuple[Any, ...], *parts: Tensor | None) -> Tensor:
-        scales, own = facts
+        scales, own, kept = facts
         weights, biases, downs, ups = (parts[: 4 * len(own)][i::4] for i in range(4))
         sizes = [len(weight) for weight in weights]  # type: ignore[arg-type]
         ranks = [0 if down is None else len(down) for down in downs]
         wide = sum(sizes)
-        read = x.new_empty(wide + sum(ranks), x.shape[1])  # the weights, and below them LoRA's A
-        for place, one in zip(read.split([*sizes, *ranks]), (*weights, *downs), strict=True):
-            if one is not None:
-                place.copy_(one)
+        if kept is not None and not any(ranks):
+            read = kept
+        else:
+            read = x.new_empty(wide + sum(ranks), x.shape[1])  # the weights, and below them LoRA's A
+            for place, one in zip(read.split([*sizes, *ranks]), (*weights, *downs), strict=True):
+                if one is not None:
+                    place.copy_(one)
         if biases[0] is None:
             out = x @ read.t()
         else:

@@ -1,5 +1,6 @@
 """The fused kernels compute what plain torch computes, drop with the usual law, and can be done without."""
 
+import gc
 import os
 import shutil
 
@@ -375,3 +376,26 @@ def test_affine_leaves_out_gradients_of_frozen_layers():
     x, weight, frozen = drawn(3, 4, dtype=torch.bfloat16), drawn(2, 4), torch.zeros(2, 4)
     products.affine(x, [products.Linear(weight), products.Linear(frozen)]).sum().backward()
     assert weight.grad is not None and x.grad is not None and frozen.grad is None
+
+
+@needs_kernels
+def test_frozen_weights_are_rounded_once_and_anew_when_they_change():
+    torch.manual_seed(0)
+    x, weight = torch.randn(9, 20).bfloat16(), torch.randn(12, 20)
+
+    def right(weight):
+        wanted = x.float() @ weight.bfloat16().float().t()
+        return (products.affine(x, [products.Linear(weight)]).float() - wanted).abs().max() < 0.05
+
+    assert right(weight)
+    first = products._kept([weight])
+    assert products._kept([weight]) is first
+    weight.mul_(2)  # e.g. other weights were loaded
+    assert right(weight)
+    weight.data = torch.randn(12, 20)
+    assert right(weight)
+    assert products._kept([weight.clone().requires_grad_()]) is None
+    before = len(products._FROZEN)
+    del weight
+    gc.collect()
+    assert len(products._FROZEN) == before - 1
