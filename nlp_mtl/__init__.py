@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nlp_mtl.dryrun import DryRun, dry_run
-    from nlp_mtl.errors import ConfigError, DataError, NlpMtlError, NotFoundError, RunFolderError, UnsupportedError
+    from nlp_mtl.errors import (
+        ConfigError,
+        DataError,
+        HubError,
+        NlpMtlError,
+        NotFoundError,
+        RunFolderError,
+        UnsupportedError,
+    )
     from nlp_mtl.evaluation import Evaluator
     from nlp_mtl.exporting.export import Export, export_task
+    from nlp_mtl.hub.push import Pushed, push
     from nlp_mtl.model import MultiTaskModel
     from nlp_mtl.prediction import predict, predict_stream
     from nlp_mtl.run import Run, evaluate, train
@@ -26,6 +35,8 @@ _WHERE = {
     "ConfigError": "errors",
     "DryRun": "dryrun",
     "DataError": "errors",
+    "HubError": "errors",
+    "Pushed": "hub.push",
     "NlpMtlError": "errors",
     "NotFoundError": "errors",
     "RunFolderError": "errors",
@@ -42,6 +53,7 @@ _WHERE = {
     "load_tasks": "tasks",
     "predict": "prediction",
     "predict_stream": "prediction",
+    "push": "hub.push",
     "train": "run",
 }
 
@@ -51,10 +63,12 @@ __all__ = [
     "DryRun",
     "Evaluator",
     "Export",
+    "HubError",
     "MultiTaskModel",
     "MultiTaskTrainer",
     "NlpMtlError",
     "NotFoundError",
+    "Pushed",
     "Run",
     "RunFolderError",
     "Task",
@@ -66,6 +80,7 @@ __all__ = [
     "load_tasks",
     "predict",
     "predict_stream",
+    "push",
     "train",
 ]
 

@@ -1,4 +1,4 @@
-"""LoRA on the shared encoder, and freezing parts of it."""
+"""LoRA on the shared encoder, for all tasks and for each, and freezing parts of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from nlp_mtl.errors import ConfigError, suggestion
+from nlp_mtl import tasklora
+from nlp_mtl.errors import ConfigError, NlpMtlError, suggestion
 from nlp_mtl.fields import left_out, read_fields
 from nlp_mtl.packing import base_of
 
@@ -21,8 +22,12 @@ _RULES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
 )
 
 
-def lora_config(given: Any) -> Any:
+def lora_config(given: Any, key: str = "lora") -> Any:
     """A `peft.LoraConfig` from a mapping of its fields; one that is given is handed back.
+
+    Args:
+        given: the fields, or a `LoraConfig`.
+        key: what messages call it.
 
     Raises:
         ConfigError: fields that `LoraConfig` does not have, with near names, and values it refuses.
@@ -36,46 +41,88 @@ def lora_config(given: Any) -> Any:
     if isinstance(given, LoraConfig):
         return given
     if not isinstance(given, Mapping):
-        raise ConfigError(f"lora: expected the fields of peft.LoraConfig, found {given!r}; e.g. {{r: 8}}")
-    read, wrong = read_fields(LoraConfig, given, "lora")
-    for key, rule, keeps in _RULES:
-        if key not in wrong and isinstance(number := read.get(key), (int, float)) and not keeps(number):
-            wrong[key] = f"`lora.{key}` is {rule}, found {number!r}{left_out(LoraConfig, key)}"
+        raise ConfigError(f"{key}: expected the fields of peft.LoraConfig, found {given!r}; e.g. {{r: 8}}")
+    read, wrong = read_fields(LoraConfig, given, key)
+    for name, rule, keeps in _RULES:
+        if name not in wrong and isinstance(number := read.get(name), (int, float)) and not keeps(number):
+            wrong[name] = f"`{key}.{name}` is {rule}, found {number!r}{left_out(LoraConfig, name)}"
     if wrong:
         raise ConfigError(list(wrong.values()))
     try:
         return LoraConfig(**read)
     except (TypeError, ValueError) as error:
-        raise ConfigError(_fault(read, error)) from None
+        raise ConfigError(_fault(read, error, key)) from None
 
 
-def _fault(given: Mapping[str, Any], error: Exception) -> str:
+def _fault(given: Mapping[str, Any], error: Exception, key: str = "lora") -> str:
     """What PEFT says, with the fields of `given` that its words name."""
     text = " ".join(str(error).split())
-    named = [key for key in given if re.search(rf"\b{re.escape(key)}\b", text)]
-    found = "; found " + ", ".join(f"`lora.{key}`: {given[key]!r}" for key in named or given)
-    return f"lora: {text}{found if given else ''}"
+    named = [name for name in given if re.search(rf"\b{re.escape(name)}\b", text)]
+    found = "; found " + ", ".join(f"`{key}.{name}`: {given[name]!r}" for name in named or given)
+    return f"{key}: {text}{found if given else ''}"
 
 
-def add_lora(encoder: PreTrainedModel, given: Any) -> nn.Module:
-    """The encoder wrapped by PEFT; only the adapter's parameters stay trainable.
+_PEFT_SAYS = (AttributeError, KeyError, NotImplementedError, TypeError, ValueError)
+
+
+def add_lora(
+    encoder: PreTrainedModel,
+    given: Any,
+    *,
+    per_task: Any = None,
+    adapter_of: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """The encoder wrapped by PEFT; only the adapters' parameters stay trainable.
 
     Args:
         encoder: a `transformers` base model.
-        given: a `peft.LoraConfig`, or a mapping of its fields.
+        given: the adapter that all tasks share: a `peft.LoraConfig`, a mapping of its fields, or None for none.
+        per_task: the same for one adapter per task; see :mod:`nlp_mtl.tasklora`.
+        adapter_of: task → the name of its adapter.
+        seed: of the task adapters' first weights.
 
     Raises:
         ConfigError: fields that are wrong, or target modules the encoder does not have.
+        UnsupportedError: task adapters on layers that are not linear.
     """
     from peft import get_peft_model
 
-    config = lora_config(given)
-    said = given if isinstance(given, Mapping) else {"target_modules": config.target_modules}
-    try:
-        return get_peft_model(encoder, config)
-    except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
-        way = "target_modules: all-linear adapts every linear layer"
-        raise ConfigError(f"{_fault(said, error).replace('.; found', '; found')}; {way}") from error
+    wanted = {key: one for key, one in (("lora", given), ("task_lora", per_task)) if one is not None}
+    configs = checked_adapters(given, per_task)
+    linear, made = tasklora.linear_layers(encoder), encoder
+    for key, config in configs.items():
+        said = wanted[key] if isinstance(wanted[key], Mapping) else {"target_modules": config.target_modules}
+        try:
+            if key == "lora":
+                made = get_peft_model(encoder, config)
+            else:
+                made = tasklora.add_task_lora(made, config, adapter_of or {}, seed=seed, targets=linear)
+        except _PEFT_SAYS as error:
+            if isinstance(error, NlpMtlError):
+                raise
+            way = "target_modules: all-linear adapts every linear layer"
+            raise ConfigError(f"{_fault(said, error, key).replace('.; found', '; found')}; {way}") from error
+    return made
+
+
+def checked_adapters(shared: Any, per_task: Any) -> dict[str, Any]:
+    """The `LoraConfig` of ``lora`` and of ``task_lora``, those that are wanted.
+
+    Raises:
+        ConfigError: every mistake in both.
+    """
+    configs, mistakes = {}, []
+    for key, given in (("lora", shared), ("task_lora", per_task)):
+        try:
+            if given is not None:
+                configs[key] = lora_config(given, key)
+                mistakes += tasklora.check_plain(configs[key], key) if per_task is not None else []
+        except ConfigError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise ConfigError(mistakes)
+    return configs
 
 
 def is_adapter(name: str) -> bool:

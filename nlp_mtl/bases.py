@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ class Base:
     Attributes:
         id: what is recorded: the Hub id, or the packaged model's name, or the last part of a local folder.
         folder: where its files are; never recorded.
-        revision: the commit, for models of the Hub.
+        revision: the commit on the Hub; of packaged models, the one with the same weights.
         package: the package it comes from, with version.
     """
 
@@ -48,18 +49,22 @@ class Base:
         return {key: value for key, value in found.items() if value is not None}
 
 
-def find_base(name: str | Path, *, sha256: str | None = None) -> Base:
+def find_base(
+    name: str | Path, *, sha256: str | None = None, revision: str | None = None, token: str | bool | None = None
+) -> Base:
     """A pretrained model by folder, packaged name or Hub id.
 
     Args:
         name: what stands after `model:`.
         sha256: what its weights must be, if that is known.
+        revision: the commit to take from the Hub; default the newest.
+        token: for a model that is not public.
 
     Raises:
         NotFoundError: nowhere, or without weights in safetensors format; lists what was tried, in order.
         RunFolderError: found, but with other weights.
     """
-    base = _find(str(name))
+    base = _find(str(name), revision, token)
     if sha256 is not None and (found := base.sha256()) != sha256:
         raise RunFolderError(
             f"the base model {name!r} has weights with sha256 {found[:12]}…, this run was trained on {sha256[:12]}…; "
@@ -68,7 +73,19 @@ def find_base(name: str | Path, *, sha256: str | None = None) -> Base:
     return base
 
 
-def _find(name: str) -> Base:
+def find_recorded(record: Mapping[str, Any], where: str | Path | None = None, token: str | bool | None = None) -> Base:
+    """The pretrained model that a run records, with the weights it was trained on; raises as :func:`find_base`.
+
+    Args:
+        record: what :meth:`Base.record` said.
+        where: where it is, if it is not found by its id.
+        token: for a model that is not public.
+    """
+    revision = None if where else record.get("revision")
+    return find_base(where or record["id"], sha256=record.get("sha256"), revision=revision, token=token)
+
+
+def _find(name: str, revision: str | None, token: str | bool | None) -> Base:
     tried = []
     folder = Path("~" if no_name(name) else name).expanduser()
     if not no_name(name) and (folder / "config.json").is_file():
@@ -80,9 +97,9 @@ def _find(name: str) -> Base:
         where = packages.fetch(model.package)
         version = packages.package_table().packages[model.package].version
         source = where / model.folder if model.folder else _from_gguf(where / str(model.gguf), name)
-        return Base(name, source, package=f"{model.package}=={version}")
+        return Base(name, source, revision=model.revision, package=f"{model.package}=={version}")
     tried.append(f"packaged models: {', '.join(sorted(models))}")
-    return _from_hub(name, tried)
+    return _from_hub(name, tried, revision, token)
 
 
 def _with_weights(folder: Path) -> Path:
@@ -106,7 +123,7 @@ def _with_weights(folder: Path) -> Path:
     )
 
 
-def _from_hub(name: str, tried: list[str]) -> Base:
+def _from_hub(name: str, tried: list[str], revision: str | None, token: str | bool | None) -> Base:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -120,7 +137,9 @@ def _from_hub(name: str, tried: list[str]) -> Base:
                 tried.append(f"Hub: {why}")
                 continue
         try:
-            folder = Path(snapshot_download(name, allow_patterns=_FILES, local_files_only=local))
+            folder = Path(
+                snapshot_download(name, revision=revision, token=token, allow_patterns=_FILES, local_files_only=local)
+            )
         except LocalEntryNotFoundError:
             tried.append(f"{where}: not there")
         except (HFValidationError, HfHubHTTPError, OSError) as error:

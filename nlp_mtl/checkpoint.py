@@ -6,7 +6,8 @@
     config.json, model.safetensors                 full fine-tuning: the encoder as AutoModel saves it
     adapter_config.json, adapter_model.safetensors LoRA: as PeftModel saves it
     heads.safetensors                              "rte.classifier.weight": task + the vanilla key
-    sharing.safetensors                            only if the sharing has parameters of its own
+    <task>/adapter_…                               LoRA per task: shared and own adapter folded into one, as PEFT's
+    sharing.safetensors                            only if the sharing has parameters of its own, or adapters per task
     tokenizer files, README.md
     complete.json                                  sizes and sha256 of all files, written last: without it, damaged
 """
@@ -19,20 +20,23 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from nlp_mtl.adapters import is_adapter
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import RunFolderError, shown
+from nlp_mtl.folding import save_folded
 from nlp_mtl.heads.vanilla import tied_keys
 from nlp_mtl.packing import base_of
 from nlp_mtl.sharing import Sharing
+from nlp_mtl.tasklora import SHARED, owners_of
 
 logger = logging.getLogger("nlp_mtl")
 
@@ -250,7 +254,10 @@ def save_weights(
     if hasattr(encoder, "peft_config"):
         more["save_embedding_layers"] = False  # "auto" asks the Hub whether the vocabulary was changed
     with quiet_transformers():
-        encoder.save_pretrained(folder, **more)
+        if owners_of(encoder) is None:
+            encoder.save_pretrained(folder, **more)
+        else:
+            save_folded(encoder, folder, own)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's own card; the run writes one
     tensors = {}
     for key, module in modules.items():
@@ -260,6 +267,8 @@ def save_weights(
     save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, folder / HEADS)
     extra = sharing.own_state()
     if extra:
+        if state is not None:
+            extra = {name: state[f"sharing.{name}"] for name in extra}
         save_file({name: value.detach().cpu().contiguous() for name, value in extra.items()}, folder / SHARING)
 
 
@@ -291,10 +300,12 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
     """
     folder, encoder = Path(folder), sharing.encoder
     adapter = folder / "adapter_model.safetensors"
-    if hasattr(encoder, "peft_config") != adapter.is_file():
-        ours, theirs = ("LoRA", "full fine-tuning") if hasattr(encoder, "peft_config") else ("full fine-tuning", "LoRA")
+    ours, theirs = _tuning(encoder), "LoRA" if adapter.is_file() else "full fine-tuning"
+    if (folder / SHARING).is_file() and not adapter.is_file() and not (folder / "config.json").is_file():
+        theirs = "LoRA for each task"
+    if ours != theirs:
         raise RunFolderError(f"{folder}: is a run with {theirs}, this model is set up for {ours}{_AS_TRAINED}")
-    heads, own = _read(folder / HEADS), sharing.own_state()
+    heads, own = _read(folder / HEADS, [f"{key}." for key in modules]), sharing.own_state()
     wrong = []
     for key, module in modules.items():
         expected = {name for name in module.state_dict() if name not in tied_keys(module)}
@@ -310,6 +321,7 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
     if wrong:
         raise RunFolderError(f"{folder}: heads of another model: {'; '.join(wrong[:6])}{_AS_TRAINED}")
     shared = _read(folder / SHARING) if own else {}
+    shared = {name: value for name, value in shared.items() if name in own or not _of_another_task(name, encoder)}
     if different := _different(shared, own):
         raise RunFolderError(f"{folder}: a sharing of another model ({different[0]} differs){_AS_TRAINED}")
     if adapter.is_file():
@@ -319,12 +331,24 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
         if different := _different(state, get_peft_model_state_dict(encoder, save_embedding_layers=False)):
             raise RunFolderError(f"{folder}: an adapter of another model ({different[0]} differs){_AS_TRAINED}")
         set_peft_model_state_dict(encoder, state)
-    else:
+    elif owners_of(encoder) is None:
         _load_encoder(folder, base_of(encoder))
     if own:
         sharing.load_own_state(shared)
     for key, module in modules.items():
         module.load_state_dict(_part(heads, f"{key}."), strict=False)
+
+
+def _of_another_task(name: str, encoder: nn.Module) -> bool:
+    """Whether a parameter belongs to the adapter of a task that this model was made without."""
+    owners, parts = owners_of(encoder), name.split(".")
+    return owners is not None and is_adapter(name) and parts[-2] not in (SHARED, *owners.adapters)
+
+
+def _tuning(encoder: nn.Module) -> str:
+    if not hasattr(encoder, "peft_config"):
+        return "full fine-tuning"
+    return "LoRA" if owners_of(encoder) is None else "LoRA for each task"
 
 
 def _load_encoder(folder: Path, base: nn.Module) -> None:
@@ -341,9 +365,11 @@ def _different(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> l
     return [*both, *(name for name in found if name not in expected), *(name for name in expected if name not in found)]
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def _read(file: Path, begins: Sequence[str] = ("",)) -> dict[str, Tensor]:
+    """The tensors of a file whose names begin with one of some words."""
     try:
-        return load_file(file)
+        with safe_open(file, framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys() if name.startswith(tuple(begins))}  # noqa: SIM118
     except FileNotFoundError:
         raise RunFolderError(f"{file.parent}: {file.name} is missing; {other_ways(file.parent)}") from None
     except (OSError, SafetensorError) as error:

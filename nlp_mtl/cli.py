@@ -15,8 +15,10 @@ import typer
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import ConfigError, NlpMtlError, shown
 from nlp_mtl.exporting import command as exporting
+from nlp_mtl.hub import command as hub
 from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
+from nlp_mtl.serving import command as serving
 
 app = typer.Typer(
     name="nlp-mtl",
@@ -41,11 +43,14 @@ tasks_app.command(
     "nlp-mtl tasks new train=a.tsv test=b.tsv --text question answer --label fits",
 )(tasks_new)
 app.command("export", epilog=exporting.EPILOG)(exporting.export)
+app.command("serve", epilog=serving.SERVE_EPILOG)(serving.serve)
+app.command("demo", epilog=serving.DEMO_EPILOG)(serving.demo)
+app.command("push", epilog=hub.EPILOG)(hub.push)
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder that mirrors data sets under their Hub ids.")
 ]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder or checkpoint.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder or checkpoint; or me/repo[@revision] on the Hub.")]
 
 
 @app.command(epilog="nlp-mtl train\n\nnlp-mtl train training.seed=1 --dry-run")
@@ -130,7 +135,7 @@ def evaluate(
     print_scores([row for row in score_table(scores, every=True) if row["metric"]], split)
     for name, found in scores.items():
         if not found.metrics:
-            file = run / "predictions" / f"{name}.{split}.jsonl"
+            file = (run if run.is_dir() else Path()) / "predictions" / f"{name}.{split}.jsonl"  # or of the Hub
             file.parent.mkdir(exist_ok=True)
             write_text(file, "".join(json.dumps(_plain(found.in_words(p))) + "\n" for p in found.decoded))
             print(f"{name}: {found.rows} rows without labels; predictions in {file}")
@@ -171,11 +176,11 @@ def predict(
         raise ConfigError("predict: reads a TEXT or --file, found neither; give a TEXT, or --file IN.jsonl")
     if pair and len(texts) != 2:
         raise ConfigError(f"predict: --pair takes two TEXTs, found {len(texts)}; put each into quotes")
-    from nlp_mtl.model import MultiTaskModel
+    from nlp_mtl.prediction import open_model
     from nlp_mtl.prediction import predict as answer
 
     inputs: list[Any] = [tuple(texts)] if pair else [_row_or_text(text) for text in texts]
-    answers = answer(MultiTaskModel.from_pretrained(run, base=base), inputs, tasks=task, dtype=dtype)
+    answers = answer(open_model(run, base=base, tasks=task, dtype=dtype), inputs, tasks=task, dtype=dtype)
     lines = [json.dumps(found, ensure_ascii=False, indent=None if out else 1) for found in answers]
     if out is None:
         print("\n".join(lines))
@@ -320,7 +325,16 @@ def _plain(value: Any) -> Any:
 def main() -> None:
     """Entry point: errors of ours are printed without a traceback, one line or one list."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "transformers", "datasets", "accelerate", "urllib3", "filelock"):
+    for noisy in (
+        "httpx",
+        "httpx2",
+        "huggingface_hub",
+        "transformers",
+        "datasets",
+        "accelerate",
+        "urllib3",
+        "filelock",
+    ):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
 
@@ -64,6 +64,9 @@ class RunConfig(BaseModel):
     lora: dict[str, Any] | None = Field(
         default=None, description="fields of `peft.LoraConfig`; left out, the whole encoder is trained"
     )
+    task_lora: dict[str, Any] | None = Field(
+        default=None, description="the same for one adapter per task, in the same pass, alone or beside `lora`"
+    )
     freeze: list[str] | str = Field(
         default_factory=list, description="patterns of encoder parameters to keep, `*` for all"
     )
@@ -82,6 +85,10 @@ class RunConfig(BaseModel):
         description="at most so many tokens in one forward and backward pass; a step's rows are cut into as many as "
         "it takes, with the gradient of the whole",
     )
+    keep_best: Literal["run", "task"] = Field(
+        default="run",
+        description="the best step of the whole run, or with `task_lora` alone each task's own (`task`)",
+    )
     callbacks: list[Spec] = Field(
         default_factory=list, description="`module:Class` of a TrainerCallback, or `{name: module:Class, arguments}`"
     )
@@ -99,10 +106,12 @@ class RunConfig(BaseModel):
         "sampler": "{name: temperature, temperature: 2.0}",
         "heads": "{stsb: {pooling: mean}}",
         "lora": "{r: 8, target_modules: all-linear}",
+        "task_lora": "{r: 4, target_modules: all-linear}",
         "freeze": "[embeddings.*]",
         "learning_rates": "{heads: 1e-3}",
         "tokens_per_batch": "2048",
         "tokens_per_pass": "1024",
+        "keep_best": "task",
         "callbacks": "[transformers:EarlyStoppingCallback]",
         "imports": "[my_sampler.py]",
         "training": "{output_dir: runs/mine, num_train_epochs: 3}",
@@ -226,14 +235,14 @@ def check(config: RunConfig, place: str, lines: yamlfile.Lines, overrides: Seque
     wanted = said["metric_for_best_model"]
     if heads and not wrong and (mistake := metric_mistake(wanted, said["greater_is_better"], heads)):
         say(("training", "metric_for_best_model"), mistake)
-    if config.lora is not None:
-        from nlp_mtl.adapters import lora_config
+    if config.lora is not None or config.task_lora is not None:
+        from nlp_mtl.adapters import checked_adapters
 
         try:
-            lora_config(config.lora)
+            checked_adapters(config.lora, config.task_lora)
         except ConfigError as error:
             for message in error.mistakes:
-                say(("lora",), message)
+                say(("task_lora" if "task_lora" in message.partition(" ")[0] else "lora",), message)
     for number, spec in enumerate(config.callbacks):
         try:
             callback(spec)

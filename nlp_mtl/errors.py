@@ -67,6 +67,10 @@ class TrainingError(NlpMtlError, RuntimeError):
     """Training that can't go on, e.g. a loss that is not a number; names task and step."""
 
 
+class HubError(NlpMtlError, RuntimeError):
+    """The Hub refused, or can't be reached; says what was asked, what is whole, and the way out."""
+
+
 class UnsupportedError(NlpMtlError, ValueError):
     """A combination that would silently be wrong, refused with the reason and the way out."""
 

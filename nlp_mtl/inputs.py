@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,7 +94,13 @@ class Window:
     missing: dict[str, dict[int, list[str]]] = field(default_factory=dict)
 
 
-def read_window(readers: Sequence[InputReader], inputs: Sequence[Input], tokenizer: Any, first: int = 0) -> Window:
+def read_window(
+    readers: Sequence[InputReader],
+    inputs: Sequence[Input],
+    tokenizer: Any,
+    first: int = 0,
+    tasks: Sequence[Collection[str]] | None = None,
+) -> Window:
     """The rows of some inputs. Values that several tasks read in the same manner are tokenized once.
 
     Args:
@@ -102,6 +108,7 @@ def read_window(readers: Sequence[InputReader], inputs: Sequence[Input], tokeniz
         inputs: the inputs.
         tokenizer: the model's.
         first: the number of the first input, for messages.
+        tasks: for each input the tasks that are asked about it; default all.
 
     Raises:
         DataError: an input of another kind, or without text; names the input and the first task that can't read it.
@@ -112,6 +119,8 @@ def read_window(readers: Sequence[InputReader], inputs: Sequence[Input], tokeniz
         window.asked[reader.task], missing = [], {}
         own: list[tuple[int, tuple[Any, ...], _Group, int]] = []
         for number, value in enumerate(inputs):
+            if tasks is not None and reader.task not in tasks[number]:
+                continue
             values = reader.values(value, first + number)
             if isinstance(values, list):
                 missing[number] = values

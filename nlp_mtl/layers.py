@@ -8,7 +8,7 @@ packed batch stay the family's own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace as replace_fields
 from functools import cache
 from typing import Any
@@ -20,10 +20,12 @@ from transformers.activations import GELUActivation
 
 from nlp_mtl.attention import packed_attention, packed_self_attention
 from nlp_mtl.dropout import Dropout
-from nlp_mtl.kernels import fused, products
+from nlp_mtl.kernels import fused, lowrank, products
 from nlp_mtl.layout import Layout, filled_up
+from nlp_mtl.tasklora import per_task
 from nlp_mtl.trimming import Reading, single_attention
 
+_LORA = ("peft.tuners.lora.layer.Linear", "nlp_mtl.tasklora.TaskLinear")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -126,17 +128,16 @@ def _forward(
     with _adapters_read_what_comes(self, cast != states.dtype):
         own, narrow = self.attention.self, _narrow_copy(self, hidden_states, states, cast)
         if reading is None:
-            mixed, residual = _attended(own, narrow, packed_layout), states
+            mixed, residual, read = _attended(own, narrow, packed_layout), states, len(states)
         else:
-            mixed, residual = _attended_by(own, narrow, reading), states.index_select(0, reading.tokens)
-        read = len(mixed)
-        if reading is not None:
-            mixed, residual = filled_up(mixed), filled_up(residual)
-        if fused.usable(mixed, residual) and residual.dtype == torch.float32:
-            states, half = _add_norm(self.attention.output, mixed, residual, narrow=True)
-            out, half = _feed_forward(self, states, half, narrow=not self.last)
-        else:
-            out, half = self.feed_forward_chunk(self.attention.output(mixed[None], residual[None]))[0], None
+            mixed, residual = _attended_by(own, narrow, packed_layout, reading), states.index_select(0, reading.tokens)
+            read, mixed, residual = len(mixed), filled_up(mixed), filled_up(residual)
+        with nullcontext() if reading is None else _of(packed_layout, reading.tokens):
+            if fused.usable(mixed, residual) and residual.dtype == torch.float32:
+                states, half = _add_norm(self.attention.output, mixed, residual, narrow=True)
+                out, half = _feed_forward(self, states, half, narrow=not self.last)
+            else:
+                out, half = self.feed_forward_chunk(self.attention.output(mixed[None], residual[None]))[0], None
     found = out[None, :read]
     if half is not None and read == len(half) and _is_bare(self):  # a hook may ask for the gradient, or write
         found.packed_half = (half, _version(found))
@@ -161,8 +162,11 @@ def _narrow_copy(layer: Any, hidden_states: Tensor, states: Tensor, dtype: torch
 @contextmanager
 def _adapters_read_what_comes(layer: nn.Module, narrow: bool) -> Iterator[None]:
     """PEFT turns what a LoRA reads into float32, which autocast would only turn back: not inside this block."""
-    parts: list[Any] = [part for part in layer.modules() if getattr(part, "cast_input_dtype_enabled", False)]
-    parts = [part for part in parts if narrow and not getattr(part, "lora_variant", None)]
+    parts: list[Any] = []
+    if narrow:  # walking through the modules of ten adapters takes as long as a product
+        if (known := layer.__dict__.get("adapted")) is None:
+            known = layer.__dict__["adapted"] = [p for p in layer.modules() if hasattr(p, "cast_input_dtype_enabled")]
+        parts = [p for p in known if p.cast_input_dtype_enabled and not getattr(p, "lora_variant", None)]
     for part in parts:
         part.cast_input_dtype_enabled = False
     try:
@@ -170,6 +174,11 @@ def _adapters_read_what_comes(layer: nn.Module, narrow: bool) -> Iterator[None]:
     finally:
         for part in parts:
             part.cast_input_dtype_enabled = True
+
+
+def _of(layout: Layout, rows: Tensor) -> AbstractContextManager[None]:
+    """Inside this block only these rows of a packed batch come: layers with adapters of tasks must know whose."""
+    return nullcontext() if layout.owners is None else layout.owners.among(rows)
 
 
 def _attended(own: Any, states: Tensor, layout: Layout) -> Tensor:
@@ -190,12 +199,13 @@ def _attended(own: Any, states: Tensor, layout: Layout) -> Tensor:
     return packed_attention(query, key, value, layout, **how).flatten(1)
 
 
-def _attended_by(own: Any, states: Tensor, reading: Reading) -> Tensor:
+def _attended_by(own: Any, states: Tensor, layout: Layout, reading: Reading) -> Tensor:
     """[read, hidden]: the same for the tokens read only."""
     heads = (-1, states.shape[-1] // own.attention_head_size, own.attention_head_size)
     key, value = own.key(states).view(heads), own.value(states).view(heads)
     asking = torch.cat([reading.alone, reading.together])
-    query = own.query(filled_up(states.index_select(0, asking))).view(heads)[: len(asking)]
+    with _of(layout, asking):
+        query = own.query(filled_up(states.index_select(0, asking))).view(heads)[: len(asking)]
     how = {"scale": own.scaling, "dropout": own.dropout.p if own.dropout.training else 0.0}
     ones, parts = len(reading.alone), []
     if ones:
@@ -251,25 +261,34 @@ def _linear(dense: Any, states: Tensor) -> products.Linear | None:
     """A linear layer, with or without one LoRA, that can be part of a product in bfloat16; None for others."""
     if states.dtype != torch.bfloat16 or not fused.usable(states):
         return None
-    layer = products.Linear(dense.weight, dense.bias) if _plain(dense) else _one_lora(dense)
+    layer = products.Linear(dense.weight, dense.bias) if _plain(dense) else _one_lora(dense, len(states))
     if layer is None or any(x is not None and x.dtype != torch.float32 for x in layer.tensors()):
         return None
     return layer
 
 
-def _one_lora(dense: Any) -> products.Linear | None:
-    """The parts of PEFT's LoRA on a linear layer: one adapter as the paper has it, nothing merged, no dropout."""
-    if f"{type(dense).__module__}.{type(dense).__name__}" != "peft.tuners.lora.layer.Linear" or not _is_bare(dense):
+def _one_lora(dense: Any, rows: int) -> products.Linear | None:
+    """The parts of PEFT's LoRA on a linear layer: adapters as the paper has them, nothing merged, no dropout.
+
+    One for all rows, or one for each task, or both.
+    """
+    if f"{type(dense).__module__}.{type(dense).__name__}" not in _LORA or not _is_bare(dense):
         return None
     names = [name for name in dense.active_adapters if name in dense.lora_A]
-    if len(names) != 1 or dense.disable_adapters or dense.merged or dense.lora_variant or not _plain(dense.base_layer):
+    if len(names) > 1 or dense.disable_adapters or dense.merged or dense.lora_variant or not _plain(dense.base_layer):
         return None
-    down, up, dropout = (part[names[0]] for part in (dense.lora_A, dense.lora_B, dense.lora_dropout))
-    quiet = _is_bare(dropout) and (type(dropout) is nn.Identity or not dropout.training or not dropout.p)
-    if not quiet or not all(_plain(part) and part.bias is None for part in (down, up)):
+    own, apart = getattr(dense, "owners", None), None
+    parts = [part for name in dense.lora_A for part in (dense.lora_A[name], dense.lora_B[name])]
+    quiet = [_is_bare(p) and (type(p) is nn.Identity or not p.training or not p.p) for p in dense.lora_dropout.values()]
+    if not all(quiet) or not all(_plain(part) and part.bias is None for part in parts):
+        return None
+    if own is not None and (apart := per_task(dense, rows)) and not lowrank.fits(dense.weight, apart.downs, apart.ups):
         return None
     base = dense.base_layer
-    return products.Linear(base.weight, base.bias, down.weight, up.weight, float(dense.scaling[names[0]]))
+    if not names:
+        return products.Linear(base.weight, base.bias, per_task=apart) if own is not None else None
+    down, up = (part[names[0]].weight for part in (dense.lora_A, dense.lora_B))
+    return products.Linear(base.weight, base.bias, down, up, float(dense.scaling[names[0]]), apart)
 
 
 def _plain(dense: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,6 +61,9 @@ class Layout:
     Attributes:
         read: [tokens] of bools, the tokens that a head reads after the last layer; None, as at first, for all. The
             hidden states of the others may be left out of the work, and are then 0.
+        read_by: task → the numbers of the tokens it reads; a task that is not there may read all of them.
+        counted: the tasks that some process has rows of, where there are several processes.
+        owners: of the adapters that tokens have (:class:`nlp_mtl.tasklora.Owners`); None where all have the same.
 
     Example:
         >>> layout = Layout([2, 3])
@@ -75,6 +79,9 @@ class Layout:
             self.offsets.append(self.offsets[-1] + length)
         self.tokens = self.offsets[-1]
         self.read: Tensor | None = None
+        self.read_by: dict[str, Tensor] = {}
+        self.counted: list[str] = []
+        self.owners: Any = None
         self._heads: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
 
     @cached_property
@@ -209,8 +216,13 @@ def filled_up(rows: Tensor) -> Tensor:
     """
     if rows.device.type != "cpu":
         return rows
-    step = max(8, 1 << max(0, len(rows).bit_length() - 5))
-    return functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, -len(rows) % step))
+    return functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, filled_count(len(rows)) - len(rows)))
+
+
+def filled_count(rows: int) -> int:
+    """How many rows :func:`filled_up` makes of so many."""
+    step = max(8, 1 << max(0, rows.bit_length() - 5))
+    return rows + -rows % step
 
 
 def few_shapes(rows: Tensor) -> Tensor:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +11,25 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from nlp_mtl import adapters, bases, checkpoint, registry
+from nlp_mtl import adapters, bases, checkpoint, folding, registry
 from nlp_mtl.card import card
 from nlp_mtl.data import load_data
 from nlp_mtl.dropout import use_cheap_dropout
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads import Head, make_heads
+from nlp_mtl.holding import HoldsParameters
 from nlp_mtl.layout import Layout
-from nlp_mtl.memory import KeptGradient
-from nlp_mtl.opening import checked_length, give_pad_token, load_encoder, open_base, open_tokenizer
+from nlp_mtl.opening import checked_length, give_pad_token, open_base, open_run, open_tokenizer
 from nlp_mtl.packing import base_of
-from nlp_mtl.runspec import heads_of, read_spec
+from nlp_mtl.pulling import local_folder
+from nlp_mtl.runspec import heads_of, read_spec, spec_of
 from nlp_mtl.sharing import Sharing
 from nlp_mtl.tasks import load_tasks
 
 logger = logging.getLogger("nlp_mtl")
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets")
 
 
-class MultiTaskModel(nn.Module):
+class MultiTaskModel(HoldsParameters):
     """One encoder, many tasks, one call.
 
     Args:
@@ -71,7 +69,6 @@ class MultiTaskModel(nn.Module):
         self.tokenizer, self.base, self.max_length = tokenizer, dict(base), max_length
         self.strategies = dict(strategies or {})
         self.fresh = False  # whether the heads were made just now and never trained
-        self._kept: KeptGradient | None = None
 
     # ---------------------------------------------------------------------------------------------- construction
 
@@ -83,6 +80,7 @@ class MultiTaskModel(nn.Module):
         *,
         sharing: registry.Spec = "hard",
         lora: Any = None,
+        task_lora: Any = None,
         freeze: str | Sequence[str] = (),
         heads: Mapping[str, Mapping[str, Any]] | None = None,
         registry_folders: Sequence[str | Path] = (),
@@ -97,6 +95,7 @@ class MultiTaskModel(nn.Module):
             tasks: names, tags, paths or :class:`Task` objects; see :func:`nlp_mtl.tasks.load_tasks`.
             sharing: which parameters tasks share.
             lora: a `peft.LoraConfig` or a mapping of its fields; None for full fine-tuning.
+            task_lora: the same for one more adapter per task, alone or beside `lora`; see :mod:`nlp_mtl.tasklora`.
             freeze: patterns of encoder parameters to keep as they are; ``"*"`` for all.
             heads: more arguments for heads, by task, tag or ``"*"``, e.g. ``{"stsb": {"pooling": "mean"}}``.
             registry_folders: more folders with task files.
@@ -109,10 +108,12 @@ class MultiTaskModel(nn.Module):
         """
         chosen = load_tasks(tasks, registry=registry_folders)
         made = make_heads(chosen, heads)
-        if lora is not None and freeze:
+        if freeze and (used := [key for key, one in (("lora", lora), ("task_lora", task_lora)) if one is not None]):
             raise ConfigError(
-                f"freeze: a LoRA freezes the encoder already, found {freeze!r} beside it; leave out `freeze` or `lora`"
+                f"freeze: a LoRA freezes the encoder already, found {freeze!r} beside it; leave out `freeze` or "
+                f"`{'` and `'.join(used)}`"
             )
+        adapters.checked_adapters(lora, task_lora)
         found = bases.find_base(base)
         tokenizer, encoder = open_base(found.folder)
         length = checked_length(max_length, tokenizer, encoder)
@@ -125,6 +126,7 @@ class MultiTaskModel(nn.Module):
             made,
             sharing=sharing,
             lora=lora,
+            task_lora=task_lora,
             freeze=freeze,
             source=found.folder,
             seed=seed,
@@ -144,6 +146,7 @@ class MultiTaskModel(nn.Module):
         *,
         sharing: registry.Spec = "hard",
         lora: Any = None,
+        task_lora: Any = None,
         freeze: str | Sequence[str] = (),
         source: Path | None = None,
         seed: int = 0,
@@ -154,9 +157,9 @@ class MultiTaskModel(nn.Module):
         give_pad_token(tokenizer, encoder)
         use_cheap_dropout(encoder)
         record = dict(base or {"id": base_of(encoder).config.name_or_path})
-        if lora is not None:
-            config = adapters.lora_config(lora)
-            encoder = adapters.add_lora(base_of(encoder), config)
+        keys = {task: head.task.head_key for task, head in heads.items()}
+        if lora is not None or task_lora is not None:
+            encoder = adapters.add_lora(base_of(encoder), lora, per_task=task_lora, adapter_of=keys, seed=seed)
             for known in getattr(encoder, "peft_config", {}).values():
                 known.base_model_name_or_path, known.revision = record["id"], record.get("revision")
         if freeze:
@@ -170,39 +173,45 @@ class MultiTaskModel(nn.Module):
         strategies = {
             "sharing": sharing,
             "lora": lora is not None,
+            **({"adapters": folding.said_of(encoder)} if task_lora is not None else {}),
             "freeze": [freeze] if isinstance(freeze, str) else list(freeze),
         }
         return cls(shared, heads, modules, tokenizer, base=record, max_length=max_length, strategies=strategies)
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, base: str | Path | None = None, trainable: bool = False
+        cls,
+        folder: str | Path,
+        *,
+        base: str | Path | None = None,
+        trainable: bool = False,
+        tasks: Sequence[str] | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
     ) -> MultiTaskModel:
-        """The model of a run folder or checkpoint.
+        """The model of a run folder or checkpoint, or of a repository of the Hub that holds one.
 
         Args:
-            folder: a folder that :meth:`save_pretrained` wrote.
+            folder: a folder that :meth:`save_pretrained` wrote, or a repository's id, ``"me/repo"``.
             base: where the pretrained model is, for a LoRA run whose base is not found by its recorded id.
             trainable: make a LoRA trainable again.
+            tasks: names; only these, the heads of the others are not read. Default all.
+            revision: branch, tag or commit of the repository; default its main branch.
+            token: for a repository that is not public; default the one that is logged in.
 
         Raises:
+            ConfigError: `tasks` that the run does not have.
             RunFolderError: not a run folder, damaged, or weights of another model.
+            HubError: the Hub can't be reached, or has no such repository or revision.
         """
-        folder = Path(folder)
+        folder = local_folder(folder, revision=revision, token=token)
         spec = read_spec(folder)
         checkpoint.check_whole(folder)
-        heads = heads_of(spec, folder)
+        heads = heads_of(spec, folder, tasks)
         tokenizer = open_tokenizer(folder)
-        if (folder / "adapter_config.json").is_file():
-            from peft import PeftModel
-
-            found = bases.find_base(base or spec["base"]["id"], sha256=spec["base"].get("sha256"))
-            _, plain = open_base(found.folder)
-            encoder = PeftModel.from_pretrained(plain, folder, is_trainable=trainable)
-            for known in encoder.peft_config.values():
-                known.base_model_name_or_path = spec["base"]["id"]
-        else:
-            encoder = load_encoder(folder)
+        per_task = spec["strategies"].get("adapters")
+        encoder = open_run(folder, spec["base"], base, token, trainable=trainable, per_task=bool(per_task))
+        adapter = hasattr(encoder, "peft_config")
         model = cls.assemble(
             encoder,
             tokenizer,
@@ -210,34 +219,20 @@ class MultiTaskModel(nn.Module):
             sharing=spec["strategies"]["sharing"],
             base=spec["base"],
             max_length=spec["max_length"],
+            **(per_task or {}),
         )
         model.strategies = spec["strategies"]
+        model.heads = {task: heads[task] for task in dict.fromkeys(heads if tasks is None else tasks)}  # no lenders
         checkpoint.load_weights(folder, model.sharing, dict(model.modules_.items()))
-        if not hasattr(encoder, "peft_config") and spec["strategies"]["freeze"]:
+        for parameter in model.sharing.own_state().values() if per_task else ():
+            parameter.requires_grad_(trainable)
+        if not adapter and not per_task and spec["strategies"]["freeze"]:
             adapters.freeze(encoder, spec["strategies"]["freeze"])
         return model.eval()
 
     def spec(self) -> dict[str, Any]:
         """What ``nlp_mtl.json`` records of this model."""
-        tasks = []
-        for head in self.heads.values():
-            said = head.task.model_dump(
-                mode="json", exclude_unset=True, exclude={"examples"}
-            )  # may be rows of the data
-            labels = getattr(head, "data_labels", None) or head.labels
-            tasks.append({**said, **({"labels": labels} if labels else {}), "head": head.spec})
-        return {
-            "format": checkpoint.FORMAT,
-            "base": self.base,
-            "tasks": tasks,
-            "strategies": self.strategies,
-            "max_length": self.max_length,
-            "libraries": {
-                "nlp-mtl": version("nlp-mtl"),
-                **{name: version(name) for name in LIBRARIES},
-                "python": platform.python_version(),
-            },
-        }
+        return spec_of(self)
 
     def save_pretrained(
         self, folder: str | Path, *, state: Mapping[str, Tensor] | None = None, more: Mapping[str, Any] | None = None
@@ -293,28 +288,6 @@ class MultiTaskModel(nn.Module):
         """Recompute activations in the backward pass; `settings` as `transformers` takes them."""
         base_of(self.sharing.encoder).activation_checkpointing_enable(**settings)
 
-    def keep_embedding_gradient(self, keep: bool = True) -> bool:
-        """Keep the word embeddings' dense gradient between steps; see :class:`nlp_mtl.memory.KeptGradient`.
-
-        Returns:
-            Whether it is kept: not if the embeddings are frozen or tied to an output layer.
-        """
-        if self._kept is not None:
-            self._kept.release()
-            self._kept = None
-        embedding = base_of(self.sharing.encoder).get_input_embeddings()
-        users = sum(any(p is embedding.weight for p in part._parameters.values()) for part in self.modules())
-        if keep and isinstance(embedding, nn.Embedding) and embedding.weight.requires_grad and users == 1:
-            self._kept = KeptGradient(embedding, self)
-        return self._kept is not None
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """As in torch; a kept embedding gradient is cleared where it was used."""
-        if self._kept is None:
-            super().zero_grad(set_to_none)
-        else:
-            self._kept.clear()
-
     def module_of(self, task: str) -> nn.Module:
         """The module that computes a task's logits; tasks may share one."""
         return self.modules_[self.heads[task].task.head_key]
@@ -356,16 +329,21 @@ class MultiTaskModel(nn.Module):
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
         layout = Layout(lengths.tolist() if lengths is not None else [], self.device)
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if units is not None and several:
+            layout.counted = [task for task in self.tasks if units.get(task)]
         if layout.tokens and targets:
             layout.read = torch.zeros(layout.tokens, dtype=torch.bool, device=self.device)
             for task, target in targets.items():
-                layout.read[self.heads[task].reads(self.module_of(task), layout, target).flatten()] = True
+                layout.read_by[task] = self.heads[task].reads(self.module_of(task), layout, target).flatten()
+                layout.read[layout.read_by[task]] = True
         packed = self.sharing.encode(inputs, layout, list(targets) or self.tasks[:1])
         total: Tensor | None = None
         losses, logits = {}, {}
         for task, target in targets.items():
             head = self.heads[task]
-            scores = head.forward(self.module_of(task), packed[task], target)
+            with self.sharing.for_head_of(task):
+                scores = head.forward(self.module_of(task), packed[task], target)
             if return_logits:
                 logits[task] = scores
             count = units[task] if units is not None else head.units(target)
@@ -376,8 +354,8 @@ class MultiTaskModel(nn.Module):
                 losses[task] = loss.detach()
         if total is None:
             total = next(iter(packed.values())).hidden.sum() * 0.0
-        if units is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
-            total = total + self._nothing_from([task for task in self.tasks if units.get(task) and task not in targets])
+        if absent := [task for task in layout.counted if task not in targets]:
+            total = total + self._nothing_from(absent)
         return {"loss": total, "losses": losses, "logits": logits}
 
     def _nothing_from(self, tasks: Sequence[str]) -> Tensor:

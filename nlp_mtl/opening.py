@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -14,6 +15,7 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from nlp_mtl import checkpoint
+from nlp_mtl.bases import find_recorded
 from nlp_mtl.errors import ConfigError, NotFoundError, RunFolderError, UnsupportedError, suggestion
 from nlp_mtl.packing import base_of, first_position
 from nlp_mtl.reading import short
@@ -58,6 +60,38 @@ def load_encoder(folder: Path) -> nn.Module:
             f"{folder}: a model is an encoder or a decoder, found {encoder.config.model_type}; encoder–decoder models "
             "are not supported yet, use another"
         )
+    return encoder
+
+
+def open_run(
+    folder: Path,
+    record: Mapping[str, Any],
+    base: str | Path | None,
+    token: str | bool | None,
+    *,
+    trainable: bool,
+    per_task: bool,
+) -> nn.Module:
+    """The encoder of a run folder: its own, or the pretrained one with the run's LoRA; raises as :func:`open_base`.
+
+    Args:
+        folder: of the run.
+        record: what it says of the pretrained model.
+        base, token: see :func:`nlp_mtl.bases.find_recorded`.
+        trainable: make the LoRA trainable again.
+        per_task: its adapters are one per task; they are left to who makes the model.
+    """
+    adapted = (folder / "adapter_config.json").is_file()
+    if not adapted and not per_task:
+        return load_encoder(folder)
+    _, plain = open_base(find_recorded(record, base, token).folder)
+    if not adapted:
+        return plain
+    from peft import PeftModel
+
+    encoder = PeftModel.from_pretrained(plain, folder, is_trainable=trainable)
+    for known in encoder.peft_config.values():
+        known.base_model_name_or_path = record["id"]
     return encoder
 
 

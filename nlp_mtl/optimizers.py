@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,7 @@ class AdamW(torch.optim.AdamW):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._factor = 1.0
+        self._table: _Table | None = None
 
     def takes(self, parameters: Iterable[Tensor]) -> bool:
         """Whether the kernels can do the whole step for these parameters' gradients."""
@@ -47,21 +49,23 @@ class AdamW(torch.optim.AdamW):
         # `fused`: torch's GradScaler leaves it to such a step to undo its scale and to pass over what is not finite
         plain = plain and getattr(self, "grad_scale", None) is None and getattr(self, "found_inf", None) is None
         own = {id(p) for g in self.param_groups for p in g["params"]}
-        given = [p for p in parameters if p.grad is not None]
-        return plain and all(id(p) in own and updating.fits(p, p.grad) for p in given)  # type: ignore[arg-type]
+        return plain and all(
+            id(p) in own and updating.fits(p, gradient) for p in parameters if (gradient := p.grad) is not None
+        )
 
     def clip(self, parameters: Iterable[Tensor], max_norm: float) -> Tensor:
         """The norm of the gradients; the next step scales them to at most `max_norm`, as `clip_grad_norm_` would.
 
         Ask :meth:`takes` first.
         """
-        parts = []
-        for parameter in parameters:
-            if parameter.grad is not None:
-                kept = keeper_of(parameter)
-                rows = kept.rows_now() if kept is not None and kept.is_whole() else None
-                parts.append(updating.Update(None, parameter.grad, rows=rows))
-        found = updating.norm(parts)
+        given = [p for p in parameters if p.grad is not None]
+        lines, held = np.array([updating.line(None, p.grad) for p in given if p.grad is not None], dtype=np.int64), []
+        for parameter, line in zip(given, lines, strict=True):
+            kept = keeper_of(parameter) if parameter.dim() == 2 else None
+            if kept is not None and kept.is_whole():
+                held.append(kept.rows_now())
+                updating.only_rows(line, held[-1], parameter)
+        found = updating.norm(lines)
         self._factor = min(1.0, max_norm / (found + 1e-6)) if found == found else found
         return torch.tensor(found)
 
@@ -78,35 +82,76 @@ class AdamW(torch.optim.AdamW):
             for keeper in filter(None, map(keeper_of, parameters)):
                 keeper.forget_rows()
             return super().step(closure)
-        updates = []
         for group in self.param_groups:
-            lists: list[list[Any]] = [[] for _ in range(6)]
-            self._init_group(group, *lists)
-            values, gradients, means, squares, _, steps = lists
-            if steps:
-                torch._foreach_add_(steps, 1)
-            for value, gradient, mean, square, step in zip(values, gradients, means, squares, steps, strict=True):
-                kept, rows = keeper_of(value), None
-                if kept is not None and kept.is_whole() and not group["weight_decay"]:
-                    rows = kept.rows_ever(mean, square)
-                elif kept is not None:
-                    kept.forget_rows()
-                updates.append(
-                    updating.Update(
-                        value,
-                        gradient,
-                        mean,
-                        square,
-                        rows=rows,
-                        lr=group["lr"],
-                        betas=group["betas"],
-                        eps=group["eps"],
-                        weight_decay=group["weight_decay"],
-                        step=float(step),
-                    )
-                )
-        updating.adamw(updates, factor)
+            if any(p.grad is not None and not self.state.get(p) for p in group["params"]):
+                self._init_group(group, *([] for _ in range(6)))  # torch makes the state of those that have none
+        if self._table is None or not self._table.is_of(self):
+            self._table = _Table(self)
+        self._table.step(factor)
         return None
+
+
+class _Table:
+    """An optimizer's tensors with their state, looked up once: there may be a thousand small ones.
+
+    The counts of steps, a tensor for each parameter, are views of one.
+    """
+
+    def __init__(self, optimizer: AdamW):
+        self.groups, self.state = optimizer.param_groups, optimizer.state
+        both = [(p, number) for number, group in enumerate(self.groups) for p in group["params"] if self.state.get(p)]
+        self.parameters, owner = [p for p, _ in both], [number for _, number in both]
+        self.group = np.array(owner, dtype=np.int64)
+        self.states = [self.state[p] for p in self.parameters]
+        self.moments = [(one["exp_avg"], one["exp_avg_sq"]) for one in self.states]
+        counted = torch.tensor([float(one["step"]) for one in self.states], dtype=torch.float32)
+        self.counts = list(counted.unbind())
+        for one, count in zip(self.states, self.counts, strict=True):
+            one["step"] = count
+        self.steps = counted.numpy()
+        lines = [updating.line(p, p, *found) for p, found in zip(self.parameters, self.moments, strict=True)]
+        self.lines = np.array(lines, dtype=np.int64).reshape(-1, len(updating.PLACES))
+        self.keepers = {number: kept for number, p in enumerate(self.parameters) if (kept := keeper_of(p)) is not None}
+
+    def is_of(self, optimizer: AdamW) -> bool:
+        """Whether nobody added a parameter, or loaded or exchanged a state, since."""
+        known = sum(bool(one) for one in optimizer.state.values())
+        if optimizer.state is not self.state or known != len(self.parameters):
+            return False
+        if any(keeper_of(p) is not self.keepers.get(i) for i, p in enumerate(self.parameters) if p.dim() == 2):
+            return False
+        parts = zip(self.parameters, self.states, self.counts, self.moments, self.lines[:, 0].tolist(), strict=True)
+        return all(
+            self.state[p] is one
+            and one["step"] is count
+            and one["exp_avg"] is mean
+            and one["exp_avg_sq"] is square
+            and p.data_ptr() == at
+            for p, one, count, (mean, square), at in parts
+        )
+
+    def step(self, factor: float) -> None:
+        """One step of those that have a gradient."""
+        here = [number for number, p in enumerate(self.parameters) if p.grad is not None]
+        lines = self.lines[here]
+        lines[:, 1] = [g.data_ptr() for number in here if (g := self.parameters[number].grad) is not None]
+        self.steps[here] += 1
+        held = []
+        for number, kept in self.keepers.items():
+            weight = self.parameters[number]
+            if weight.grad is None:
+                continue
+            if kept.is_whole() and not self.groups[self.group[number]]["weight_decay"]:
+                held.append(kept.rows_ever(*self.moments[number]))
+                updating.only_rows(lines[here.index(number)], held[-1], weight)
+            else:
+                kept.forget_rows()
+        of = self.group[here]
+        said = {name: np.array([group[name] for group in self.groups])[of] for name in ("lr", "eps", "weight_decay")}
+        betas = np.array([group["betas"] for group in self.groups])[of]
+        pace = updating.Pace(said["lr"], betas[:, 0], betas[:, 1], said["eps"], said["weight_decay"], self.steps[here])
+        updating.adamw(lines, pace, factor)
+        torch.autograd.graph.increment_version([self.parameters[number] for number in here])
 
 
 _OTHERS = ("amsgrad", "maximize", "capturable", "differentiable")

@@ -47,6 +47,7 @@ class PackagedModel(BaseModel):
     package: str
     folder: str | None = None
     gguf: str | None = None
+    revision: str | None = None  # the commit on the Hub that holds the same weights under the same id
     description: str = ""
 
 

@@ -14,10 +14,8 @@ from tqdm import tqdm
 
 from nlp_mtl.atomic import whole_file
 from nlp_mtl.errors import ConfigError, DataError, shown
-from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.paths import no_name
-from nlp_mtl.prediction import predict_stream
-from nlp_mtl.settings import checked_dtype
+from nlp_mtl.prediction import open_model, predict_stream
 
 if TYPE_CHECKING:
     import torch
@@ -55,8 +53,7 @@ def predict_file(
         ConfigError: a file that is none or holds a line that is no JSON, an unknown task or dtype.
         DataError: a line that can't be read by a task; names it.
     """
-    checked_dtype(dtype)
-    model = MultiTaskModel.from_pretrained(folder, base=base)
+    model = open_model(folder, base=base, tasks=tasks, dtype=dtype)
     lines = Lines(Path(file))
     answers = predict_stream(model, lines, tasks=tasks, dtype=dtype)
     size = lines.size()

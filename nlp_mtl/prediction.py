@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import numpy as np
 import torch
 
 from nlp_mtl.batches import collate, to_device
-from nlp_mtl.errors import ConfigError, suggestion
+from nlp_mtl.errors import ConfigError
 from nlp_mtl.inputs import Input, InputReader, Window, read_window
 from nlp_mtl.memory import give_back
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.runspec import unknown_tasks
 from nlp_mtl.settings import autocast_to, checked_dtype
 
+logger = logging.getLogger("nlp_mtl")
 WINDOW = 1024
 # What goes through the encoder at once: on a CPU what stays in its caches, elsewhere what keeps the device busy.
 TOKENS = {"cpu": 2048}
@@ -57,10 +60,43 @@ def predict(
         >>> sorted(answers["cola"]), answers["rte"]
         (['label', 'score', 'scores'], {'missing': ['sentence2']})
     """
-    loaded = model if isinstance(model, MultiTaskModel) else MultiTaskModel.from_pretrained(model)
+    loaded = model if isinstance(model, MultiTaskModel) else open_model(model, tasks=tasks, dtype=dtype)
     if isinstance(inputs, list):
         return list(predict_stream(loaded, inputs, tasks=tasks, dtype=dtype))
     return next(predict_stream(loaded, [inputs], tasks=tasks, dtype=dtype))
+
+
+def open_model(
+    folder: str | Path,
+    *,
+    base: str | Path | None = None,
+    tasks: Sequence[str] | None = None,
+    dtype: str | torch.dtype = "auto",
+) -> MultiTaskModel:
+    """The model of a run folder, with the heads of the tasks that are asked and no others.
+
+    Args:
+        folder: a run folder or checkpoint.
+        base: see :meth:`MultiTaskModel.from_pretrained`.
+        tasks: only these.
+        dtype: what will be asked for; checked here, so that all mistakes are told at once.
+
+    Raises:
+        ConfigError: an unknown task or dtype.
+        RunFolderError: see :meth:`MultiTaskModel.from_pretrained`.
+    """
+    mistakes: list[str] = []
+    try:
+        checked_dtype(dtype)
+    except ConfigError as error:
+        mistakes = error.mistakes
+    try:
+        model = MultiTaskModel.from_pretrained(folder, base=base, tasks=tasks)
+    except ConfigError as error:
+        raise ConfigError([*error.mistakes, *mistakes]) from None
+    if mistakes:
+        raise ConfigError(mistakes)
+    return model
 
 
 def predict_stream(
@@ -98,12 +134,8 @@ def predict_stream(
         raise ConfigError(f"predict: `tasks` is a list of names, found {tasks!r}; write [{tasks!r}]")
     wanted = list(dict.fromkeys(tasks)) if tasks is not None else model.tasks
     if tokens_per_pass is None:
-        tokens_per_pass = TOKENS.get(model.device.type, TOKENS_ELSEWHERE)
-    mistakes = [
-        f"predict: {task!r} is not a task of this model{suggestion(task, model.tasks)}"
-        for task in wanted
-        if task not in model.heads
-    ]
+        tokens_per_pass = usual_tokens(model)
+    mistakes = unknown_tasks(wanted, model.tasks)
     for name, count in (("window", window), ("tokens_per_pass", tokens_per_pass)):
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             mistakes.append(f"predict: `{name}` is a whole number from 1, found {count!r}; leave it out for the usual")
@@ -113,10 +145,12 @@ def predict_stream(
         mistakes += error.mistakes
     if mistakes:
         raise ConfigError(mistakes)
-    readers = [InputReader(model.heads[task], model.max_length) for task in wanted]
+    readers = readers_of(model, wanted)
+    if (copies := model.sharing.copies(wanted)) > 1:
+        logger.info("one adapter per task: a text that all asked tasks read goes through the encoder %d times", copies)
     first = 0
     for part in windows(inputs, window, text=_TEXT):
-        answers = _answer(model, readers, part, first, dtype, tokens_per_pass)
+        answers = answer_window(model, readers, part, first=first, dtype=dtype, tokens_per_pass=tokens_per_pass)
         first += len(part)
         del part  # before the next one is read
         many = len(answers) >= window
@@ -126,16 +160,55 @@ def predict_stream(
             give_back()
 
 
-def _answer(
+def readers_of(model: MultiTaskModel, tasks: Iterable[str]) -> list[InputReader]:
+    """How some tasks of a model read inputs.
+
+    Args:
+        model: the model.
+        tasks: their names.
+    """
+    return [InputReader(model.heads[task], model.max_length) for task in tasks]
+
+
+def usual_tokens(model: MultiTaskModel) -> int:
+    """Tokens of one pass through the encoder that suit the model's device."""
+    return TOKENS.get(model.device.type, TOKENS_ELSEWHERE)
+
+
+def answer_window(
     model: MultiTaskModel,
     readers: Sequence[InputReader],
     inputs: Sequence[Input],
-    first: int,
+    *,
     dtype: str | torch.dtype,
-    tokens: int,
+    tokens_per_pass: int,
+    first: int = 0,
+    tasks: Sequence[Collection[str]] | None = None,
 ) -> list[dict[str, Any]]:
-    found = read_window(readers, inputs, model.tokenizer, first)
-    predictions = _run(model, found, dtype, tokens)
+    """The answers to some inputs at once: what :func:`predict_stream` does with each window.
+
+    Args:
+        model: the model.
+        readers: of the tasks that answer.
+        inputs: the inputs.
+        dtype, tokens_per_pass: see :func:`predict_stream`.
+        first: the number of the first input, for messages.
+        tasks: for each input the tasks that are asked about it; default all.
+
+    Raises:
+        DataError: an input that can't be read.
+
+    Example:
+        >>> from nlp_mtl.testing import tiny_model
+        >>> model = tiny_model(["cola", "sst2"])
+        >>> inputs, asked = ["It rained.", "Rained it."], [["cola"], ["sst2", "cola"]]
+        >>> settings = {"dtype": "auto", "tokens_per_pass": usual_tokens(model)}
+        >>> answers = answer_window(model, readers_of(model, model.tasks), inputs, tasks=asked, **settings)
+        >>> [sorted(answer) for answer in answers]
+        [['cola'], ['cola', 'sst2']]
+    """
+    found = read_window(readers, inputs, model.tokenizer, first, tasks)
+    predictions = _run(model, found, dtype, tokens_per_pass)
     answers: list[dict[str, Any]] = [{} for _ in inputs]
     for reader in readers:  # so each answer has its tasks in the order asked for
         made: dict[int, dict[str, Any]] = {
@@ -149,8 +222,8 @@ def _answer(
         if parts:
             said = reader.head.answers(parts)
             made.update(zip((number for number, _, _ in asked), said, strict=True))
-        for number, answer in enumerate(answers):
-            answer[reader.task] = made[number]
+        for number, answer in made.items():
+            answers[number][reader.task] = answer
     return answers
 
 
@@ -163,7 +236,7 @@ def _run(model: MultiTaskModel, found: Window, dtype: str | torch.dtype, tokens:
     try:
         # no_grad: in inference mode autocast keeps no weight, and would cast all of them again for every pass
         with torch.no_grad(), autocast_to(model.device, dtype, model.strategies.get("precision")):
-            sizes = [sum(found.rows[number]["lengths"]) for number in read]
+            sizes = [sum(found.rows[i]["lengths"]) * model.sharing.copies(found.readers[i]) for i in read]
             for numbers in equal_passes(read, sizes, tokens):
                 rows, tasks = [found.rows[i] for i in numbers], [found.readers[i] for i in numbers]
                 batch = collate(rows, tasks, model.heads)

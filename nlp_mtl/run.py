@@ -97,6 +97,8 @@ def train(
     run = Run(folder, model.eval(), trainer.scores, trainer.best_steps(), trainer=trainer)
     if main:
         _write_metrics(run, seconds)
+    if args.push_to_hub:
+        trainer.push_to_hub()  # again, now with the scores; what is on the Hub already is not sent twice
     return run
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import Trainer
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import rotate_checkpoints
 
 from nlp_mtl import checkpoint
 from nlp_mtl.balancers import Balancer
+from nlp_mtl.bests import TaskBests
 from nlp_mtl.errors import RunFolderError, TrainingError
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.runspec import read_spec
@@ -27,7 +27,7 @@ logger = logging.getLogger("nlp_mtl")
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
-class SafeCheckpoints(Trainer):
+class SafeCheckpoints(TaskBests):
     """The part of :class:`nlp_mtl.trainer.MultiTaskTrainer` that writes and reads run folders and checkpoints.
 
     A checkpoint is written to a hidden folder, sealed with a list of its files and moved to its place; only then are
@@ -115,6 +115,7 @@ class SafeCheckpoints(Trainer):
             "task_steps": self._task_steps,
         }
         torch.save(own, folder / "strategies.pt")
+        self._save_bests(folder)
 
     def _wait(self) -> None:
         if self.args.world_size > 1:
@@ -135,8 +136,6 @@ class SafeCheckpoints(Trainer):
                     self._explain_failed_save(error, folder / ".model", folder / checkpoint.SPEC)
                     raise
                 checkpoint.install(folder / ".model", folder)
-        if self.args.push_to_hub and not _internal_call:
-            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:
         """The run folder's files; the base class would write one flat state dict and pickled arguments."""
@@ -185,6 +184,7 @@ class SafeCheckpoints(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
+        self._load_bests(Path(checkpoint))
         file = Path(checkpoint) / "strategies.pt"
         if file.is_file():
             own = torch.load(file, map_location="cpu", weights_only=True)

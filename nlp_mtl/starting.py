@@ -111,6 +111,7 @@ def trainer_of(settings: config.RunConfig, args: TrainingArguments) -> MultiTask
         settings.tasks,
         sharing=settings.sharing,
         lora=settings.lora,
+        task_lora=settings.task_lora,
         freeze=settings.freeze,
         heads=settings.heads,
         registry_folders=settings.registry,
@@ -129,6 +130,7 @@ def trainer_of(settings: config.RunConfig, args: TrainingArguments) -> MultiTask
         learning_rates=settings.learning_rates,
         tokens_per_batch=settings.tokens_per_batch,
         tokens_per_pass=settings.tokens_per_pass,
+        keep_best=settings.keep_best,
         callbacks=callbacks,
     )
     if not args.disable_tqdm:

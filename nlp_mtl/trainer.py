@@ -17,11 +17,13 @@ from transformers import IntervalStrategy, TrainerCallback, TrainingArguments
 
 from nlp_mtl import checkpoint, registry
 from nlp_mtl.batches import MixedRows, pools_of
+from nlp_mtl.bests import KeepBest, check_keep_best
 from nlp_mtl.callbacks import RowsSeen, StopSafely
 from nlp_mtl.data import Data, load_data
 from nlp_mtl.errors import ConfigError, RunFolderError
 from nlp_mtl.evaluation import Evaluator, TaskScores, flatten
 from nlp_mtl.feeding import MixedBatches, check_budgets
+from nlp_mtl.hub.training import HubPushes
 from nlp_mtl.losses import MixedLosses
 from nlp_mtl.memory import freed_memory_stays
 from nlp_mtl.model import MultiTaskModel
@@ -33,7 +35,7 @@ from nlp_mtl.updates import FusedUpdates
 logger = logging.getLogger("nlp_mtl")
 
 
-class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, SafeCheckpoints):
+class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeCheckpoints):
     """Trains a :class:`MultiTaskModel` on mixed batches.
 
     Everything else is the Trainer's: schedules, accumulation, clipping, callbacks, loggers, early stopping, DDP, FSDP.
@@ -58,6 +60,9 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, SafeCheckpoints)
             the whole. So this bounds the memory of activations, and changes the result by rounding only (and by which
             dropout masks are drawn). A row that has more tokens is a pass of its own. Under DDP processes may make
             different numbers of passes; under FSDP those with fewer make empty ones. Not with DeepSpeed or LOMO.
+        keep_best: ``run``, the checkpoint that is best in the mean (`load_best_model_at_end`); or ``task``, each task's
+            adapter and head as they were at its own best evaluation, for models with `task_lora` and nothing else that
+            is trained.
         callbacks: more callbacks.
         kwargs: what the Trainer takes besides.
 
@@ -80,6 +85,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, SafeCheckpoints)
         learning_rates: Mapping[str, float] | None = None,
         tokens_per_batch: int | None = None,
         tokens_per_pass: int | None = None,
+        keep_best: KeepBest = "run",
         callbacks: Sequence[TrainerCallback] | None = None,
         **kwargs: Any,
     ):
@@ -98,6 +104,8 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, SafeCheckpoints)
             logger.warning("no task has validation rows: nothing is evaluated, and the last model is the one kept")
             args.eval_strategy, args.load_best_model_at_end = IntervalStrategy.NO, False
         self._train_pools = [pool for pool in data.splits.get("train", []) if len(pool.trainable)]
+        check_keep_best(keep_best, model, args)
+        self.keep_best, self._bests = keep_best, {}
         check_budgets(tokens_per_batch, tokens_per_pass, args, self._train_pools)
         self.tokens_per_batch, self.tokens_per_pass = tokens_per_batch, tokens_per_pass
         self.evaluator = Evaluator(data, batch_rows=args.per_device_eval_batch_size)
@@ -178,6 +186,8 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, SafeCheckpoints)
                 saved = f"saved {last[-1]}; go on with trainer.train(resume_from_checkpoint=True)"
             logger.warning("stopped by Ctrl-C at step %d; %s", self.state.global_step, saved)
             return result
+        if self._take_bests():
+            self._tuned_at = self.state.global_step
         if self._tuned_at != self.state.global_step and (tasks := self.evaluator.tunable()):
             self._scores("validation", tasks)
         if self.args.save_strategy != "no":
@@ -229,6 +239,8 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, SafeCheckpoints)
         split = self._split("evaluate", "validation" if usual else eval_dataset)
         self._memory_tracker.start()
         self.scores = self._scores(split)
+        if split == "validation":
+            self._note_bests()
         found = flatten(self.scores, metric_key_prefix)
         self.log(dict(found))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)

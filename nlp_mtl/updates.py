@@ -9,6 +9,7 @@ from accelerate.utils import DistributedType
 from torch import nn
 from transformers import Trainer, TrainerCallback
 
+from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.optimizers import AdamW
 
 
@@ -26,9 +27,11 @@ class FusedUpdates(Trainer):
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate wraps it
         plain = self.accelerator.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU)
         ours = isinstance(optimizer, AdamW) and plain and self.accelerator.scaler is None and not self._looks(optimizer)
-        if not ours or not optimizer.takes(model.parameters()):  # type: ignore[union-attr]
+        own = self.accelerator.unwrap_model(model)
+        parameters = own.known_parameters() if isinstance(own, MultiTaskModel) else list(model.parameters())
+        if not ours or not optimizer.takes(parameters):  # type: ignore[union-attr]
             return super()._clip_grad_norm(model)
-        return optimizer.clip(model.parameters(), self.args.max_grad_norm)  # type: ignore[union-attr]
+        return optimizer.clip(parameters, self.args.max_grad_norm)  # type: ignore[union-attr]
 
     def _looks(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether somebody looks at the gradients between clipping and the step, and must find them clipped."""

@@ -59,7 +59,16 @@ def run(monkeypatch, capsys):
     handlers, level = root.handlers[:], root.level
     levels = {
         name: logging.getLogger(name).level
-        for name in ("httpx", "transformers", "datasets", "accelerate", "urllib3", "filelock")
+        for name in (
+            "httpx",
+            "httpx2",
+            "huggingface_hub",
+            "transformers",
+            "datasets",
+            "accelerate",
+            "urllib3",
+            "filelock",
+        )
     }
 
     def call(*words):

@@ -25,8 +25,10 @@ from nlp_mtl.exporting.plain import (
     max_length,
     whole_class,
 )
+from nlp_mtl.folding import folded
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.packing import base_of
+from nlp_mtl.tasklora import owners_of
 
 # not QUESTION_ANS: PEFT's class for it drops `token_type_ids`, and the logits of BERT would be others
 TASK_TYPES = {"AutoModelForSequenceClassification": "SEQ_CLS", "AutoModelForTokenClassification": "TOKEN_CLS"}
@@ -47,7 +49,7 @@ def write_adapter(model: MultiTaskModel, task: str, folder: Path) -> list[str]:
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
     whole = whole_class(model, task, merge=False)
-    prefix, keys = whole.base_model_prefix, _lora_state(model)
+    prefix, keys = whole.base_model_prefix, _lora_state(model, task)
     held = {name for name, _ in whole.named_modules()}
     config = _config(model, task, whole)
     instead = tuple(f"{prefix}.pooler." for _ in _own_poolers(model, task, prefix))  # trained whole: no LoRA on it
@@ -70,15 +72,19 @@ def write_adapter(model: MultiTaskModel, task: str, folder: Path) -> list[str]:
             "users need a folder of this name"
         )
     if is_decoder(model):
-        notes.append(_write_vllm(model, folder / VLLM, keys))
+        notes.append(_write_vllm(model, task, folder / VLLM, keys))
     return notes
 
 
-def _lora_state(model: MultiTaskModel) -> dict[str, Tensor]:
-    """The LoRA's weights, and other parts that PEFT trained, by their names in the encoder."""
+def _lora_state(model: MultiTaskModel, task: str) -> dict[str, Tensor]:
+    """The weights of the LoRA that a task uses, and other parts that PEFT trained, by their names in the encoder."""
     from peft import get_peft_model_state_dict
 
-    state = get_peft_model_state_dict(model.sharing.encoder, save_embedding_layers=False)
+    encoder: Any = model.sharing.encoder
+    if owners_of(encoder) is not None:
+        state = folded(encoder, task)[1]
+    else:
+        state = get_peft_model_state_dict(encoder, save_embedding_layers=False)
     return {name.removeprefix("base_model.model."): value.detach().cpu() for name, value in state.items()}
 
 
@@ -89,7 +95,7 @@ def _module_of(key: str) -> str:
 
 def _config(model: MultiTaskModel, task: str, whole: PreTrainedModel) -> Any:
     """The run's `LoraConfig` for the task's own class: the same layers by their full names, the head saved whole."""
-    config = copy.deepcopy(lora_config_of(model))
+    config = copy.deepcopy(lora_config_of(model, task))
     prefix = whole.base_model_prefix
     names = {name for name, _ in whole.named_modules()}
     saved = [name for name, part in whole.named_children() if name != prefix and any(True for _ in part.parameters())]
@@ -131,9 +137,9 @@ def _said(model: MultiTaskModel, task: str) -> dict[str, Any]:
     return {key: value for key, value in known.items() if value}
 
 
-def _write_vllm(model: MultiTaskModel, folder: Path, keys: dict[str, Tensor]) -> str:
+def _write_vllm(model: MultiTaskModel, task: str, folder: Path, keys: dict[str, Tensor]) -> str:
     """The LoRA alone, named as on the family's causal LM; gives what to say of it."""
-    config = copy.deepcopy(lora_config_of(model))
+    config = copy.deepcopy(lora_config_of(model, task))
     if config.use_dora or config.bias != "none" or config.modules_to_save or any(".lora_" not in key for key in keys):
         return "vLLM reads plain LoRA on linear layers only, so its layout was not written"
     kind: Any = transformers.AutoModelForCausalLM._model_mapping[type(model.config)]

@@ -16,7 +16,7 @@ EPILOG = (
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder or checkpoint.")],
+    run: Annotated[Path, typer.Argument(help="A run folder or checkpoint; or me/repo on the Hub.")],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
     task: Annotated[
         list[str] | None, typer.Option(help="The task; with --as onnx several, or none for all in one graph.")

@@ -17,6 +17,7 @@ from nlp_mtl.exporting.plain import lora_config_of, tokenizer_for
 from nlp_mtl.heads.pooled import PooledHead
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.paths import no_name
+from nlp_mtl.pulling import local_folder
 from nlp_mtl.runspec import read_spec
 
 Form = Literal["model", "adapter", "onnx"]
@@ -65,7 +66,7 @@ def export_task(
     """Write one task so that it is used without this package; only what the task reads goes along.
 
     Args:
-        run: a run folder or checkpoint, or its model.
+        run: a run folder or checkpoint, a repository of the Hub that holds one, or its model.
         task: the task; None for the only one of a run, or, with ``onnx``, for all tasks in one graph; ``onnx`` also
             takes several.
         out: the folder to write; it must not hold anything.
@@ -96,6 +97,7 @@ def export_task(
         (['README.md', 'config.json', 'model.safetensors'], True)
     """
     folder = Path(out)
+    run = run if isinstance(run, MultiTaskModel) else local_folder(run)
     mistakes = _misused(as_, custom_code, precision)
     mistakes += _occupied(folder, run, overwrite)
     if not isinstance(run, MultiTaskModel):
@@ -259,7 +261,7 @@ def _check_forms(own: MultiTaskModel, names: Sequence[str], as_: str, custom: bo
                 f"export: task {name!r} uses no ordinary encoder ({error}), so neither a folder nor a graph can hold "
                 "it; use it with nlp-mtl predict"
             ) from error
-        if as_ == "adapter" and lora_config_of(own) is None:
+        if as_ == "adapter" and lora_config_of(own, name) is None:
             raise UnsupportedError(
                 f"export: task {name!r}: --as adapter writes a LoRA, and this run trained none; say --as model"
             )

@@ -14,10 +14,12 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from nlp_mtl import adapters
 from nlp_mtl.errors import UnsupportedError
+from nlp_mtl.folding import folded
 from nlp_mtl.heads import Head
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.opening import open_tokenizer
 from nlp_mtl.packing import base_of
+from nlp_mtl.tasklora import SHARED, owners_of
 
 
 def max_length(model: MultiTaskModel, task: str) -> int:
@@ -39,8 +41,9 @@ def encoder_state(model: MultiTaskModel, task: str, *, merge: bool = True) -> di
     plain: Any = model.sharing.collapse(task)
     whole: Any = model.sharing.encoder
     if plain is base_of(whole) and hasattr(whole, "merge_and_unload"):
-        own = copy.deepcopy(whole)
-        plain = own.merge_and_unload(safe_merge=True) if merge else own.unload()
+        own, owners = copy.deepcopy(whole), owners_of(whole)
+        names = None if owners is None else [SHARED, owners.adapter_of[task]]  # PEFT passes over what a layer lacks
+        plain = own.merge_and_unload(safe_merge=True, adapter_names=names) if merge else own.unload()
     return {name: value.detach().cpu().float() for name, value in plain.state_dict().items()}
 
 
@@ -137,13 +140,16 @@ def takes(model: MultiTaskModel) -> list[str]:
     return list(inspect.signature(type(base_of(model.sharing.encoder)).forward).parameters)
 
 
-def lora_config_of(model: MultiTaskModel) -> Any:
-    """The `peft.LoraConfig` of a run, or None for full fine-tuning."""
-    known = getattr(model.sharing.encoder, "peft_config", None)
+def lora_config_of(model: MultiTaskModel, task: str) -> Any:
+    """The `peft.LoraConfig` of what a task uses, or None for full fine-tuning."""
+    encoder: Any = model.sharing.encoder
+    if owners_of(encoder) is not None:
+        return folded(encoder, task)[0]
+    known = getattr(encoder, "peft_config", None)
     return next(iter(known.values())) if known else None
 
 
 def lora_layers(model: MultiTaskModel) -> list[str]:
-    """The names of the encoder's modules that the LoRA adapts."""
+    """The names of the encoder's modules that LoRA adapts."""
     names = [name for name, _ in base_of(model.sharing.encoder).named_parameters() if adapters.is_adapter(name)]
     return list(dict.fromkeys(name.split(".lora_")[0] for name in names))

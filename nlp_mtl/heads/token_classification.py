@@ -179,9 +179,10 @@ class TokenClassification(Head):
 
     def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
         """[words, labels]."""
-        states = few_shapes(packed.hidden[target["positions"]])[None]
+        positions = target["positions"]  # none, where the tokenizer drops every letter; poolers look at a first state
+        states = few_shapes(packed.hidden[positions if len(positions) else slice(1)])[None]
         ids = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
-        return module(input_ids=ids, inputs_embeds=states).logits[0, : len(target["positions"])]
+        return module(input_ids=ids, inputs_embeds=states).logits[0, : len(positions)]
 
     def loss(self, logits: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """Sum of cross entropies over tagged words, each times its tag's weight."""

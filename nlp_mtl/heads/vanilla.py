@@ -21,6 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAtte
 
 from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.packing import base_of
+from nlp_mtl.tasklora import owners_of
 
 
 class StandIn(nn.Module):
@@ -34,24 +35,35 @@ class StandIn(nn.Module):
 
     def __init__(self, encoder: nn.Module, pooler: str = "shared"):
         super().__init__()
-        self._pool: Callable[[Tensor], Tensor] | None = None
         self.ready: Tensor | None = None  # pooled states that were computed for all tasks at once, for the next call
-        if pooler == "none":
-            self._pool = lambda hidden: hidden[:, 0]
-        elif getattr(base_of(encoder), "pooler", None) is not None:
-            if pooler == "own":
-                self.pooler = _own_copy(base_of(encoder).pooler)
-            self._pool = lambda hidden: _pooled(base_of(encoder), self if pooler == "own" else base_of(encoder), hidden)
-        self._shares = self._pool is not None and pooler == "shared"
+        self._encoder = [encoder]  # in a list, so that it is no part of this module, and a copy of both fits together
+        self._kind = pooler
+        if pooler == "own" and getattr(base_of(encoder), "pooler", None) is not None:
+            self.pooler = _own_copy(base_of(encoder).pooler)
+
+    def _pool(self, hidden: Tensor) -> Tensor:
+        """[rows, length, hidden] → [rows, hidden]"""
+        if self._kind == "none":
+            return hidden[:, 0]
+        base = base_of(self._encoder[0])
+        return _pooled(base, self if self._kind == "own" else base, hidden)
+
+    @property
+    def _pools(self) -> bool:
+        return self._kind == "none" or getattr(base_of(self._encoder[0]), "pooler", None) is not None
 
     def shared_pooling(self) -> Callable[[Tensor], Tensor] | None:
-        """The pooler that all tasks share, [rows, length, hidden] → [rows, hidden]; None if this head has another."""
-        return self._pool if self._shares else None
+        """The pooler that all tasks share, [rows, length, hidden] → [rows, hidden]; None if this head has another.
+
+        A pooler with an adapter for each task is not one that all share.
+        """
+        shares = self._kind == "shared" and self._pools and owners_of(self._encoder[0]) is None
+        return self._pool if shares else None
 
     def forward(self, *unused: Any, inputs_embeds: Tensor, **ignored: Any) -> Any:
         """Give back hidden states [rows, length, hidden], and their pooled form [rows, hidden]."""
         pooled, self.ready = self.ready, None
-        if pooled is None and self._pool is not None:
+        if pooled is None and self._pools:
             pooled = self._pool(inputs_embeds)
         return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=inputs_embeds, pooler_output=pooled)
 

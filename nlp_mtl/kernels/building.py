@@ -29,6 +29,7 @@ SOURCE = Path(__file__).with_name("source")  # a folder
 _FLAGS = ["-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi"]
 _i, _p, _d, _u = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double, ctypes.c_uint64
 _attention = [_i, _i, _p, _p, _i, _i, _p, _i, _p, _i, _p, _i, _d, _i, _i, _i, _d, _u]
+_lowrank = [_i, _i, _p, _i, _i, _i, _i]
 _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
     "gelu_forward": ([_i, _i, _i, _p, _p, _p, _p], None),
     "gelu_backward": ([_i, _i, _i, _p, _p, _p, _p], None),
@@ -39,6 +40,8 @@ _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
     "adamw": ([_i, _p, _p, _d], None),
     "squares": ([_i, _p], _d),
     "column_sums": ([_i, _i, _i, _p, _p], None),
+    "lowrank_forward": ([*_lowrank, _p, _p, _d, _p, _i, _p, _i, _p, _p], None),
+    "lowrank_backward": ([*_lowrank, _p, _d, _p, _i, _p, _i, _p, _p, _p, _p, _p, _p, _p], None),
     "threads": ([], _i),
 }
 

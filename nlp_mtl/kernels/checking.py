@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -58,11 +59,12 @@ def _differences(dtype: torch.dtype) -> dict[str, float]:
 def _of_products() -> dict[str, float]:
     with torch.device("cpu"):
         x, weight, bias = torch.randn(5, 37).bfloat16(), torch.randn(6, 37), torch.randn(6)
+        down, up = torch.randn(3, 37) / 4, torch.randn(6, 3)
     return {
         "affine": _difference(
-            [x, weight, bias],
-            lambda x, weight, bias: products.affine(x, [products.Linear(weight, bias)]),
-            lambda x, weight, bias: functional.linear(x.float(), weight, bias),
+            [x, weight, bias, down, up],
+            lambda x, weight, bias, down, up: products.affine(x, [products.Linear(weight, bias, down, up, 0.5)]),
+            lambda x, weight, bias, down, up: functional.linear(x.float(), weight + 0.5 * up @ down, bias),
         )
     }
 
@@ -72,12 +74,13 @@ def _of_optimizers() -> dict[str, float]:
         value, gradient, rows = torch.randn(4, 37), torch.randn(4, 37), torch.tensor([0, 2, 3])
         mean, square, wanted = torch.zeros(4, 37), torch.zeros(4, 37), value.clone()
     wanted[rows] -= 0.1 * gradient[rows].sign()  # what a first step is
-    one = updating.Update(value, gradient, mean, square, rows=rows, lr=0.1, betas=(0.9, 0.999), eps=1e-12)
-    updating.adamw([one])
+    table = np.array([updating.line(value, gradient, mean, square)])
+    updating.only_rows(table[0], rows, gradient)
+    updating.adamw(table, updating.Pace(0.1, 0.9, 0.999, 1e-12, 0.0, 1.0))
     length = float(gradient[rows].norm())
     return {
         "adamw": float((value - wanted).abs().max()),
-        "norm of gradients": abs(updating.norm([one]) - length) / length,
+        "norm of gradients": abs(updating.norm(table) - length) / length,
     }
 
 

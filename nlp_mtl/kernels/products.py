@@ -10,8 +10,21 @@ import torch
 from torch import Tensor
 
 from nlp_mtl.kernels import building
+from nlp_mtl.kernels.lowrank import Product, Runs
 
+# Up to this rank a kernel of ours is faster than two more matrix products, which do nothing but move memory then.
+_THIN = 16
 _once = torch.autograd.function.once_differentiable
+
+
+@dataclass(frozen=True)
+class PerTask:
+    """One LoRA for each task; see :class:`nlp_mtl.kernels.lowrank.Product`."""
+
+    runs: Runs
+    downs: tuple[Tensor, ...]
+    ups: tuple[Tensor, ...]
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,7 @@ class Linear:
         bias: [out], float32, or None.
         down, up: [rank, in] and [out, rank], float32: LoRA's A and B; None for a layer without.
         scale: what LoRA's product is multiplied by.
+        per_task: what is added for each token by its own task; None for nothing.
     """
 
     weight: Tensor
@@ -30,9 +44,10 @@ class Linear:
     down: Tensor | None = None
     up: Tensor | None = None
     scale: float = 1.0
+    per_task: PerTask | None = None
 
     def tensors(self) -> tuple[Tensor | None, ...]:
-        """All of them, in the order above."""
+        """The first four, in the order above."""
         return self.weight, self.bias, self.down, self.up
 
 
@@ -56,13 +71,24 @@ def affine(x: Tensor, layers: Sequence[Linear]) -> Tensor:
     whole = [part for one in layers for part in one.tensors() if part is not None]
     if not right or any(part.dtype != torch.float32 for part in whole):
         raise ValueError("affine: x [tokens, in] in bfloat16, parts of layers in float32; a bias for all or for none")
-    return _Affine.apply(x, tuple(one.scale for one in layers), *(part for one in layers for part in one.tensors()))
+    own: list[list[PerTask]] = []
+    parts: list[Tensor | None] = []
+    for one in layers:
+        own.append([one.per_task] if one.per_task is not None else [])
+        if one.down is not None and one.up is not None and len(one.down) <= _THIN:
+            own[-1].append(PerTask(Runs.all_of(0, len(x)), (one.down,), (one.up,), one.scale))
+            parts += [one.weight, one.bias, None, None]
+        else:
+            parts += one.tensors()
+    apart = [part for some in own for one in some for part in (*one.downs, *one.ups)]
+    return _Affine.apply(x, (tuple(one.scale for one in layers), own), *parts, *apart)
 
 
 class _Affine(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scales: tuple[float, ...], *parts: Tensor | None) -> Tensor:
-        weights, biases, downs, ups = (parts[i::4] for i in range(4))
+    def forward(ctx: Any, x: Tensor, facts: tuple[Any, ...], *parts: Tensor | None) -> Tensor:
+        scales, own = facts
+        weights, biases, downs, ups = (parts[: 4 * len(own)][i::4] for i in range(4))
         sizes = [len(weight) for weight in weights]  # type: ignore[arg-type]
         ranks = [0 if down is None else len(down) for down in downs]
         wide = sum(sizes)
@@ -77,7 +103,7 @@ class _Affine(torch.autograd.Function):
             for place, one in zip(bias[:wide].split(sizes), biases, strict=True):
                 place.copy_(one)
             out = torch.addmm(bias, x, read.t())
-        ctx.facts, low, up = (scales, sizes, ranks), None, None
+        low = up = None
         if len(read) > wide:
             low, up = out[:, wide:].contiguous(), x.new_zeros(sum(ranks), wide)
             places = zip(_blocks(up, ranks, sizes), ups, scales, strict=True)
@@ -85,16 +111,21 @@ class _Affine(torch.autograd.Function):
                 if one is not None:
                     place.copy_(one.t() * scale)
             out = torch.addmm(out[:, :wide], low, up)
-        ctx.save_for_backward(x, read, low, up)
+        apart = [[Product(one.runs, one.downs, one.ups, one.scale) for one in some] for some in own]
+        for some, place in zip(apart, out.split(sizes, 1), strict=True):
+            for product in some:
+                product.add_to(place, x)
+        ctx.facts = scales, sizes, ranks, apart
+        ctx.save_for_backward(x, read, low, up, *parts[4 * len(own) :])  # the last are watched for changes
         return out
 
     @staticmethod
     @_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, read, low, up = ctx.saved_tensors
-        scales, sizes, ranks = ctx.facts
+        x, read, low, up, *_ = ctx.saved_tensors
+        scales, sizes, ranks, apart = ctx.facts
         gradient, needs, wide = gradient.contiguous(), ctx.needs_input_grad, sum(sizes)
-        needed = [any(needs[2 + i :: 4]) for i in range(4)]
+        needed = [any(needs[2 : 2 + 4 * len(sizes)][i::4]) for i in range(4)]
         found: list[list[Tensor | None]] = [[None] * len(sizes) for _ in range(4)]
         dx = gradient @ read[:wide] if needs[0] else None
         if needed[0]:
@@ -110,8 +141,12 @@ class _Affine(torch.autograd.Function):
         if low is not None and needed[3]:
             blocks = _blocks((low.t() @ gradient).float(), ranks, sizes)
             found[3] = [block.t() * scale for block, scale in zip(blocks, scales, strict=True)]
-        parts = [found[i % 4][i // 4] if need else None for i, need in enumerate(needs[2:])]
-        return dx, None, *parts
+        parts = [part for i in range(len(sizes)) for part in (found[k][i] for k in range(4))]
+        for some, place in zip(apart, gradient.split(sizes, 1), strict=True):
+            for product in some:
+                downs, ups = product.backward(place, x, dx)
+                parts += [*downs, *ups]
+        return dx, None, *(part if need else None for part, need in zip(parts, needs[2:], strict=True))
 
 
 def _blocks(whole: Tensor, heights: Sequence[int], widths: Sequence[int]) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
 import torch
@@ -42,14 +43,22 @@ class Sharing(nn.Module):
         """
         raise NotImplementedError
 
+    def for_head_of(self, task: str) -> AbstractContextManager[None]:
+        """Stands around a head's forward, for what heads call of the encoder (its pooler)."""
+        return nullcontext()
+
+    def copies(self, tasks: Sequence[str]) -> int:
+        """How often a text that these tasks read goes through the encoder."""
+        return 1
+
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """Trainable parameters that more than one task uses."""
         raise NotImplementedError
 
     def own_state(self) -> dict[str, Tensor]:
-        """Parameters that are neither the encoder's nor an adapter's, themselves and no copies, by name.
+        """Parameters that no ordinary encoder or adapter folder holds, themselves and no copies.
 
-        They are saved in ``sharing.safetensors``.
+        They are saved in ``sharing.safetensors``, by their names in this module's `state_dict`.
         """
         return {}
 

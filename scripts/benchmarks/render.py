@@ -27,7 +27,9 @@ def render(recorded: Path) -> str:
         speed(recorded),
         scaling(recorded),
         passes(recorded),
+        adapters(recorded),
         prediction(recorded),
+        serving(recorded),
         memory(recorded),
         startup(recorded),
         fuzz(recorded),
@@ -203,6 +205,29 @@ def passes(recorded: Path) -> str:
     )
 
 
+def adapters(recorded: Path) -> str:
+    """The cost of one adapter per task."""
+    found = load(recorded / "adapters_speed.json")
+    if not found:
+        return ""
+    told = {"lora": "one shared", "task_lora": "one per task", "both": "one per task beside the shared one"}
+    rows = [
+        [
+            str(one["batch"]),
+            told[way],
+            f"{one['median'][way]:.1f}",
+            f"{over['median']} ({over['least']} to {over['most']})",
+        ]
+        for one in found["batches"]
+        for way, over in one["ratio"].items()
+    ]
+    return (
+        f"## One adapter per task\n\n`{found['command']}`\n\n{found['tasks']} tasks of four kinds in one mixed pass, "
+        "LoRA r 8 on all linear layers; asked is at most 1.15 of one shared adapter.\n\n"
+        + table(["rows a step", "adapters", "µs per token", "over one shared"], rows)
+    )
+
+
 def prediction(recorded: Path) -> str:
     """Speed of prediction beside pipelines, and its memory over a long file."""
     found = load(recorded / "predict_speed.json") or {}
@@ -240,6 +265,41 @@ def prediction(recorded: Path) -> str:
         head = ["texts", "peak MB", "MB above imports and the loaded model"]
         parts.append(f"`{held['command']}`: `nlp-mtl predict --file`, a fresh process each.\n\n" + table(head, rows))
     return "## Prediction\n\n" + "\n\n".join(parts) if parts else ""
+
+
+def serving(recorded: Path) -> str:
+    """`nlp-mtl serve` under load, and one task beside all."""
+    found = load(recorded / "serve_load.json")
+    if not found:
+        return ""
+    columns = ["requests_per_s", "p50", "p95", "p99"]
+    rows = [
+        [name, *(str(one[column]) for column in columns), " ".join(map(str, one["rounds"]))]
+        for name, one in found["speed"].items()
+    ]
+    counts = found["mixed"]
+    over = "; ".join(f"{ratio} × {name}" for name, ratio in found["over"].items())
+    parts = [
+        f"`{found['command']}`\n\nOne text a request, {len(found['tasks'])} tasks an answer, {found['texts']} texts "
+        f"over loopback, {found['threads']} threads and the client on the same cores; medians of {found['rounds']} "
+        "round(s). A fresh length of text costs more the first time, so every server has answered all of them before.",
+        table(["clients", "requests/s", "p50 ms", "p95 ms", "p99 ms", "requests/s of each round"], rows),
+        f"The most clients over the others: {over}. Valid and invalid requests mixed, float32: {counts['valid']} and "
+        f"{counts['invalid']}, {counts['wrong']} wrong and {counts['lost']} lost, each answer compared with `predict`.",
+        "### One task against all\n\n"
+        + table(
+            ["`predict --task`", "parameters of heads", "ms for one text", "texts/s"],
+            [[name, *map(str, one.values())] for name, one in found["one_task"].items()],
+        ),
+    ]
+    if sizes := load(recorded / "export_size.json"):
+        for what in ("MB of weights", "ms for one text"):
+            rows = [
+                [name, *("" if value is None else str(value) for value in row)] for name, row in sizes[what].items()
+            ]
+            parts.append(table([what, *sizes["columns"]], rows))
+        parts.append(f"`{sizes['command']}`")
+    return "## Serving, and one task alone\n\n" + "\n\n".join(parts)
 
 
 def memory(recorded: Path) -> str:

@@ -32,7 +32,13 @@ KINDS = {
     "same": ["class"],
     "mixed": ["tags", "class", "number", "labels"],
 }
-TUNING: dict[str, dict[str, Any]] = {"full": {}, "lora": {"lora": {"r": 8, "target_modules": "all-linear"}}}
+LORA = {"r": 8, "target_modules": "all-linear"}
+TUNING: dict[str, dict[str, Any]] = {
+    "full": {},
+    "lora": {"lora": LORA},
+    "task_lora": {"task_lora": LORA},
+    "both": {"lora": LORA, "task_lora": LORA},
+}
 TAGS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
 STEPS = 60
 
@@ -46,7 +52,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--tasks", type=int, nargs="+", default=[1, 5, 20, 100])
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--tuning", nargs="+", choices=list(TUNING), default=list(TUNING))
+    parser.add_argument("--tuning", nargs="+", choices=list(TUNING), default=["full", "lora"])
     parser.add_argument("--profile", type=int, default=None)
     parser.add_argument("--one", action="store_true", help="used by itself: train the first of each list")
     parser.add_argument("--out", type=Path, default=HERE / "recorded" / "scaling.json")

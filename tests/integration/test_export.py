@@ -23,6 +23,7 @@ torch.set_num_threads(1)  # tiny models: threads would only wait for one another
 
 FAMILIES = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert", "gpt2", "llama", "qwen2")
 LORA = {"r": 4, "target_modules": "all-linear"}
+TASK_LORA = {"r": 3, "target_modules": "all-linear", "use_rslora": True}
 PIPED = ("pair", "number", "several", "tags", "mean")
 MEAN = TASKS["pair"].with_(name="mean", head={"name": "sequence_classification", "pooling": "mean"})
 MASKED = ["the cat [MASK] good", "[MASK]", "it was a bad [MASK] for the old house in the [MASK]", "no [MASK]"]
@@ -54,14 +55,14 @@ def ours(model, name, rows):
     return found
 
 
-def made(tmp_path, family, lora):
+def made(tmp_path, family, lora, task_lora=None):
     """A model of every kind of task that the family has, all weights that were trained far from their first values."""
     base = Path(tmp_path) / f"tiny-{family}"
     if not base.exists():
         ids = {"pad_token_id": 3, "bos_token_id": 3, "eos_token_id": 3} if family == "qwen2" else {}  # else beyond 300
         write_base(base, family, **ids)
     tasks = [task for name, task in TASKS.items() if name != "hidden" or family not in DECODERS]
-    model = MultiTaskModel.from_base(base, [*tasks, MEAN], lora=lora, max_length=128).eval()
+    model = MultiTaskModel.from_base(base, [*tasks, MEAN], lora=lora, task_lora=task_lora, max_length=128).eval()
     trained = torch.nn.ParameterList([p for p in model.parameters() if p.requires_grad])
     random_weights(trained, 7)
     return model
@@ -143,18 +144,18 @@ def misfits(kind, known, piped):
 
 @pytest.mark.parametrize("families", [FAMILIES[:5], FAMILIES[5:]], ids=lambda names: "-".join(names))
 def test_exports_say_what_the_run_says_without_nlp_mtl(tmp_path, families):
-    """Folders of every kind of task, full and LoRA, adapters, and code of its own where no class computes it."""
+    """Folders of every kind of task: full, LoRA, LoRA per task, adapters, and code where no class computes it."""
     asked, expected, written = [], [], set()
     for family in families:
-        for lora in (None, LORA):
-            model, kind = made(tmp_path, family, lora), "lora" if lora else "full"
+        for lora, own in ((None, None), (LORA, None), (LORA, TASK_LORA)):
+            model, kind = made(tmp_path, family, lora, own), "task_lora" if own else "lora" if lora else "full"
             for name, head in model.heads.items():
                 out = tmp_path / f"{family}-{kind}-{name}"
                 done = export_task(model, name, out, custom_code=not head.exportable)
                 assert done.difference <= 1e-5
                 pairs = [item(model, family, name, out, custom=not head.exportable)]
                 if lora and head.exportable:
-                    out = tmp_path / f"{family}-adapter-{name}"
+                    out = tmp_path / f"{family}-{kind}-adapter-{name}"
                     export_task(model, name, out, "adapter")
                     more = {"pad_token_id": model.config.pad_token_id, "dtype": "float32"}
                     if head.auto_class != "AutoModelForMultipleChoice" and name != "hidden":

@@ -42,15 +42,17 @@ def agree(found, wanted, **tolerance):
         torch.testing.assert_close(found[name], value, **within, msg=lambda said, name=name: f"{name}: {said}")
 
 
-@pytest.mark.parametrize("way", ["full", "lora", "fsdp", "recomputed"])
+@pytest.mark.parametrize("way", ["full", "lora", "task_lora", "fsdp", "fsdp_task_lora", "recomputed"])
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path, way):
     tasks = write_tasks(tmp_path / "data")
     base = write_base(tmp_path / "base")
     # 7 rows for 2 processes and a sampler that shows one task at a time: counts differ, tasks are absent on a process
     changes = {"sampler": {"name": "fixed", "rates": {"mood": 5, "alike": 1, "names": 3, "rainy": 3}}}
-    if way == "lora":
+    if "lora" in way:
         changes["lora"] = {"r": 4, "target_modules": "all-linear"}
-    more = {"fsdp": FSDP, "recomputed": {"activation_checkpointing": True}}.get(way, {})
+    if "task_lora" in way:
+        changes["task_lora"] = {"r": 2, "target_modules": "all-linear"}
+    more = {"fsdp": FSDP, "fsdp_task_lora": FSDP, "recomputed": {"activation_checkpointing": True}}.get(way, {})
     shape = {"per_device_train_batch_size": 7, "gradient_accumulation_steps": 2, "max_steps": 6}
     one = {"config": config(base, tasks, tmp_path / "one", **changes, training=shape)}
     halves = {**shape, "per_device_train_batch_size": 7, "gradient_accumulation_steps": 1, **more}

@@ -47,8 +47,11 @@ def losses(run):
     }
 
 
+LORA = {"r": 4, "target_modules": "all-linear", "lora_dropout": 0.1}
+
+
 @pytest.mark.parametrize(
-    "tuning", [{}, {"lora": {"r": 4, "target_modules": "all-linear", "lora_dropout": 0.1}}], ids=["full", "lora"]
+    "tuning", [{}, {"lora": LORA}, {"lora": LORA, "task_lora": LORA}], ids=["full", "lora", "task_lora"]
 )
 @pytest.mark.parametrize("sampler", ["proportional", {"name": "temperature", "temperature": 3.0}])
 def test_six_steps_and_six_more_equal_twelve(world, tmp_path, tuning, sampler):

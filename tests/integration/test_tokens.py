@@ -19,6 +19,7 @@ from tests.integration.tiny import config, state_of, write_base, write_many, wri
 
 torch.set_num_threads(1)
 LORA = {"lora": {"r": 4, "target_modules": "all-linear"}}
+TASK_LORA = {**LORA, "task_lora": {"r": 2, "target_modules": "all-linear"}}
 SAVING = {"save_strategy": "steps", "save_steps": 3, "save_total_limit": 5}
 
 
@@ -69,7 +70,7 @@ def same_losses(one, two):
 # ------------------------------------------------------------------------------------------------------- passes
 
 
-@pytest.mark.parametrize("tuning", [{}, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("tuning", [{}, LORA, TASK_LORA], ids=["full", "lora", "task_lora"])
 @pytest.mark.parametrize("most", [1, 30, 90])
 def test_the_gradient_of_a_step_is_the_same_in_passes(world, many, tmp_path, tuning, most, calls):
     """Loss and gradient of one step of all kinds of head, with and without a budget, to 1e-6."""

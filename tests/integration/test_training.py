@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import torch
 from transformers import TrainerCallback, TrainingArguments
 
 import nlp_mtl as mtl
+from nlp_mtl import checkpoint
 from nlp_mtl.errors import ConfigError, DataError
 from nlp_mtl.run import evaluate, train
 from tests.integration.tiny import config, state_of, write_base, write_tasks
@@ -307,6 +309,9 @@ def test_bf16_trains_to_nearly_the_same_losses(world, tmp_path):
         "get_train_dataloader",
         "training_step",
         "_track_num_input_tokens",
+        "init_hf_repo",
+        "push_to_hub",
+        "_push_from_checkpoint",
     ],
 )
 def test_the_base_classs_methods_that_are_overridden_are_those_that_were_read(name):
@@ -376,3 +381,41 @@ def test_predictions_after_training_are_in_the_precision_of_the_run(world, tmp_p
     after, text = mtl.predict(run.model, "It rained all day."), "It rained all day."
     assert after == mtl.predict(run.model, text, dtype="float32")
     assert after == mtl.predict(tmp_path / "run", text)
+
+
+def test_each_task_can_be_kept_at_its_own_best_step(world, tmp_path):
+    shape = {
+        "num_train_epochs": 4,
+        "learning_rate": 2e-2,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "logging_steps": 2,
+    }
+    shape |= {"save_strategy": "steps", "save_steps": 2}
+    tuning = {"task_lora": {"r": 2, "target_modules": "all-linear"}, "keep_best": "task"}
+    run = train(settings(world, tmp_path / "run", **tuning, training=shape))
+    assert len({best["step"] for best in run.best_steps.values()}) > 1, "or it would be no law"
+    for task, best in run.best_steps.items():
+        assert run.scores[task].metrics[run.scores[task].first] == pytest.approx(best["score"], abs=1e-9), task
+    again = mtl.MultiTaskModel.from_pretrained(tmp_path / "run", base=world[0])
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in run.model.state_dict().items())
+    last = max(checkpoint.checkpoints(tmp_path / "run"), key=lambda part: int(part.name.split("-")[1]))
+    for folder in checkpoint.checkpoints(tmp_path / "run"):
+        if folder == last:
+            shutil.rmtree(folder)  # as if it had been cut off before
+    resumed = train(settings(world, tmp_path / "run", **tuning, training=shape), resume=True)
+    found = resumed.model.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in run.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("tuning", "said"),
+    [
+        ({}, "set `task_lora`"),
+        ({"lora": {"r": 2, "target_modules": "all-linear"}}, "set `task_lora`"),
+        ({"lora": {"r": 2}, "task_lora": {"r": 2}}, "leave `lora` out"),
+    ],
+)
+def test_own_best_steps_are_refused_where_tasks_share_what_is_trained(world, tmp_path, tuning, said):
+    with pytest.raises(ConfigError, match=f"keep_best.*{said}"):
+        train(settings(world, tmp_path / "run", **tuning, keep_best="task"))

@@ -75,7 +75,9 @@ def test_every_import_is_of_a_dependency_or_names_its_extra():
         seen |= extras
         text = file.read_text(encoding="utf-8")
         assert any(f'pip_install("{extra}")' in text for extra in extras), f"{file}:{line}: the extra is not named"
-    assert seen == {"gguf", "onnx"}, "a new extra: test what is said without it, here or in test_exporting.py"
+    assert seen == {"demo", "gguf", "onnx", "serve"}, (
+        "a new extra: test what is said without it, here or in test_exporting.py"
+    )
 
 
 def test_the_commands_name_extras_that_are_there():
@@ -101,6 +103,19 @@ def test_without_gguf_a_packaged_gguf_model_says_what_to_install(monkeypatch, tm
     assert "pip install 'nlp_mtl[gguf]'" in str(caught.value)
     assert name in str(caught.value)
     assert not (tmp_path / "models").exists(), "nothing half-written"
+
+
+@pytest.mark.parametrize(("verb", "module", "extra"), [("serve", "uvicorn", "serve"), ("demo", "gradio", "demo")])
+def test_without_its_extra_a_verb_says_what_to_install(monkeypatch, run, tmp_path, verb, module, extra):
+    from nlp_mtl.testing import tiny_model
+
+    tiny_model(["cola"]).save_pretrained(tmp_path / "run")
+    for name in [name for name in sys.modules if name.split(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    code, out, err = run(verb, tmp_path / "run", "--port", "0")
+    assert (code, out) == (2, "")
+    assert f"pip install 'nlp_mtl[{extra}]'" in err
 
 
 @pytest.mark.parametrize(

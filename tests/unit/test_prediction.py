@@ -8,11 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from nlp_mtl import prediction
 from nlp_mtl.batches import collate
 from nlp_mtl.errors import ConfigError, DataError
 from nlp_mtl.heads.labels import Where
+from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.taskfile import Task
 from nlp_mtl.testing import WORDS, tiny_model
 
@@ -379,3 +381,29 @@ def test_a_run_folder_is_as_good_as_its_model(model, tmp_path):
     small = tiny_model(TASKS[:3]).eval()
     small.save_pretrained(tmp_path / "run")
     assert predict(tmp_path / "run", "the cat") == predict(small, "the cat")
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "deberta-v2"])
+def test_a_text_of_which_the_tokenizer_leaves_nothing_has_no_entities(family):
+    tagger = tiny_model([TASKS[5]], family).eval()
+    assert predict(tagger, "\x00") == {"names": {"entities": []}}
+    assert [sorted(answer) for answer in predict(tagger, ["\x00", "rain", "\x00 \x00"])] == [["names"]] * 3
+
+
+def test_of_a_folder_only_the_heads_of_the_asked_tasks_are_read(model, tmp_path):
+    """With what they borrow; the answers are the whole model's."""
+    borrowed = tiny_model([*TASKS[:2], TASKS[0].with_(name="mood_too", head_of="mood")]).eval()
+    borrowed.save_pretrained(tmp_path)
+    for task, modules in (("topic", {"topic"}), ("mood_too", {"mood"})):
+        one = MultiTaskModel.from_pretrained(tmp_path, tasks=[task])
+        assert one.tasks == [task]
+        assert set(one.modules_) == modules
+        assert predict(one, "the cat") == {task: predict(borrowed, "the cat")[task]}
+        assert predict(tmp_path, "the cat", tasks=[task]) == predict(one, "the cat")
+    with pytest.raises(ConfigError, match=r"2 mistakes(.|\n)*'moo' is not a task of this model; did you mean 'mood'"):
+        predict(tmp_path, "the cat", tasks=["moo"], dtype="float31")
+    file = tmp_path / "heads.safetensors"
+    tensors = {name: value for name, value in load_file(file).items() if name.startswith("topic.")}
+    save_file(tensors, file)  # no tensor of the others is looked for
+    (tmp_path / "complete.json").unlink(missing_ok=True)
+    assert predict(tmp_path, "the cat", tasks=["topic"]) == {"topic": predict(borrowed, "the cat")["topic"]}

@@ -35,6 +35,12 @@ INLINE void rows_of(Tensor t, int64_t part, int64_t *first, int64_t *last) {
     *last = *first + many < t.rows ? *first + many : t.rows;
 }
 
+/* A tensor's first part that is this thread's, when `before` came before it: many small tensors are shared out too. */
+static int64_t first_of_mine(int64_t before) {
+    int64_t threads = omp_get_num_threads();
+    return ((omp_get_thread_num() - before) % threads + threads) % threads;
+}
+
 INLINE void adamw_at(Tensor t, Pace p, float factor, int64_t i, int n) {
     float *at = (float *)t.at, *mean = (float *)t.mean, *square = (float *)t.square;
     vf g = get_some(0, (const float *)t.gradient, i, n) * factor;
@@ -56,18 +62,21 @@ INLINE void adamw_at(Tensor t, Pace p, float factor, int64_t i, int n) {
 /* One step of `count` tensors. deviation: 1 / sqrt(1 - beta2^t). Gradients are multiplied by `factor`. */
 void adamw(int64_t count, const Tensor *tensors, const Pace *paces, double factor) {
 #pragma omp parallel
-    for (int64_t k = 0; k < count; k++) {
-        Tensor t = tensors[k];
-        int64_t parts = parts_of(t);
-#pragma omp for schedule(static) nowait
-        for (int64_t part = 0; part < parts; part++) {
-            int64_t first, last, i, end;
-            rows_of(t, part, &first, &last);
-            for (int64_t r = first; r < last; r++) {
-                piece(t, part, r, &i, &end);
-                for (; i + W <= end; i += W) adamw_at(t, paces[k], (float)factor, i, W);
-                if (i < end) adamw_at(t, paces[k], (float)factor, i, (int)(end - i));
+    {
+        int64_t before = 0;
+        for (int64_t k = 0; k < count; k++) {
+            Tensor t = tensors[k];
+            int64_t parts = parts_of(t);
+            for (int64_t part = first_of_mine(before); part < parts; part += omp_get_num_threads()) {
+                int64_t first, last, i, end;
+                rows_of(t, part, &first, &last);
+                for (int64_t r = first; r < last; r++) {
+                    piece(t, part, r, &i, &end);
+                    for (; i + W <= end; i += W) adamw_at(t, paces[k], (float)factor, i, W);
+                    if (i < end) adamw_at(t, paces[k], (float)factor, i, (int)(end - i));
+                }
             }
+            before += parts;
         }
     }
 }
@@ -85,8 +94,7 @@ double squares(int64_t count, const Tensor *tensors) {
             Tensor t = tensors[k];
             int64_t parts = parts_of(t);
             const float *g = (const float *)t.gradient;
-#pragma omp for schedule(static) nowait
-            for (int64_t part = 0; part < parts; part++) {
+            for (int64_t part = first_of_mine(before); part < parts; part += omp_get_num_threads()) {
                 int64_t first, last, i, end;
                 vf sum = all(0), rest = all(0);
                 rows_of(t, part, &first, &last);

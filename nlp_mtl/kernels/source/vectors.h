@@ -17,6 +17,7 @@
 #else
 static int omp_get_max_threads(void) { return 1; }
 static int omp_get_thread_num(void) { return 0; }
+static int omp_get_num_threads(void) { return 1; }
 #endif
 
 #if defined(__AVX512F__) /* numbers in a vector, and as many sums of products as fit into registers */

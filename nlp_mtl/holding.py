@@ -1,0 +1,50 @@
+"""What a model holds from step to step of a training, so that it is not looked up or made anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from nlp_mtl.memory import KeptGradient
+from nlp_mtl.packing import base_of
+
+
+class HoldsParameters(nn.Module):
+    """The part of :class:`nlp_mtl.MultiTaskModel` that clears gradients."""
+
+    sharing: Any
+    _kept: KeptGradient | None = None
+    _held: list[nn.Parameter] | None = None
+
+    def keep_embedding_gradient(self, keep: bool = True) -> bool:
+        """Keep the word embeddings' dense gradient between steps; see :class:`nlp_mtl.memory.KeptGradient`.
+
+        Also, the parameters are looked up now and not at every step: ten adapters are thousands of modules.
+
+        Returns:
+            Whether it is kept: not if the embeddings are frozen or tied to an output layer.
+        """
+        if self._kept is not None:
+            self._kept.release()
+            self._kept = None
+        self._held = list(self.parameters()) if keep else None
+        embedding = base_of(self.sharing.encoder).get_input_embeddings()
+        users = sum(any(p is embedding.weight for p in part._parameters.values()) for part in self.modules())
+        if keep and isinstance(embedding, nn.Embedding) and embedding.weight.requires_grad and users == 1:
+            self._kept = KeptGradient(embedding, self)
+        return self._kept is not None
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As in torch; a kept embedding gradient is cleared where it was used."""
+        if self._kept is not None:
+            self._kept.clear()
+        elif self._held is not None and set_to_none:
+            for parameter in self._held:
+                parameter.grad = None
+        else:
+            super().zero_grad(set_to_none)
+
+    def known_parameters(self) -> list[nn.Parameter]:
+        """All parameters; while training those that were looked up at its beginning."""
+        return self._held if self._held is not None else list(self.parameters())

@@ -1,0 +1,116 @@
+"""A mixed batch through an encoder with one adapter per task: each sequence by the adapter of who reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nlp_mtl.errors import UnsupportedError
+from nlp_mtl.layout import Layout
+from nlp_mtl.packing import Packed, Way, base_of, encode
+from nlp_mtl.tasklora import Owners
+
+_NOBODY = -1
+
+
+def encode_apart(
+    encoder: nn.Module, inputs: Mapping[str, Tensor], layout: Layout, way: Way, owners: Owners, tasks: Sequence[str]
+) -> dict[str, Packed]:
+    """Hidden states for each task, each sequence by its own task's adapter.
+
+    A sequence that tasks with different adapters read goes in once for each of them. A family that packs takes one
+    pass for all, another takes one for each adapter.
+
+    Args:
+        encoder: with task adapters.
+        inputs, layout, tasks: as in :meth:`nlp_mtl.sharing.Sharing.encode`.
+        way: how the family takes a batch.
+        owners: the encoder's.
+
+    Returns:
+        For each task the hidden states of all sequences; those it does not read are of no meaning to it.
+    """
+    texts = way != "stacked"
+    count = len(layout.lengths) if texts else len(next(iter(inputs.values())))
+    source, owner, copy_of = _copies(count, owners, {task: _read_by(task, layout, count) for task in tasks})
+    whole = len(source) == count  # nothing is read by two adapters, so nothing is copied
+    index = torch.tensor(source)
+    owners.also = tuple(sorted(set(map(owners.number, layout.counted))))
+    if not whole:
+        rows = layout.tokens_of(index) if texts else index.to(layout.device)
+        inputs = {name: value.index_select(0, rows) for name, value in inputs.items()}
+        layout = _part(layout, index) if texts else layout
+    if way == "packed":
+        layout.owners = owners
+        owners.let(torch.tensor(owner).repeat_interleave(torch.tensor(layout.lengths)))
+        hidden = encode(encoder, inputs, layout, way)
+    else:
+        hidden = _one_by_one(encoder, inputs, layout, way, owners, torch.tensor(owner))
+    if not texts:  # every row gives as many states, e.g. one per image patch
+        layout = Layout([len(hidden) // len(source)] * len(source), hidden.device)
+    if whole:
+        return dict.fromkeys(tasks, Packed(hidden, layout))
+    own = {task: copy_of[owners.number(task)] for task in tasks}
+    return {task: Packed(hidden[layout.tokens_of(copy)], _part(layout, copy)) for task, copy in own.items()}
+
+
+def _read_by(task: str, layout: Layout, count: int) -> list[int]:
+    """The sequences that a task reads."""
+    known = layout.read_by.get(task)
+    if known is None:
+        return list(range(count))
+    return torch.searchsorted(torch.tensor(layout.offsets[1:]), known.cpu(), right=True).unique().tolist()
+
+
+def _copies(
+    count: int, owners: Owners, read_by: Mapping[str, Sequence[int]]
+) -> tuple[list[int], list[int], dict[int, Tensor]]:
+    """Which sequences go in for which adapters.
+
+    Returns:
+        The sequence of each copy; its adapter's number; and for each adapter [sequences] the copy it takes: its own, or
+        for sequences it does not read any.
+    """
+    wanted: list[set[int]] = [set() for _ in range(count)]
+    for task, sequences in read_by.items():
+        for sequence in sequences:
+            wanted[sequence].add(owners.number(task))
+    pairs = [(sequence, number) for sequence, numbers in enumerate(wanted) for number in sorted(numbers or {_NOBODY})]
+    place = {pair: i for i, pair in enumerate(pairs)}
+    first = {sequence: i for i, (sequence, _) in reversed(list(enumerate(pairs)))}
+    copy_of = {
+        number: torch.tensor([place.get((sequence, number), first[sequence]) for sequence in range(count)])
+        for number in map(owners.number, read_by)
+    }
+    return [sequence for sequence, _ in pairs], [number for _, number in pairs], copy_of
+
+
+def _part(layout: Layout, sequences: Tensor) -> Layout:
+    """The layout of some sequences, one after the other."""
+    made = Layout([layout.lengths[i] for i in sequences.tolist()], layout.device)
+    made.read = layout.read[layout.tokens_of(sequences)] if layout.read is not None else None
+    return made
+
+
+def _one_by_one(
+    encoder: nn.Module, inputs: Mapping[str, Tensor], layout: Layout, way: Way, owners: Owners, owner: Tensor
+) -> Tensor:
+    """[tokens, hidden], in as many calls as there are adapters."""
+    numbers = owner.unique().tolist()
+    if len(numbers) > 1 and torch.is_grad_enabled() and getattr(base_of(encoder), "is_activation_checkpointing", False):
+        raise UnsupportedError(
+            f"task_lora: {type(base_of(encoder)).__name__} takes one call for each adapter, and recomputing "
+            "(activation_checkpointing) would not know whose activations they are; leave one of both out"
+        )
+    found, places = [], []
+    for number in numbers:
+        mine = torch.nonzero(owner == number).squeeze(1)
+        rows = layout.tokens_of(mine) if way == "padded" else mine.to(layout.device)
+        owners.let(None if number == _NOBODY else int(number))
+        chosen = {name: value.index_select(0, rows) for name, value in inputs.items()}
+        hidden = encode(encoder, chosen, _part(layout, mine) if way == "padded" else layout, way)
+        found.append(hidden.view(len(rows), -1, hidden.shape[-1]))
+        places.append(rows)
+    return torch.cat(found)[torch.cat(places).argsort()].flatten(0, 1)
