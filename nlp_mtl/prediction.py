@@ -237,9 +237,7 @@ def _run(model: MultiTaskModel, found: Window, dtype: str | torch.dtype, tokens:
         # no_grad: in inference mode autocast keeps no weight, and would cast all of them again for every pass
         with torch.no_grad(), autocast_to(model.device, dtype, model.strategies.get("precision")):
             sizes = [sum(found.rows[i]["lengths"]) * model.sharing.copies(found.readers[i]) for i in read]
-            for place, numbers in enumerate(full_passes(read, sizes, tokens)):
-                if place and model.device.type == "cpu":
-                    give_back()
+            for numbers in equal_passes(read, sizes, tokens):
                 rows, tasks = [found.rows[i] for i in numbers], [found.readers[i] for i in numbers]
                 batch = collate(rows, tasks, model.heads)
                 moved = to_device(batch, model.device)
@@ -253,29 +251,38 @@ def _run(model: MultiTaskModel, found: Window, dtype: str | torch.dtype, tokens:
     return predictions
 
 
-def full_passes(numbers: Sequence[int], lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Rows in passes of at most so many tokens, the longest first, each filled with the longest row that still fits.
+def equal_passes(numbers: Sequence[int], lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Rows in as few passes as hold so many tokens, about equally many in each, the longest rows first.
 
-    So all passes but the last few have the same number of tokens, or nearly: the matrix library prepares itself for one
-    shape, and memory that one pass frees is of the size that the next one asks for. A longer row is a pass of its own.
+    Each is filled with the longest rows that still fit, so that even passes of different windows are nearly of one
+    size. For every size the matrix library makes machine code and keeps it, half a megabyte for each product: over a
+    long file passes of any size came to 200 MB.
 
     Args:
         numbers: of the rows.
         lengths: tokens of each.
-        tokens: of a pass.
+        tokens: of a pass, at most; a longer row is a pass of its own.
 
     Example:
-        >>> list(full_passes([0, 1, 2, 3], [2, 9, 3, 4], 7))
-        [[1], [3, 2], [0]]
+        >>> list(equal_passes([0, 1, 2, 3, 4], [2, 8, 3, 4, 4], 9))
+        [[1], [4, 2], [3, 0]]
     """
     order = np.argsort(lengths, kind="stable").tolist()
     left, ascending = [numbers[place] for place in order], [lengths[place] for place in order]
+    while left and ascending[-1] > tokens:
+        ascending.pop()
+        yield [left.pop()]
+    held = sum(ascending)
+    more = -(-held // tokens)  # passes
     while left:
-        part, room, place = [], tokens, len(left) - 1
+        part, place = [], len(left) - 1
+        room = min(tokens, -(-held // more)) if more > 1 else tokens
         while place >= 0:
-            room -= ascending.pop(place)
+            room -= ascending[place]
+            held -= ascending.pop(place)
             part.append(left.pop(place))
             place = bisect_right(ascending, room) - 1
+        more -= 1
         yield part
 
 

@@ -62,10 +62,11 @@ class PooledHead(Head):
     def pooled(self, module: nn.Module, packed: Packed, sequences: Tensor) -> Tensor:
         """[…, 1, hidden]: the vectors of the given sequences, as sequences of one token, for the module's next call."""
         way = self._way(module)
+        read = {"cls": packed.firsts, "last": packed.lasts, "mean": packed.means}[way]
+        states = read(sequences).unsqueeze(-2)
         if way == "cls":
             _pool_once(module, packed, sequences)
-        read = {"cls": packed.firsts, "last": packed.lasts, "mean": packed.means}[way]
-        return read(sequences).unsqueeze(-2)
+        return states
 
     def logits_of(self, module: nn.Module, states: Tensor) -> Tensor:
         """Run the vanilla class on sequences of one token [rows, 1, hidden]."""
@@ -83,8 +84,8 @@ def _pool_once(module: nn.Module, packed: Packed, sequences: Tensor) -> None:
     A pooler inside the encoder is shared: called by each of a hundred heads with a row or two, it makes as many
     gradients of its whole weight, to be added up.
     """
-    stand_in = getattr(module, str(getattr(module, "base_model_prefix", "")), None)
-    pool = stand_in.shared_pooling() if isinstance(stand_in, StandIn) else None
+    stand_in = _stand_in(module)
+    pool = None if stand_in is None else stand_in.shared_pooling()
     if pool is None or stand_in is None:
         return
     known = packed.shared.get("pooled")
@@ -92,6 +93,11 @@ def _pool_once(module: nn.Module, packed: Packed, sequences: Tensor) -> None:
         states = packed.firsts(torch.arange(len(packed.layout.lengths), device=packed.hidden.device)).unsqueeze(-2)
         known = packed.shared["pooled"] = in_full(module, few_shapes(states), pool)
     stand_in.ready = known[sequences.flatten()]
+
+
+def _stand_in(module: nn.Module) -> StandIn | None:
+    found = getattr(module, str(getattr(module, "base_model_prefix", "")), None)
+    return found if isinstance(found, StandIn) else None
 
 
 def in_full(module: nn.Module, states: Tensor, part: Callable[[Tensor], Tensor] | None = None) -> Any:
@@ -105,7 +111,14 @@ def in_full(module: nn.Module, states: Tensor, part: Callable[[Tensor], Tensor] 
         if part is not None:
             return part(states)
         ids = torch.zeros(states.shape[:-1], dtype=torch.long, device=states.device)
-        return module(input_ids=ids, inputs_embeds=states)
+        more = {}
+        if getattr(getattr(module, "config", None), "classifier_pooling", None) == "mean":
+            more["attention_mask"] = torch.ones_like(ids)  # ModernBERT's multiple choice takes the mean with it alone
+        try:
+            return module(input_ids=ids, inputs_embeds=states, **more)
+        finally:  # a call that failed before the stand-in's must not leave its pooled states to the next one
+            if (stand_in := _stand_in(module)) is not None:
+                stand_in.ready = None
 
 
 def family_pooling(module: nn.Module) -> str:

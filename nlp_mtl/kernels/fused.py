@@ -30,7 +30,9 @@ def gelu(x: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         [tokens, width], as `x`; within 1e-6 of torch's in float32.
     """
-    _need(x.dim() == 2 and x.dtype in _KINDS and _is_vector(bias, x.shape[1]), "gelu: x [tokens, width], bias [width]")
+    _require(
+        x.dim() == 2 and x.dtype in _KINDS and _is_vector(bias, x.shape[1]), "gelu: x [tokens, width], bias [width]"
+    )
     return _Gelu.apply(x, bias)
 
 
@@ -61,7 +63,7 @@ def add_norm(
     """
     fit = residual.dtype == torch.float32 and residual.shape == x.shape and x.dim() == 2 and x.dtype in _KINDS
     vectors = weight is not None and shift is not None and all(_is_vector(v, x.shape[1]) for v in (bias, weight, shift))
-    _need(fit and vectors, "add_norm: x and residual [tokens, width], bias, weight and shift [width]")
+    _require(fit and vectors, "add_norm: x and residual [tokens, width], bias, weight and shift [width]")
     return _AddNorm.apply(x, bias, residual, weight, shift, eps, dropout, narrow)
 
 
@@ -92,14 +94,14 @@ def attention(
     """
     query, key, value = parts[0].unbind(1) if len(parts) == 1 else parts
     same = query.shape == key.shape == value.shape and query.dtype == key.dtype == value.dtype
-    _need(same and query.dtype in _KINDS, "attention: queries, keys and values of one shape and dtype")
+    _require(same and query.dtype in _KINDS, "attention: queries, keys and values of one shape and dtype")
     places = all(x.dtype == torch.int64 and x.device.type == "cpu" for x in (offsets, order))
-    _need(places and 0 <= int(offsets[-1]) <= len(query), "attention: offsets within the tokens")
+    _require(places and 0 <= int(offsets[-1]) <= len(query), "attention: offsets within the tokens")
     window = 0 if not window or window >= len(query) else window
     return _Attention.apply(offsets, order, (scale, dropout, causal, window), *parts)
 
 
-def _need(right: bool, what: str) -> None:
+def _require(right: bool, what: str) -> None:
     """What comes next reads memory by its address."""
     if not right:
         raise ValueError(f"fused kernels: {what}")
@@ -115,7 +117,7 @@ def _library() -> Any:
     return building.compiled()
 
 
-def _at(x: Tensor | None) -> int | None:
+def _address(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
 
 
@@ -133,7 +135,9 @@ class _Gelu(torch.autograd.Function):
         x = x.contiguous()
         out, slope = torch.empty_like(x), torch.empty_like(x) if any(ctx.needs_input_grad) else None
         rows, width = x.shape
-        _library().gelu_forward(_KINDS[x.dtype], rows, width, _at(x), _at(bias), _at(out), _at(slope))
+        _library().gelu_forward(
+            _KINDS[x.dtype], rows, width, _address(x), _address(bias), _address(out), _address(slope)
+        )
         ctx.save_for_backward(slope)  # the derivative takes the room of `x` and makes the way back one product
         ctx.biased = bias is not None
         return out
@@ -145,7 +149,9 @@ class _Gelu(torch.autograd.Function):
         rows, width = slope.shape
         gradient, dx = gradient.to(slope.dtype).contiguous(), torch.empty_like(slope)
         sums = slope.new_zeros(_library().threads(), width, dtype=torch.float32) if ctx.biased else None
-        _library().gelu_backward(_KINDS[slope.dtype], rows, width, _at(slope), _at(gradient), _at(dx), _at(sums))
+        _library().gelu_backward(
+            _KINDS[slope.dtype], rows, width, _address(slope), _address(gradient), _address(dx), _address(sums)
+        )
         return dx, None if sums is None else sums.sum(0)
 
 
@@ -169,8 +175,8 @@ class _AddNorm(torch.autograd.Function):
         facts = total.new_empty(rows, 2)
         cut, scale, seed = _drawn(p)
         _library().norm_forward(
-            _KINDS[x.dtype], rows, width, _at(x), _at(bias), _at(residual), _at(weight), _at(shift), eps,
-            cut, scale, seed, _at(total), _at(facts), _at(y), _at(half),
+            _KINDS[x.dtype], rows, width, *map(_address, (x, bias, residual, weight, shift)), eps,
+            cut, scale, seed, *map(_address, (total, facts, y, half)),
         )  # fmt: skip
         ctx.save_for_backward(total, facts, weight)
         ctx.how, ctx.dtype, ctx.biased = (cut, scale, seed), x.dtype, bias is not None
@@ -187,8 +193,8 @@ class _AddNorm(torch.autograd.Function):
         dx, dresidual = total.new_empty(rows, width, dtype=ctx.dtype), torch.empty_like(total)
         sums = total.new_zeros(_library().threads(), 3, width)
         _library().norm_backward(
-            _KINDS[ctx.dtype], rows, width, _at(gradient), _at(half), _at(total), _at(facts), _at(weight), *ctx.how,
-            _at(dx), _at(dresidual), _at(sums),
+            _KINDS[ctx.dtype], rows, width, *map(_address, (gradient, half, total, facts, weight)), *ctx.how,
+            *map(_address, (dx, dresidual, sums)),
         )  # fmt: skip
         dweight, dshift, dbias = sums.sum(0)
         return dx, dbias if ctx.biased else None, dresidual, dweight, dshift, None, None, None
@@ -204,8 +210,8 @@ class _Attention(torch.autograd.Function):
         logs = query.new_empty(query.shape[:2], dtype=torch.float32)
         ctx.how = (float(factor), int(causal), window, *_drawn(p))
         ctx.save_for_backward(offsets, order, logs, *parts)
-        said = _said(query, key, value, offsets, order)
-        if _library().attention_forward(*said, *ctx.how, _at(out), _at(logs)):
+        given = _arguments(query, key, value, offsets, order)
+        if _library().attention_forward(*given, *ctx.how, _address(out), _address(logs)):
             raise MemoryError("attention: no memory for one sequence's keys and values")
         return out
 
@@ -217,9 +223,9 @@ class _Attention(torch.autograd.Function):
         gradient = gradient.to(query.dtype).contiguous()
         whole = [_zero_beyond(x.new_empty(x.shape), offsets) for x in parts]
         found = whole[0].unbind(1) if len(parts) == 1 else whole
-        said = _said(query, key, value, offsets, order)
+        given = _arguments(query, key, value, offsets, order)
         if _library().attention_backward(
-            *said, *ctx.how, _at(logs), _at(gradient), *map(_at, found), found[0].stride(0)
+            *given, *ctx.how, _address(logs), _address(gradient), *map(_address, found), found[0].stride(0)
         ):
             raise MemoryError("attention: no memory for one sequence's keys and values")
         return (None, None, None, *whole)
@@ -235,7 +241,7 @@ def _by_token(x: Tensor) -> Tensor:
     return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
 
 
-def _said(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, order: Tensor) -> list[Any]:
+def _arguments(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, order: Tensor) -> list[Any]:
     _, heads, size = query.shape
-    parts = [part for x in (query, key, value) for part in (_at(x), x.stride(0))]
-    return [_KINDS[query.dtype], len(order), _at(order), _at(offsets), heads, size, *parts]
+    parts = [part for x in (query, key, value) for part in (_address(x), x.stride(0))]
+    return [_KINDS[query.dtype], len(order), _address(order), _address(offsets), heads, size, *parts]

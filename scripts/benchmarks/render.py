@@ -26,6 +26,7 @@ def render(recorded: Path) -> str:
         gpt(recorded),
         speed(recorded),
         scaling(recorded),
+        passes(recorded),
         adapters(recorded),
         prediction(recorded),
         serving(recorded),
@@ -185,6 +186,22 @@ def scaling(recorded: Path) -> str:
     return (
         f"## The cost of a step by the number of tasks\n\n`{found['command']}`\n\nThe same rows behind all, "
         f"{found['batch']} a step.\n\n" + table(["kinds, tuning", "tasks", "µs per token", "over one task"], rows)
+    )
+
+
+def passes(recorded: Path) -> str:
+    """Memory and speed of large steps, by the tokens of one pass."""
+    found = load(recorded / "passes.json")
+    if not found:
+        return ""
+    rows = [
+        ["one pass" if budget == "none" else budget, f"{one['peak_mb']:g}", f"{one['tokens_per_s']:g}"]
+        for budget, one in found["tokens_per_pass"].items()
+    ]
+    return (
+        f"## A large step in passes\n\n`{found['command']}`\n\nSteps of {found['tokens_per_batch']} tokens with "
+        f"`tokens_per_pass`, {found['rounds']} round(s); memory less what the imports took.\n\n"
+        + table(["tokens per pass", "peak MB", "real tokens/s"], rows)
     )
 
 

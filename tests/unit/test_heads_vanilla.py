@@ -509,6 +509,20 @@ def test_modernbert_pools_as_its_config_says():
             assert torch.allclose(model(**batch)["logits"]["pair"], expected, atol=1e-5)
 
 
+def test_modernbert_with_mean_pooling_trains_multiple_choice():
+    encoder = tiny_encoder("modernbert", classifier_pooling="mean")
+    heads = make_heads([TASKS["choice"]])
+    model = MultiTaskModel.assemble(encoder, tiny_tokenizer(), heads, base={"id": "x"}, max_length=64)
+    random_weights(model, 6)
+    batch = mixed_batch(model)
+    twin = the_vanilla_twin(model, "choice")
+    with torch.no_grad():
+        expected = vanilla_logits(twin, heads["choice"], batch, batch["targets"]["choice"], "modernbert")
+        assert torch.allclose(model(**batch)["logits"]["choice"], expected, atol=1e-5)
+    model.train()(**batch)["loss"].backward()
+    assert float(model.module_of("choice").classifier.weight.grad.abs().max()) > 0
+
+
 # --------------------------------------------------------------------------------------------------------- shared heads
 
 

@@ -80,3 +80,19 @@ def test_a_pooler_of_its_own_is_each_heads():
         module = model.module_of(task)
         own = getattr(module, module.base_model_prefix).pooler
         assert all(parameter.grad.abs().sum() > 0 for parameter in own.parameters())
+
+
+def test_a_head_that_fails_leaves_no_pooled_states_behind():
+    model = tiny_model(["cola", "copa"])
+    batch = batch_of(model)
+
+    def fail(*given):
+        raise MemoryError("no room")
+
+    for task in model.tasks:
+        module = model.module_of(task)
+        hook = module.register_forward_pre_hook(fail)
+        with pytest.raises(MemoryError, match="no room"):
+            model(**{**batch, "targets": {task: batch["targets"][task]}})
+        hook.remove()
+        assert getattr(module, module.base_model_prefix).ready is None

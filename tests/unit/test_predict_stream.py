@@ -16,7 +16,7 @@ from nlp_mtl.heads import make_heads
 from nlp_mtl.heads.labels import Where
 from nlp_mtl.inputs import InputReader
 from nlp_mtl.predictfile import Lines, predict_file
-from nlp_mtl.prediction import full_passes, windows
+from nlp_mtl.prediction import equal_passes, windows
 from nlp_mtl.taskfile import Task
 from nlp_mtl.testing import WORDS, tiny_model, tiny_tokenizer
 from tests.unit.test_prediction import DATA, LISTED, TASKS, TEXT_TASKS, encoder_calls, model  # noqa: F401 - fixtures
@@ -146,16 +146,23 @@ def test_passes_are_bounded_by_tokens_and_hold_rows_of_like_length(model, encode
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 80))
 def test_every_row_is_in_one_pass(lengths, tokens):
     numbers = [10 * i for i in range(len(lengths))]
-    found = list(full_passes(numbers, lengths, tokens))
+    found = list(equal_passes(numbers, lengths, tokens))
     assert sorted(number for part in found for number in part) == numbers
     sizes = [[lengths[number // 10] for number in part] for part in found]
     assert all(sum(part) <= tokens or len(part) == 1 for part in sizes)
     assert all(part == sorted(part, reverse=True) for part in sizes), "the longest first"
     firsts = [part[0] for part in sizes]
     assert firsts == sorted(firsts, reverse=True)
-    for place, part in enumerate(sizes):
-        later = [size for other in sizes[place + 1 :] for size in other]
-        assert not later or tokens - sum(part) < min(later), "what still fits is not left for later"
+
+
+@given(st.lists(st.integers(5, 60), min_size=300, max_size=600), st.integers(500, 3000))
+def test_passes_are_few_and_equal(lengths, tokens):
+    """So the matrix library meets few sizes, also over many windows."""
+    sizes = [sum(lengths[number] for number in part) for part in equal_passes(range(len(lengths)), lengths, tokens)]
+    least = -(-sum(lengths) // tokens)
+    assert len(sizes) <= least + 1
+    if len(sizes) == least:
+        assert max(sizes) - min(sizes) <= 60
 
 
 # ----------------------------------------------------------------------------------------------------- bounded memory
