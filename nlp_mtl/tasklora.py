@@ -91,6 +91,11 @@ class Owners:
         """Whether rows of different owners come."""
         return isinstance(self._now, Tensor)
 
+    @property
+    def is_nobodys(self) -> bool:
+        """Whether rows come that no adapter of a task is for."""
+        return self._now is None
+
     def runs(self, rows: int) -> lowrank.Runs | None:
         """Whose each of so many rows is; a few more than are known may stand at the end.
 

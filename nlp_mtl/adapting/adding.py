@@ -27,7 +27,7 @@ from nlp_mtl.run import Run
 from nlp_mtl.runfiles import write_task_file
 from nlp_mtl.starting import training_arguments
 from nlp_mtl.taskfile import SPLITS, Task
-from nlp_mtl.tasklora import SHARED, owners_of
+from nlp_mtl.tasklora import SHARED, check_plain, owners_of
 from nlp_mtl.tasks import load_tasks
 from nlp_mtl.trainer import MultiTaskTrainer
 
@@ -91,7 +91,7 @@ def add_task(
         return done
     trainer.evaluate()
     done.scores, done.best_steps = trainer.scores, trainer.best_steps()
-    model.heads = everything
+    model.heads, trainer.strategies = everything, {}  # precision and the like stay the run's: old tasks hang on them
     trainer.save_model()
     if args.process_index == 0:
         entry = write_task_file(added, place) if isinstance(task, Task) else str(task)
@@ -140,6 +140,10 @@ def _mistakes(old: MultiTaskModel, task: Task) -> list[str]:
             f"adapters add: a task that the run does not have, found {task.name!r}; rename it, or take the old one out "
             "first (nlp-mtl adapters remove)"
         )
+    configs = getattr(old.sharing.encoder, "peft_config", {})
+    if SHARED in configs and owners_of(old.sharing.encoder) is None:
+        why = check_plain(configs[SHARED], "lora")
+        said += [f"adapters add: beside this run's LoRA no other can stand: {one.rpartition('; ')[0]}" for one in why]
     if task.head_key != task.name:
         said.append(
             f"adapters add: trains a head of its own, found `head_of: {task.head_key}` in {task.name!r}; leave it out"

@@ -259,7 +259,9 @@ def _merged(
             tensors[f"{place}.lora_A.weight"] = down.detach().clone().contiguous()
             tensors[f"{place}.lora_B.weight"] = (up.detach() * layer.scaling["all"]).clone().contiguous()
             ranks[place.removeprefix("base_model.model.")] = len(down)
-    return wrapped.unload(), with_ranks(parts[0][0], ranks), tensors
+    bare = wrapped.unload()
+    vars(bare).pop("peft_config", None)  # what PEFT leaves there of adapters that are gone
+    return bare, with_ranks(parts[0][0], ranks), tensors
 
 
 def _shared_by(

@@ -24,6 +24,7 @@ TUNINGS = {
     "full": {},
 }
 QUICK = ["training.max_steps=2", "training.use_cpu=true", "training.disable_tqdm=true", "training.learning_rate=0.01"]
+QUICK += ["training.bf16=false"]
 ROWS = ["it was good", {"a": "the cat", "b": "a dog"}, {"tokens": ["the", "city", "rain"]}]
 
 
@@ -47,6 +48,12 @@ def place(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def here(place, monkeypatch):
+    """Runs record their base by its name, never by where it is; here it is found beside them."""
+    monkeypatch.chdir(place)
+
+
 def logits(model, task):
     """A task's logits of the same few rows, in one batch of its own."""
     from nlp_mtl.batches import collate
@@ -62,6 +69,13 @@ def logits(model, task):
         rows.append({**row, f"labels:{task}": {"mood": 1, "alike": 0.5, "names": [0] * length, "rainy": 1}[task]})
     with torch.no_grad():
         return model(**collate(rows, [[task]] * 5, model.heads))["logits"][task]
+
+
+def numbers(answer):
+    """All numbers in an answer, in their order."""
+    if isinstance(answer, dict | list):
+        return [n for part in (answer.values() if isinstance(answer, dict) else answer) for n in numbers(part)]
+    return [answer] if isinstance(answer, float) else []
 
 
 def opened(folder):
@@ -159,8 +173,6 @@ def test_merge_is_what_peft_makes_of_the_tasks_adapters(place, tmp_path, how, mo
     from peft import PeftModel
 
     names = ["mood", "alike", "names"]
-    if tuning == "both" and how not in ("cat", "svd"):
-        more = {**more}
     done = mtl.merge_adapters(place / tuning, tmp_path / "out", names, how, **more)
     merged, apart = opened(tmp_path / "out"), opened(place / tuning)
     assert merged.tasks == names and owners_of(merged.sharing.encoder) is None and not done.left_out
@@ -181,7 +193,6 @@ def test_merge_is_what_peft_makes_of_the_tasks_adapters(place, tmp_path, how, mo
     for key in names:
         for name, value in apart.modules_[key].state_dict().items():
             assert torch.equal(value, merged.modules_[key].state_dict()[name])
-    assert PeftModel.from_pretrained(base.unload() if hasattr(base, "unload") else base, tmp_path / "out")
     assert set(mtl.predict(merged, "it was good")) == set(mtl.predict(apart, "it was good"))
 
 
@@ -207,10 +218,11 @@ def test_scores_stand_beside_each_other(place, tmp_path):
     for row in rows:
         for kind, scores in (("merged", merged), ("separate", apart), ("joint", joint)):
             assert row[kind] == scores[row["task"]].metrics[row["metric"]]
-    run = tmp_path / "elsewhere" / "run"
-    shutil.copytree(tmp_path / "out", run)  # its task files are not found from there
+    run = tmp_path / "elsewhere" / "deeper" / "run"
+    shutil.copytree(tmp_path / "out", run)
+    (run / "run.yaml").unlink()  # so nobody knows where the data is
     rows, notes = merged_and_others(run, place / "both")
-    assert [row["task"] for row in rows] == [] and len(notes) == 2 and "its data is not at hand" in notes[0]
+    assert not rows and len(notes) == 2 and "its data is not at hand" in notes[0]
 
 
 @pytest.mark.parametrize(
@@ -257,8 +269,9 @@ def added(place):
     """Each run with a fourth task trained beside the others."""
     done = {}
     for tuning in TUNINGS:
+        base = place / "base"
         more = ["task_lora.r=5"] if tuning == "both" else []
-        run = mtl.add_task(place / tuning, place / "tasks" / "rainy.yaml", place / f"{tuning}4", [*QUICK, *more])
+        run = mtl.add_task(place / tuning, place / "tasks" / "rainy.yaml", place / f"{tuning}4", [*QUICK, *more], base=base)
         done[tuning] = run
     return done
 
@@ -267,6 +280,7 @@ def added(place):
 def test_add_leaves_the_old_tasks_to_the_bit(place, added, tuning):
     before, after = opened(place / tuning), opened(place / f"{tuning}4")
     assert after.tasks == ["mood", "alike", "names", "rainy"]
+    assert after.strategies.get("precision") == before.strategies.get("precision")
     for task in before.tasks:
         wanted = logits(before, task)
         assert torch.equal(wanted, logits(after, task)) and torch.equal(wanted, logits(added[tuning].model, task))
@@ -282,7 +296,7 @@ def test_in_one_batch_with_the_new_task_the_old_ones_are_as_before(place, added,
     old, new = mtl.predict(before, ROWS), mtl.predict(after, ROWS)
     for one, other in zip(old, new, strict=True):
         for task, answer in one.items():
-            assert json.dumps(answer)[:20] == json.dumps(other[task])[:20]
+            assert numbers(answer) == pytest.approx(numbers(other[task]), rel=1e-4, abs=1e-6)
     assert "rainy" in new[2]
     assert after.sharing.copies(["mood", "alike"]) == (1 if tuning in ("lora", "full") else 2)
     assert after.sharing.copies(["mood", "rainy"]) == 2
@@ -331,11 +345,7 @@ def test_removing_what_was_added_gives_an_ordinary_run_again(place, added, tmp_p
 
 
 def test_a_second_task_is_added_to_a_run_that_had_one_added(place, added, tmp_path):
-    again = mtl.load_tasks([place / "tasks" / "rainy.yaml"])[0]
-    second = again.with_(name="wet").knowing(again.rows_in_memory, again.inferred)
-    import dataclasses
-
-    del dataclasses
+    second = mtl.load_tasks([place / "tasks" / "rainy.yaml"])[0].with_(name="wet")
     done = mtl.add_task(place / "lora4", second, tmp_path / "out", [*QUICK, "task_lora.r=2"])
     before, after = opened(place / "lora4"), opened(tmp_path / "out")
     for task in before.tasks:
@@ -379,7 +389,7 @@ def test_a_dora_is_not_stood_beside(place, tmp_path):
         place / "base", [place / "tasks" / "mood.yaml"], lora={"r": 2, "use_dora": True}
     )
     model.save_pretrained(tmp_path / "run")
-    with pytest.raises(ConfigError, match="use_dora"):
+    with pytest.raises(ConfigError, match="no other can stand.*use_dora"):
         mtl.add_task(tmp_path / "run", place / "tasks" / "rainy.yaml", tmp_path / "out", QUICK)
 
 
