@@ -256,11 +256,11 @@ def save_weights(
     if hasattr(encoder, "peft_config"):
         more["save_embedding_layers"] = False  # "auto" asks the Hub whether the vocabulary was changed
     with quiet_transformers():
-        if owners_of(encoder) is None:
+        if (owners := owners_of(encoder)) is None:
             encoder.save_pretrained(folder, **more)
         else:
             save_folded(encoder, folder, own)
-            if owners_of(encoder).own_encoder:
+            if owners.own_encoder:
                 plain = copy.deepcopy(encoder)
                 (plain.unload() if hasattr(plain, "peft_config") else plain).save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's own card; the run writes one

@@ -32,8 +32,10 @@ from nlp_mtl.tasks import load_tasks
 from nlp_mtl.trainer import MultiTaskTrainer
 
 USUAL = {"r": 8, "target_modules": "all-linear"}  # where the run has no LoRA to take the settings from
-KEYS = ("training", "task_lora", "learning_rates", "balancer", "sampler", "heads", "registry", "data_root", "callbacks")
-KEYS += ("tokens_per_batch", "tokens_per_pass", "imports")
+KEYS = tuple(
+    "training task_lora learning_rates balancer sampler heads registry data_root callbacks tokens_per_batch "
+    "tokens_per_pass imports".split()
+)
 
 
 def add_task(
@@ -79,7 +81,7 @@ def add_task(
     if head.labels is None and type(head).label_names is not Head.label_names:
         load_data({added.name: head}, old.tokenizer, max_length=old.max_length, data_root=settings.data_root)
     model = _with_task(old, head, folder, base, settings.task_lora, args.seed)
-    everything = dict(model.heads)
+    everything, strategies = dict(model.heads), dict(model.strategies)
     model.heads = {added.name: head}  # only its rows are read, and only it is trained, scored and checkpointed
     trainer = _trainer(model, args, settings)
     trainer.evaluator.check()
@@ -91,7 +93,7 @@ def add_task(
         return done
     trainer.evaluate()
     done.scores, done.best_steps = trainer.scores, trainer.best_steps()
-    model.heads, trainer.strategies = everything, {}  # precision and the like stay the run's: old tasks hang on them
+    model.heads, model.strategies, trainer.strategies = everything, strategies, {}  # the run's: old tasks hang on them
     trainer.save_model()
     if args.process_index == 0:
         entry = write_task_file(added, place) if isinstance(task, Task) else str(task)
@@ -203,13 +205,14 @@ def _take_over(old: MultiTaskModel, made: MultiTaskModel) -> None:
 
 
 def _trainer(model: MultiTaskModel, args: Any, settings: config.RunConfig) -> MultiTaskTrainer:
+    known = model.strategies.get("precision")
     trainer = MultiTaskTrainer(
         model,
         args,
         balancer=settings.balancer,
         sampler=settings.sampler,
         data_root=settings.data_root,
-        precision="args" if {"bf16", "fp16"} & set(settings.training) else "auto",
+        precision="args" if {"bf16", "fp16"} & set(settings.training) or known == "no" else "auto",
         learning_rates=settings.learning_rates,
         tokens_per_batch=settings.tokens_per_batch,
         tokens_per_pass=settings.tokens_per_pass,

@@ -51,7 +51,7 @@ def list_(run: RunFolder, base: Base = None) -> None:
 @adapters_app.command(
     "add",
     epilog="nlp-mtl adapters add runs/glue --task spam.yaml\n\n"
-    "nlp-mtl adapters add runs/glue --task rte --out runs/glue_rte training.num_train_epochs=5 task_lora.r=4",
+    "nlp-mtl adapters add runs/glue --task rte --out runs/four task_lora.r=4",
 )
 def add(
     run: RunFolder,
@@ -105,7 +105,7 @@ def remove(
 @adapters_app.command(
     "merge",
     epilog="nlp-mtl adapters merge runs/glue runs/merged --how ties --density 0.5\n\n"
-    "nlp-mtl adapters merge runs/glue runs/merged --tasks rte,mrpc --weights 0.7,0.3 --joint runs/glue_lora",
+    "nlp-mtl adapters merge runs/glue runs/merged --tasks rte,mrpc --how svd",
 )
 def merge(
     run: RunFolder,
@@ -115,10 +115,14 @@ def merge(
         str, typer.Option(help="linear, ties, dare_linear, dare_ties, magnitude_prune, cat, svd, or one with _svd.")
     ] = "linear",
     weights: Annotated[str | None, typer.Option(help="One number for each task, with commas; default equal.")] = None,
-    density: Annotated[float | None, typer.Option(help="With ties, dare, magnitude_prune: the share that stays.")] = None,
+    density: Annotated[
+        float | None, typer.Option(help="With ties, dare, magnitude_prune: the share that stays.")
+    ] = None,
     rank: Annotated[int | None, typer.Option(help="With svd: the rank of the result; default the largest.")] = None,
     seed: Annotated[int, typer.Option(help="With dare: of what is left out.")] = 0,
-    joint: Annotated[str | None, typer.Option(help="A run that trained these tasks on one adapter, to compare.")] = None,
+    joint: Annotated[
+        str | None, typer.Option(help="A run that trained these tasks on one adapter, to compare.")
+    ] = None,
     data_root: DataRoot = None,
     base: Base = None,
 ) -> None:
@@ -128,9 +132,7 @@ def merge(
 
     names = None if tasks is None else [name.strip() for name in tasks.split(",")]
     given = None if weights is None else _numbers(weights)
-    done = merge_adapters(
-        run, out, names, how, weights=given, density=density, rank=rank, seed=seed, base=base
-    )
+    done = merge_adapters(run, out, names, how, weights=given, density=density, rank=rank, seed=seed, base=base)
     print(f"{', '.join(done.tasks)}: merged by {done.how}, rank {done.rank}, in {done.folder}")
     if done.left_out:
         print(f"without {', '.join(done.left_out)}, whose adapters were not merged")

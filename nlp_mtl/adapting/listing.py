@@ -58,7 +58,7 @@ def list_adapters(run: str | Path | MultiTaskModel, *, base: str | Path | None =
     owners = owners_of(encoder)
     if owners is None:
         names = list(getattr(encoder, "peft_config", ()))
-        used = {name: model.tasks for name in names}
+        used = dict.fromkeys(names, model.tasks)
     else:
         names = [name for name in (SHARED, *owners.adapters) if name in getattr(encoder, "peft_config", ())]
         used = {name: [t for t in model.tasks if name in (SHARED, owners.adapter_of[t])] for name in names}

@@ -66,9 +66,9 @@ def merge_adapters(
         run: a folder of a run with `task_lora`, or a repository of the Hub.
         out: the new run, with one LoRA for all its tasks.
         tasks: which; default all.
-        how: a `combination_type` of PEFT: ``linear`` takes the weighted sum of A and of B each, ``cat`` and ``svd`` that
-            of the products, ``ties``, ``dare_linear``, ``dare_ties`` and ``magnitude_prune`` leave out a part of the
-            numbers first; with ``_svd``, of the products.
+        how: a `combination_type` of PEFT: ``linear`` takes the weighted sum of A and of B each, ``cat`` and ``svd``
+            that of the products, ``ties``, ``dare_linear``, ``dare_ties`` and ``magnitude_prune`` leave out a part of
+            the numbers first; with ``_svd``, of the products.
         weights: one for each task; default equal ones, so that it is a mean.
         density: the share of numbers that stay, above 0 and at most 1.
         rank: of the result, with ``svd`` kinds; default the largest of theirs.
@@ -92,7 +92,9 @@ def merge_adapters(
     if mistakes:
         raise ConfigError(mistakes)
     _, plain = open_base(find_recorded(model.base, base, None).folder)
-    encoder, config, tensors = _merged(plain, [parts[t] for t in shares], list(shares.values()), how, density, rank, seed)
+    encoder, config, tensors = _merged(
+        plain, [parts[t] for t in shares], list(shares.values()), how, density, rank, seed
+    )
     made = _shared_by(model, names, encoder, config, tensors)
     place = Path(out)
     with checkpoint.replacing(place) as work:
@@ -170,9 +172,7 @@ def _weights(names: Sequence[str], how: str, weights: Sequence[float] | None) ->
     return [1.0 if "ties" in how else 1.0 / len(names)] * len(names)
 
 
-def _shares(
-    model: MultiTaskModel, names: Sequence[str], how: str, weights: Sequence[float] | None
-) -> dict[str, float]:
+def _shares(model: MultiTaskModel, names: Sequence[str], how: str, weights: Sequence[float] | None) -> dict[str, float]:
     """One task for each adapter, and the adapter's weight."""
     owners = owners_of(model.sharing.encoder)
     assert owners is not None
@@ -214,8 +214,8 @@ def _ranks(parts: dict[str, tuple[Any, dict[str, Tensor]]], how: str) -> list[st
             if sum(ranks.values()) > widths[place]:
                 return [
                     f"adapters merge: with --how cat the ranks add up, to {sum(ranks.values())} in "
-                    f"{place.removeprefix('base_model.model.')}, whose weight has a rank of {widths[place]} at most; say "
-                    "--how svd, or name fewer tasks"
+                    f"{place.removeprefix('base_model.model.')}, whose weight has a rank of {widths[place]} at most; "
+                    "say --how svd, or name fewer tasks"
                 ]
     elif how in WAYS and not how.endswith("svd"):
         for place, ranks in each.items():
@@ -280,7 +280,7 @@ def _shared_by(
         base=model.base,
         max_length=model.max_length,
     )
-    set_peft_model_state_dict(made.sharing.encoder, tensors)  # type: ignore[arg-type]
+    set_peft_model_state_dict(made.sharing.encoder, tensors)
     for key, module in made.modules_.items():
         module.load_state_dict(model.modules_[key].state_dict())
     made.strategies = {**{k: v for k, v in model.strategies.items() if k != "adapters"}, "lora": True}

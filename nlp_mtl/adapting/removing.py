@@ -42,7 +42,9 @@ def remove_adapter(
     if names == [task]:
         mistakes.append(f"adapters remove: leaves a task in the run, found {task!r} as its only one; remove the folder")
     if users := [item["name"] for item in items if item.get("head_of") == task and item["name"] != task]:
-        mistakes.append(f"adapters remove: {', '.join(users)} uses the head of {task!r}; remove {', '.join(users)} first")
+        mistakes.append(
+            f"adapters remove: {', '.join(users)} uses the head of {task!r}; remove {', '.join(users)} first"
+        )
     if mistakes:
         raise ConfigError(mistakes)
     model = MultiTaskModel.from_pretrained(folder, base=base, tasks=[name for name in names if name != task])
@@ -64,6 +66,6 @@ def describe_again(model: MultiTaskModel) -> None:
         model.strategies = {**model.strategies, "adapters": said_of(encoder)}
         return
     del encoder.owners
-    model.sharing.owners = None  # type: ignore[assignment]
+    model.sharing.owners = None
     kept = {key: value for key, value in model.strategies.items() if key != "adapters"}
     model.strategies = {**kept, "lora": hasattr(encoder, "peft_config")}

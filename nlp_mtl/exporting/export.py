@@ -268,11 +268,11 @@ def _check_forms(own: MultiTaskModel, names: Sequence[str], as_: str, custom: bo
                 f"export: task {name!r} uses no ordinary encoder ({error}), so neither a folder nor a graph can hold "
                 "it; use it with nlp-mtl predict"
             ) from error
-        owners = owners_of(own.sharing.encoder)  # type: ignore[arg-type]
+        owners = owners_of(own.sharing.encoder)
         if as_ == "adapter" and owners is not None and owners.own_encoder:
             raise UnsupportedError(
-                f"export: task {name!r}: --as adapter writes a LoRA of the pretrained model, and in this run the encoder "
-                "below it was trained too; say --as model"
+                f"export: task {name!r}: --as adapter writes a LoRA of the pretrained model, and in this run the "
+                "encoder below it was trained too; say --as model"
             )
         if as_ == "adapter" and lora_config_of(own, name) is None:
             raise UnsupportedError(

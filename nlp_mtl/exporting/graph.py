@@ -17,7 +17,7 @@ from nlp_mtl.tasklora import owners_of
 def passes(model: MultiTaskModel, tasks: Sequence[str]) -> list[list[str]]:
     """Tasks that share an encoder pass: those whose sharing gives the same ordinary encoder, with the same adapter."""
     groups: dict[tuple[int, str | None], list[str]] = {}
-    kept, owners = [], owners_of(model.sharing.encoder)  # type: ignore[arg-type]
+    kept, owners = [], owners_of(model.sharing.encoder)
     for task in tasks:
         kept.append(model.sharing.collapse(task))  # alive, so that no two have one id
         adapter = None if owners is None else owners.adapter_of[task]

@@ -96,7 +96,7 @@ def recorded_as(model: MultiTaskModel, base: Mapping[str, Any]) -> Iterator[None
 
 def is_adapter(model: MultiTaskModel) -> bool:
     """Whether what was trained is a LoRA."""
-    owners = owners_of(model.sharing.encoder)  # type: ignore[arg-type]
+    owners = owners_of(model.sharing.encoder)
     return not (owners is not None and owners.own_encoder) and lora_config_of(model, model.tasks[0]) is not None
 
 

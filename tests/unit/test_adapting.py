@@ -205,7 +205,9 @@ def test_a_cat_of_one_weight_is_the_sum_of_what_peft_adds(place, tmp_path):
     for name, layer in merged.named_modules():
         if "default" in getattr(layer, "lora_A", ()):
             ups, downs = f"{name}.lora_B.weight", f"{name}.lora_A.weight"
-            wanted = 0.25 * parts["mood"][ups] @ parts["mood"][downs] + 2.0 * parts["names"][ups] @ parts["names"][downs]
+            wanted = (
+                0.25 * parts["mood"][ups] @ parts["mood"][downs] + 2.0 * parts["names"][ups] @ parts["names"][downs]
+            )
             torch.testing.assert_close(layer.get_delta_weight("default"), wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -257,7 +259,7 @@ def test_merge_refuses_what_does_not_go(place, tmp_path):
         task_lora={"r": 20, "target_modules": ["query"]},
     )
     wide.save_pretrained(tmp_path / "wide")
-    with pytest.raises(ConfigError, match="the ranks add up, to 40 in .*rank of 32 at most; say --how svd"):
+    with pytest.raises(ConfigError, match=r"the ranks add up, to 40 in .*rank of 32 at most; say --how svd"):
         mtl.merge_adapters(tmp_path / "wide", tmp_path / "out", how="cat")
 
 
@@ -271,7 +273,9 @@ def added(place):
     for tuning in TUNINGS:
         base = place / "base"
         more = ["task_lora.r=5"] if tuning == "both" else []
-        run = mtl.add_task(place / tuning, place / "tasks" / "rainy.yaml", place / f"{tuning}4", [*QUICK, *more], base=base)
+        run = mtl.add_task(
+            place / tuning, place / "tasks" / "rainy.yaml", place / f"{tuning}4", [*QUICK, *more], base=base
+        )
         done[tuning] = run
     return done
 
@@ -293,7 +297,7 @@ def test_add_leaves_the_old_tasks_to_the_bit(place, added, tuning):
 @pytest.mark.parametrize("tuning", TUNINGS)
 def test_in_one_batch_with_the_new_task_the_old_ones_are_as_before(place, added, tuning):
     before, after = opened(place / tuning), opened(place / f"{tuning}4")
-    old, new = mtl.predict(before, ROWS), mtl.predict(after, ROWS)
+    old, new = (mtl.predict(model, ROWS, dtype="float32") for model in (before, after))
     for one, other in zip(old, new, strict=True):
         for task, answer in one.items():
             assert numbers(answer) == pytest.approx(numbers(other[task]), rel=1e-4, abs=1e-6)
@@ -389,7 +393,7 @@ def test_a_dora_is_not_stood_beside(place, tmp_path):
         place / "base", [place / "tasks" / "mood.yaml"], lora={"r": 2, "use_dora": True}
     )
     model.save_pretrained(tmp_path / "run")
-    with pytest.raises(ConfigError, match="no other can stand.*use_dora"):
+    with pytest.raises(ConfigError, match=r"no other can stand.*use_dora"):
         mtl.add_task(tmp_path / "run", place / "tasks" / "rainy.yaml", tmp_path / "out", QUICK)
 
 
@@ -461,7 +465,9 @@ def test_the_commands_say_what_they_did(place, tmp_path):
     said = run("add", place / "both", "--task", place / "tasks" / "rainy.yaml", "--out", tmp_path / "four", *QUICK)
     assert "rainy" in said and "is as it was" in said
     assert "mood, names, rainy in" in run("remove", tmp_path / "four", "--task", "alike", "--out", tmp_path / "three")
-    said = run("merge", place / "both", tmp_path / "one", "--tasks", "mood,names", "--how", "cat", "--joint", place / "lora")
+    said = run(
+        "merge", place / "both", tmp_path / "one", "--tasks", "mood,names", "--how", "cat", "--joint", place / "lora"
+    )
     assert "without alike" in said and "separate" in said and "joint" in said
     with pytest.raises(ConfigError, match="numbers with commas"):
         CliRunner().invoke(app, ["adapters", "merge", "a", "b", "--weights", "x"], catch_exceptions=False)
