@@ -9,6 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nlp_mtl.adapting.adding import add_task
+    from nlp_mtl.adapting.listing import list_adapters
+    from nlp_mtl.adapting.merging import merge_adapters
+    from nlp_mtl.adapting.removing import remove_adapter
     from nlp_mtl.dryrun import DryRun, dry_run
     from nlp_mtl.errors import (
         ConfigError,
@@ -47,13 +51,17 @@ _WHERE = {
     "MultiTaskTrainer": "trainer",
     "Run": "run",
     "Task": "tasks",
+    "add_task": "adapting.adding",
     "dry_run": "dryrun",
     "evaluate": "run",
     "export_task": "exporting.export",
+    "list_adapters": "adapting.listing",
     "load_tasks": "tasks",
+    "merge_adapters": "adapting.merging",
     "predict": "prediction",
     "predict_stream": "prediction",
     "push": "hub.push",
+    "remove_adapter": "adapting.removing",
     "train": "run",
 }
 
@@ -74,13 +82,17 @@ __all__ = [
     "Task",
     "UnsupportedError",
     "__version__",
+    "add_task",
     "dry_run",
     "evaluate",
     "export_task",
+    "list_adapters",
     "load_tasks",
+    "merge_adapters",
     "predict",
     "predict_stream",
     "push",
+    "remove_adapter",
     "train",
 ]
 

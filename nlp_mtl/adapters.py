@@ -70,7 +70,9 @@ def add_lora(
     given: Any,
     *,
     per_task: Any = None,
-    adapter_of: Mapping[str, str] | None = None,
+    adapter_of: Mapping[str, str | None] | None = None,
+    own: Mapping[str, Any] | None = None,
+    own_encoder: bool = False,
     seed: int = 0,
 ) -> nn.Module:
     """The encoder wrapped by PEFT; only the adapters' parameters stay trainable.
@@ -79,7 +81,9 @@ def add_lora(
         encoder: a `transformers` base model.
         given: the adapter that all tasks share: a `peft.LoraConfig`, a mapping of its fields, or None for none.
         per_task: the same for one adapter per task; see :mod:`nlp_mtl.tasklora`.
-        adapter_of: task → the name of its adapter.
+        adapter_of: task → the name of its adapter; None for a task without one.
+        own: adapter → what it has instead of `per_task`.
+        own_encoder: see :class:`nlp_mtl.tasklora.Owners`.
         seed: of the task adapters' first weights.
 
     Raises:
@@ -90,6 +94,7 @@ def add_lora(
 
     wanted = {key: one for key, one in (("lora", given), ("task_lora", per_task)) if one is not None}
     configs = checked_adapters(given, per_task)
+    others = {name: checked_adapters(given, one)["task_lora"] for name, one in (own or {}).items() if one is not None}
     linear, made = tasklora.linear_layers(encoder), encoder
     for key, config in configs.items():
         said = wanted[key] if isinstance(wanted[key], Mapping) else {"target_modules": config.target_modules}
@@ -97,7 +102,8 @@ def add_lora(
             if key == "lora":
                 made = get_peft_model(encoder, config)
             else:
-                made = tasklora.add_task_lora(made, config, adapter_of or {}, seed=seed, targets=linear)
+                how: dict[str, Any] = {"own": others, "own_encoder": own_encoder, "seed": seed, "targets": linear}
+                made = tasklora.add_task_lora(made, config, adapter_of or {}, **how)
         except _PEFT_SAYS as error:
             if isinstance(error, NlpMtlError):
                 raise

@@ -6,7 +6,8 @@
     config.json, model.safetensors                 full fine-tuning: the encoder as AutoModel saves it
     adapter_config.json, adapter_model.safetensors LoRA: as PeftModel saves it
     heads.safetensors                              "rte.classifier.weight": task + the vanilla key
-    <task>/adapter_…                               LoRA per task: shared and own adapter folded into one, as PEFT's
+    <task>/adapter_…                               LoRA per task: shared and own adapter folded into one, as PEFT's;
+                                                   beside config.json, on the encoder that is there
     sharing.safetensors                            only if the sharing has parameters of its own, or adapters per task
     tokenizer files, README.md
     complete.json                                  sizes and sha256 of all files, written last: without it, damaged
@@ -14,6 +15,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -254,10 +256,13 @@ def save_weights(
     if hasattr(encoder, "peft_config"):
         more["save_embedding_layers"] = False  # "auto" asks the Hub whether the vocabulary was changed
     with quiet_transformers():
-        if owners_of(encoder) is None:
+        if (owners := owners_of(encoder)) is None:
             encoder.save_pretrained(folder, **more)
         else:
             save_folded(encoder, folder, own)
+            if owners.own_encoder:
+                plain = copy.deepcopy(encoder)
+                (plain.unload() if hasattr(plain, "peft_config") else plain).save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's own card; the run writes one
     tensors = {}
     for key, module in modules.items():
@@ -301,7 +306,7 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
     folder, encoder = Path(folder), sharing.encoder
     adapter = folder / "adapter_model.safetensors"
     ours, theirs = _tuning(encoder), "LoRA" if adapter.is_file() else "full fine-tuning"
-    if (folder / SHARING).is_file() and not adapter.is_file() and not (folder / "config.json").is_file():
+    if not adapter.is_file() and _holds_adapters(folder / SHARING):
         theirs = "LoRA for each task"
     if ours != theirs:
         raise RunFolderError(f"{folder}: is a run with {theirs}, this model is set up for {ours}{_AS_TRAINED}")
@@ -346,9 +351,16 @@ def _of_another_task(name: str, encoder: nn.Module) -> bool:
 
 
 def _tuning(encoder: nn.Module) -> str:
-    if not hasattr(encoder, "peft_config"):
-        return "full fine-tuning"
-    return "LoRA" if owners_of(encoder) is None else "LoRA for each task"
+    if owners_of(encoder) is not None:
+        return "LoRA for each task"
+    return "LoRA" if hasattr(encoder, "peft_config") else "full fine-tuning"
+
+
+def _holds_adapters(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with _explained(file), safe_open(file, framework="pt") as opened:
+        return any(map(is_adapter, opened.keys()))
 
 
 def _load_encoder(folder: Path, base: nn.Module) -> None:
@@ -367,9 +379,15 @@ def _different(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> l
 
 def _read(file: Path, begins: Sequence[str] = ("",)) -> dict[str, Tensor]:
     """The tensors of a file whose names begin with one of some words."""
+    with _explained(file), safe_open(file, framework="pt") as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys() if name.startswith(tuple(begins))}  # noqa: SIM118
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """What goes wrong while a file is read, in our words."""
     try:
-        with safe_open(file, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys() if name.startswith(tuple(begins))}  # noqa: SIM118
+        yield
     except FileNotFoundError:
         raise RunFolderError(f"{file.parent}: {file.name} is missing; {other_ways(file.parent)}") from None
     except (OSError, SafetensorError) as error:

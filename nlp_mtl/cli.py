@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nlp_mtl.adapting.command import adapters_app
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import ConfigError, NlpMtlError, shown
 from nlp_mtl.exporting import command as exporting
@@ -36,6 +37,7 @@ tasks_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(tasks_app, name="tasks")
+app.add_typer(adapters_app, name="adapters")
 tasks_app.command(
     "new",
     cls=SeveralWords,

@@ -15,15 +15,25 @@ from nlp_mtl.tasklora import PLAIN, SHARED, WHERE, owners_of
 
 
 def said_of(encoder: Any) -> dict[str, Any]:
-    """The fields of an encoder's adapters, as run folders record them: ``{lora: …, task_lora: …}``."""
+    """The fields of an encoder's adapters, as run folders record them.
+
+    Returns:
+        ``{lora: …, task_lora: …}``; also ``own_lora``, task → the fields of an adapter of other settings, None for none
+        of its own, and ``own_encoder: true``, where there are such.
+    """
     own = owners_of(encoder)
     assert own is not None
-    names = {"lora": SHARED, "task_lora": own.adapters[0]}
-    configs = {key: encoder.peft_config[name] for key, name in names.items() if name in encoder.peft_config}
-    return {key: _said(config) for key, config in configs.items()}
+    configs: Any = getattr(encoder, "peft_config", {})
+    said: dict[str, Any] = {"lora": fields_of(configs[SHARED])} if SHARED in configs else {}
+    each: dict[str, Any] = {name: fields_of(configs[name]) for name in own.adapters}
+    said["task_lora"] = each[own.adapters[0]] if each else {}
+    more: dict[str, Any] = {task: None for task, name in own.adapter_of.items() if name is None}
+    more |= {name: fields for name, fields in each.items() if fields != said["task_lora"]}
+    return said | ({"own_lora": more} if more else {}) | ({"own_encoder": True} if own.own_encoder else {})
 
 
-def _said(config: Any) -> dict[str, Any]:
+def fields_of(config: Any) -> dict[str, Any]:
+    """The fields of a `LoraConfig` that are not at their defaults, as a run file says them."""
     from peft import LoraConfig
 
     usual, said = LoraConfig(), {}
@@ -39,7 +49,7 @@ def folded(encoder: Any, task: str, state: Mapping[str, Tensor] | None = None) -
 
     Args:
         encoder: with task adapters.
-        task: one of its tasks.
+        task: one of its tasks; one without any adapter has nothing to fold.
         state: the parameters by their names in `encoder`, where they had to be gathered (FSDP).
 
     Returns:
@@ -53,7 +63,7 @@ def folded(encoder: Any, task: str, state: Mapping[str, Tensor] | None = None) -
     weights = state if state is not None else dict(encoder.named_parameters())
     tensors, ranks = {}, {}
     for place, layer in encoder.named_modules():
-        parts = [one for one in (SHARED, name) if one in getattr(layer, "lora_A", ())]
+        parts = [one for one in (SHARED, name) if one is not None and one in getattr(layer, "lora_A", ())]
         if not parts:
             continue
         downs = [weights[f"{place}.lora_A.{one}.weight"].detach().cpu() for one in parts]
@@ -61,14 +71,25 @@ def folded(encoder: Any, task: str, state: Mapping[str, Tensor] | None = None) -
         tensors[f"{place}.lora_A.weight"] = torch.cat(downs).contiguous()
         tensors[f"{place}.lora_B.weight"] = torch.cat(ups, 1).contiguous()
         ranks[place.removeprefix("base_model.model.")] = sum(map(len, downs))
-    config = copy.deepcopy(encoder.peft_config[name])
-    found = list(ranks.values())
+    return with_ranks(encoder.peft_config[SHARED if name is None else name], ranks), tensors
+
+
+def with_ranks(config: Any, ranks: Mapping[str, int]) -> Any:
+    """A copy of a `LoraConfig` for these layers and ranks, with scale 1."""
+    config, found = copy.deepcopy(config), list(ranks.values())
     config.r = config.lora_alpha = max(set(found), key=found.count)
     config.rank_pattern = {place: rank for place, rank in ranks.items() if rank != config.r}
     config.alpha_pattern = dict(config.rank_pattern)
     config.use_rslora, config.inference_mode, config.target_modules = False, True, set(ranks)
     config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
-    return config, tensors
+    return config
+
+
+def has_adapter(encoder: Any, task: str) -> bool:
+    """Whether a task of an encoder with task adapters uses any, its own or the shared one."""
+    own = owners_of(encoder)
+    assert own is not None
+    return own.adapter_of[task] is not None or SHARED in getattr(encoder, "peft_config", ())
 
 
 def save_folded(encoder: Any, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
@@ -76,8 +97,8 @@ def save_folded(encoder: Any, folder: Path, state: Mapping[str, Tensor] | None =
     own = owners_of(encoder)
     assert own is not None
     for task, name in own.adapter_of.items():
-        if task == name:
+        if name in (task, None) and has_adapter(encoder, task):
             config, tensors = folded(encoder, task, state)
-            (folder / name).mkdir()
-            config.save_pretrained(folder / name)
-            save_file(tensors, folder / name / "adapter_model.safetensors", metadata={"format": "pt"})
+            (folder / task).mkdir()
+            config.save_pretrained(folder / task)
+            save_file(tensors, folder / task / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -147,21 +147,31 @@ class MultiTaskModel(HoldsParameters):
         sharing: registry.Spec = "hard",
         lora: Any = None,
         task_lora: Any = None,
+        own_lora: Mapping[str, Any] | None = None,
+        own_encoder: bool = False,
         freeze: str | Sequence[str] = (),
         source: Path | None = None,
         seed: int = 0,
         base: Mapping[str, Any] | None = None,
         max_length: int = 512,
     ) -> MultiTaskModel:
-        """A model from an encoder that is loaded already; arguments as for :meth:`from_base`."""
+        """A model from an encoder that is loaded already; arguments as for :meth:`from_base`.
+
+        Besides, `own_lora` says what single tasks have instead of `task_lora`, None for no adapter of their own, and
+        `own_encoder` that the encoder below adapters was trained too and is saved with them.
+        """
         give_pad_token(tokenizer, encoder)
         use_cheap_dropout(encoder)
         record = dict(base or {"id": base_of(encoder).config.name_or_path})
+        more = own_lora or {}
         keys = {task: head.task.head_key for task, head in heads.items()}
+        own = {task: None if key in more and more[key] is None else key for task, key in keys.items()}
         if lora is not None or task_lora is not None:
-            encoder = adapters.add_lora(base_of(encoder), lora, per_task=task_lora, adapter_of=keys, seed=seed)
+            how: dict[str, Any] = {"own": more, "own_encoder": own_encoder, "seed": seed}
+            encoder = adapters.add_lora(base_of(encoder), lora, per_task=task_lora, adapter_of=own, **how)
             for known in getattr(encoder, "peft_config", {}).values():
-                known.base_model_name_or_path, known.revision = record["id"], record.get("revision")
+                known.base_model_name_or_path = None if own_encoder else record["id"]
+                known.revision = None if own_encoder else record.get("revision")
         if freeze:
             adapters.freeze(encoder, freeze)
         shared = registry.sharings.build(sharing, encoder, list(heads))

@@ -82,7 +82,7 @@ def open_run(
         per_task: its adapters are one per task; they are left to who makes the model.
     """
     adapted = (folder / "adapter_config.json").is_file()
-    if not adapted and not per_task:
+    if not adapted and (not per_task or (folder / "config.json").is_file()):
         return load_encoder(folder)
     _, plain = open_base(find_recorded(record, base, token).folder)
     if not adapted:

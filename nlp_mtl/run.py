@@ -185,9 +185,9 @@ def evaluate(
     if unknown:
         raise ConfigError(f"evaluate: {folder} has no task {', '.join(unknown)}; it has {', '.join(model.tasks)}")
     heads = {task: head for task, head in model.heads.items() if names is None or task in names}
-    recorded = _recorded(folder)
-    root = data_root or recorded.get("data_root")
-    _find_files_again(heads, recorded)
+    said = recorded(folder)
+    root = data_root or said.get("data_root")
+    _find_files_again(heads, said)
     for task in tasks or ():
         if isinstance(task, Task):
             rows = {key: getattr(task, key) for key in ("dataset", "splits", "split_seed", "prepare", "rows", "file")}
@@ -197,15 +197,15 @@ def evaluate(
         return Evaluator(data, batch_rows=32).evaluate(model, split, tasks=names, progress=progress)
 
 
-def _find_files_again(heads: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
+def _find_files_again(heads: Mapping[str, Any], said: Mapping[str, Any]) -> None:
     """Tasks with local files name them relative to their task file, which the run file knows and the model does not."""
     local = [
         head for head in heads.values() if head.task.dataset.path in LOCAL_FORMATS and not head.task.dataset.package
     ]
-    if not local or "tasks" not in recorded:
+    if not local or "tasks" not in said:
         return
     try:
-        again = {task.name: task for task in load_tasks(recorded["tasks"], registry=recorded.get("registry", ()))}
+        again = {task.name: task for task in load_tasks(said["tasks"], registry=said.get("registry", ()))}
     except ConfigError as error:
         logger.warning("the task files that run.yaml names can't be read again: %s", error)
         return
@@ -215,7 +215,7 @@ def _find_files_again(heads: Mapping[str, Any], recorded: Mapping[str, Any]) -> 
             head.task = head.task.model_copy(update={"file": known.file, "dataset": spec})
 
 
-def _recorded(folder: str | Path) -> dict[str, Any]:
+def recorded(folder: str | Path) -> dict[str, Any]:
     """The run file of a run folder, or of the one that a checkpoint lies in, with its paths told from here."""
     for place in (Path(folder), Path(folder).parent):
         if (place / "run.yaml").is_file():

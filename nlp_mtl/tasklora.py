@@ -22,6 +22,7 @@ from nlp_mtl.kernels.products import PerTask
 from nlp_mtl.layout import filled_count
 
 SHARED = "default"  # the adapter of all tasks; the name is PEFT's
+NOBODY = -1  # the number of who has no adapter of its own
 
 # What the adapters of a mixed batch may be; whatever else of a LoraConfig is not at its default is refused.
 PLAIN = {"r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "fan_in_fan_out"}
@@ -35,7 +36,8 @@ class Owners:
     """Whose adapter each row that goes through an encoder uses; one object for all its layers.
 
     Args:
-        adapter_of: task → the name of its adapter.
+        adapter_of: task → the name of its adapter; None for one that was trained before the others got theirs.
+        own_encoder: whether what is below the adapters is not the pretrained model, but was trained; it is saved then.
 
     Attributes:
         adapters: the adapters' names; their places here are the owners' numbers.
@@ -45,25 +47,28 @@ class Owners:
         >>> owners = Owners({"mnli": "mnli", "ax": "mnli", "rte": "rte"})
         >>> owners.adapters, owners.number("ax")
         (['mnli', 'rte'], 0)
+        >>> Owners({"mnli": None, "rte": "rte"}).number("mnli")
+        -1
     """
 
-    def __init__(self, adapter_of: Mapping[str, str]):
-        self.adapter_of = dict(adapter_of)
-        self.adapters = list(dict.fromkeys(self.adapter_of.values()))
+    def __init__(self, adapter_of: Mapping[str, str | None], *, own_encoder: bool = False):
+        self.adapter_of, self.own_encoder = dict(adapter_of), own_encoder
+        self.adapters = [name for name in dict.fromkeys(self.adapter_of.values()) if name is not None]
         self.also: tuple[int, ...] = ()
         self._now: Tensor | int | None = None
         self._known: dict[int, lowrank.Runs] = {}
 
     def number(self, task: str) -> int:
-        """The number of a task's adapter."""
-        return self.adapters.index(self.adapter_of[task])
+        """The number of a task's adapter; :data:`NOBODY` if it has none of its own."""
+        name = self.adapter_of[task]
+        return NOBODY if name is None else self.adapters.index(name)
 
     def let(self, owner: Tensor | int | None) -> None:
         """Say whose the rows are from now on: [rows] of numbers on the CPU, one for all, or None for the shared alone.
 
         It stays so until the next call, since the backward pass may run layers again.
         """
-        self._now, self._known = owner, {}
+        self._now, self._known = None if isinstance(owner, int) and owner < 0 else owner, {}
 
     @contextmanager
     def during(self, owner: Tensor | int | None) -> Iterator[None]:
@@ -85,6 +90,11 @@ class Owners:
     def is_mixed(self) -> bool:
         """Whether rows of different owners come."""
         return isinstance(self._now, Tensor)
+
+    @property
+    def is_nobodys(self) -> bool:
+        """Whether rows come that no adapter of a task is for."""
+        return self._now is None
 
     def runs(self, rows: int) -> lowrank.Runs | None:
         """Whose each of so many rows is; a few more than are known may stand at the end.
@@ -128,7 +138,7 @@ def _layer_class() -> type[Any]:
             found = None if self.disable_adapters else per_task(self, x.numel() // x.shape[-1])
             if found is None:
                 return out
-            dropout = self.lora_dropout[next(name for name in self.owners.adapters if name in self.lora_A)]
+            dropout = self.lora_dropout[self.owners.adapters[found.runs.owners[0]]]
             rows = dropout(x).reshape(-1, x.shape[-1])
             return out + _added(rows, found).view(*out.shape).to(out.dtype)
 
@@ -198,14 +208,23 @@ def check_plain(config: Any, key: str) -> list[str]:
 
 
 def add_task_lora(
-    encoder: nn.Module, config: Any, adapter_of: Mapping[str, str], *, seed: int = 0, targets: Sequence[str] = ()
+    encoder: nn.Module,
+    config: Any,
+    adapter_of: Mapping[str, str | None],
+    *,
+    own: Mapping[str, Any] | None = None,
+    own_encoder: bool = False,
+    seed: int = 0,
+    targets: Sequence[str] = (),
 ) -> nn.Module:
     """An encoder with one more LoRA per task, each started from `seed` and its own name.
 
     Args:
         encoder: a `transformers` base model, or the `PeftModel` around one with the shared adapter ``default``.
         config: the `peft.LoraConfig` of all of them.
-        adapter_of: task → adapter; tasks that share a head share an adapter.
+        adapter_of: task → adapter; tasks that share a head share an adapter; None for a task without one.
+        own: adapter → its `peft.LoraConfig`, for those of other settings.
+        own_encoder: see :class:`Owners`.
         seed: of the first weights.
         targets: the layers' names, where `config.target_modules` is ``all-linear``.
 
@@ -217,26 +236,27 @@ def add_task_lora(
 
     from peft import get_peft_model
 
-    owners = Owners(adapter_of)
+    owners = Owners(adapter_of, own_encoder=own_encoder)
     bad = [name for name in owners.adapters if name == SHARED or "lora_" in name or "." in name]
     if bad:
         raise ConfigError(
             f"task_lora: adapters are called as their tasks, and {SHARED!r}, 'lora_' and a dot mean something to PEFT, "
             f"found {', '.join(map(repr, bad))}; rename the task"
         )
-    if config.target_modules == "all-linear":
-        config = copy.deepcopy(config)
-        config.target_modules = set(targets)
     wrapped: Any = encoder
     for name in owners.adapters:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
-            own = copy.deepcopy(config)
+            its = copy.deepcopy((own or {}).get(name, config))
+            if its.target_modules == "all-linear":
+                its.target_modules = set(targets)
             if hasattr(wrapped, "peft_config"):
-                wrapped.add_adapter(name, own)
+                wrapped.add_adapter(name, its)
             else:
-                wrapped = get_peft_model(wrapped, own, adapter_name=name)
-    _let_them_apart(wrapped, owners)
+                wrapped = get_peft_model(wrapped, its, adapter_name=name)
+    if hasattr(wrapped, "peft_config"):
+        _let_them_apart(wrapped, owners)
+    wrapped.owners = owners
     return wrapped
 
 
@@ -263,7 +283,6 @@ def _let_them_apart(wrapped: Any, owners: Owners) -> None:
     for name, parameter in wrapped.named_parameters():
         if ".lora_" in name:
             parameter.requires_grad_(True)
-    wrapped.owners = owners
 
 
 def linear_layers(encoder: nn.Module) -> list[str]:

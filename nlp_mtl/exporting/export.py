@@ -19,6 +19,7 @@ from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.paths import no_name
 from nlp_mtl.pulling import local_folder
 from nlp_mtl.runspec import read_spec
+from nlp_mtl.tasklora import owners_of
 
 Form = Literal["model", "adapter", "onnx"]
 FORMS = ("model", "adapter", "onnx")
@@ -152,6 +153,12 @@ def _write(
     notes = _notes(own, names)
     if form == "onnx":
         from nlp_mtl.exporting import onnx_files
+        from nlp_mtl.exporting.graph import passes
+
+        groups = passes(own, names)
+        if len(groups) > 1:
+            shared = "; ".join(", ".join(group) for group in groups)
+            notes.append(f"{len(groups)} encoder passes in one graph, one for each adapter: {shared}")
 
         return {**onnx_files.write_onnx(own, probes, tokenizer, work, precision), "notes": notes}
     (task,), (probed,) = names, probes
@@ -261,6 +268,12 @@ def _check_forms(own: MultiTaskModel, names: Sequence[str], as_: str, custom: bo
                 f"export: task {name!r} uses no ordinary encoder ({error}), so neither a folder nor a graph can hold "
                 "it; use it with nlp-mtl predict"
             ) from error
+        owners = owners_of(own.sharing.encoder)
+        if as_ == "adapter" and owners is not None and owners.own_encoder:
+            raise UnsupportedError(
+                f"export: task {name!r}: --as adapter writes a LoRA of the pretrained model, and in this run the "
+                "encoder below it was trained too; say --as model"
+            )
         if as_ == "adapter" and lora_config_of(own, name) is None:
             raise UnsupportedError(
                 f"export: task {name!r}: --as adapter writes a LoRA, and this run trained none; say --as model"

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from nlp_mtl.exporting.plain import plain_encoder
 from nlp_mtl.heads.pooled import PooledHead, family_pooling
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.tasklora import owners_of
 
 
 def passes(model: MultiTaskModel, tasks: Sequence[str]) -> list[list[str]]:
-    """Tasks that share an encoder pass: those whose sharing gives the same ordinary encoder."""
-    groups: dict[int, list[str]] = {}
-    kept = []  # alive, so that no two have one id
+    """Tasks that share an encoder pass: those whose sharing gives the same ordinary encoder, with the same adapter."""
+    groups: dict[tuple[int, str | None], list[str]] = {}
+    kept, owners = [], owners_of(model.sharing.encoder)
     for task in tasks:
-        kept.append(model.sharing.collapse(task))
-        groups.setdefault(id(kept[-1]), []).append(task)
+        kept.append(model.sharing.collapse(task))  # alive, so that no two have one id
+        adapter = None if owners is None else owners.adapter_of[task]
+        groups.setdefault((id(kept[-1]), adapter), []).append(task)
     return list(groups.values())
 
 

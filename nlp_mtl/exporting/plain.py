@@ -14,7 +14,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from nlp_mtl import adapters
 from nlp_mtl.errors import UnsupportedError
-from nlp_mtl.folding import folded
+from nlp_mtl.folding import folded, has_adapter
 from nlp_mtl.heads import Head
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.opening import open_tokenizer
@@ -42,7 +42,10 @@ def encoder_state(model: MultiTaskModel, task: str, *, merge: bool = True) -> di
     whole: Any = model.sharing.encoder
     if plain is base_of(whole) and hasattr(whole, "merge_and_unload"):
         own, owners = copy.deepcopy(whole), owners_of(whole)
-        names = None if owners is None else [SHARED, owners.adapter_of[task]]  # PEFT passes over what a layer lacks
+        names = None
+        if owners is not None:  # PEFT passes over what a layer lacks
+            names = [name for name in (SHARED, owners.adapter_of[task]) if name in whole.peft_config]
+            merge = merge and bool(names)
         plain = own.merge_and_unload(safe_merge=True, adapter_names=names) if merge else own.unload()
     return {name: value.detach().cpu().float() for name, value in plain.state_dict().items()}
 
@@ -144,7 +147,7 @@ def lora_config_of(model: MultiTaskModel, task: str) -> Any:
     """The `peft.LoraConfig` of what a task uses, or None for full fine-tuning."""
     encoder: Any = model.sharing.encoder
     if owners_of(encoder) is not None:
-        return folded(encoder, task)[0]
+        return folded(encoder, task)[0] if has_adapter(encoder, task) else None
     known = getattr(encoder, "peft_config", None)
     return next(iter(known.values())) if known else None
 

@@ -55,9 +55,10 @@ class StandIn(nn.Module):
     def shared_pooling(self) -> Callable[[Tensor], Tensor] | None:
         """The pooler that all tasks share, [rows, length, hidden] → [rows, hidden]; None if this head has another.
 
-        A pooler with an adapter for each task is not one that all share.
+        A pooler with an adapter for each task is not one that all share; tasks without one of their own share it.
         """
-        shares = self._kind == "shared" and self._pools and owners_of(self._encoder[0]) is None
+        owners = owners_of(self._encoder[0])
+        shares = self._kind == "shared" and self._pools and (owners is None or owners.is_nobodys)
         return self._pool if shares else None
 
     def forward(self, *unused: Any, inputs_embeds: Tensor, **ignored: Any) -> Any:

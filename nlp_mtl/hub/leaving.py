@@ -14,6 +14,7 @@ from nlp_mtl.dataspec import LOCAL_FORMATS
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.exporting.plain import lora_config_of
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.tasklora import owners_of
 
 NONE = "none"
 _PATH = re.compile(
@@ -95,7 +96,8 @@ def recorded_as(model: MultiTaskModel, base: Mapping[str, Any]) -> Iterator[None
 
 def is_adapter(model: MultiTaskModel) -> bool:
     """Whether what was trained is a LoRA."""
-    return lora_config_of(model, model.tasks[0]) is not None
+    owners = owners_of(model.sharing.encoder)
+    return not (owners is not None and owners.own_encoder) and lora_config_of(model, model.tasks[0]) is not None
 
 
 def task_for_hub(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, Way, base_of, encode
-from nlp_mtl.tasklora import Owners
-
-_NOBODY = -1
+from nlp_mtl.tasklora import NOBODY, Owners
 
 
 def encode_apart(
@@ -37,7 +35,7 @@ def encode_apart(
     source, owner, copy_of = _copies(count, owners, {task: _read_by(task, layout, count) for task in tasks})
     whole = len(source) == count  # nothing is read by two adapters, so nothing is copied
     index = torch.tensor(source)
-    owners.also = tuple(sorted(set(map(owners.number, layout.counted))))
+    owners.also = tuple(sorted(set(map(owners.number, layout.counted)) - {NOBODY}))
     if not whole:
         rows = layout.tokens_of(index) if texts else index.to(layout.device)
         inputs = {name: value.index_select(0, rows) for name, value in inputs.items()}
@@ -77,7 +75,7 @@ def _copies(
     for task, sequences in read_by.items():
         for sequence in sequences:
             wanted[sequence].add(owners.number(task))
-    pairs = [(sequence, number) for sequence, numbers in enumerate(wanted) for number in sorted(numbers or {_NOBODY})]
+    pairs = [(sequence, number) for sequence, numbers in enumerate(wanted) for number in sorted(numbers or {NOBODY})]
     place = {pair: i for i, pair in enumerate(pairs)}
     first = {sequence: i for i, (sequence, _) in reversed(list(enumerate(pairs)))}
     copy_of = {
@@ -108,7 +106,7 @@ def _one_by_one(
     for number in numbers:
         mine = torch.nonzero(owner == number).squeeze(1)
         rows = layout.tokens_of(mine) if way == "padded" else mine.to(layout.device)
-        owners.let(None if number == _NOBODY else int(number))
+        owners.let(int(number))
         chosen = {name: value.index_select(0, rows) for name, value in inputs.items()}
         hidden = encode(encoder, chosen, _part(layout, mine) if way == "padded" else layout, way)
         found.append(hidden.view(len(rows), -1, hidden.shape[-1]))

@@ -87,7 +87,7 @@ def test_the_ten_lines_of_python_run(tmp_path, monkeypatch, quickstart_packages)
 
 
 @pytest.mark.packages
-@pytest.mark.parametrize(("name", "images"), [("01_quickstart", 2), ("02_own_data", 0)])
+@pytest.mark.parametrize(("name", "images"), [("01_quickstart", 2), ("02_own_data", 0), ("03_add_a_task", 0)])
 def test_the_notebook_runs_and_is_committed_without_outputs(tmp_path, monkeypatch, quickstart_packages, name, images):
     monkeypatch.setenv("NLP_MTL_NOTEBOOK_STEPS", "4")
     cells = executed(name, tmp_path)
@@ -131,7 +131,7 @@ def test_the_notebook_that_pushes_runs_against_a_hub_on_loopback(tmp_path, monke
 
 
 def test_every_notebook_is_run_here():
-    known = {"01_quickstart", "02_own_data", "02_push_and_load"}
+    known = {"01_quickstart", "02_own_data", "02_push_and_load", "03_add_a_task"}
     assert {file.stem for file in (ROOT / "notebooks").glob("*.ipynb")} == known
 
 
@@ -169,9 +169,9 @@ def test_help_of_every_verb_ends_with_two_lines_that_parse():
     from nlp_mtl.cli import app
 
     command = typer.main.get_command(app)
-    verbs = [[name] for name in command.commands if name != "tasks"] + [
-        ["tasks", name] for name in command.commands["tasks"].commands
-    ]
+    groups = ("tasks", "adapters")
+    verbs = [[name] for name in command.commands if name not in groups]
+    verbs += [[group, name] for group in groups for name in command.commands[group].commands]
     for words in verbs:
         text = CliRunner().invoke(app, [*words, "--help"]).output
         lines = [line.strip() for line in text.splitlines() if line.strip().startswith("nlp-mtl")]

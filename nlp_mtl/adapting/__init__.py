@@ -1,0 +1,1 @@
+"""Adapters after training: listed, removed, merged into one, and a task added beside the others."""

@@ -1,0 +1,241 @@
+"""A task added to a finished run: its own adapter and head are trained, everything that was there stays as it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from nlp_mtl import config
+from nlp_mtl.adapters import is_adapter
+from nlp_mtl.adapting.places import beside, keep_records, keep_scores, out_mistakes
+from nlp_mtl.bases import find_recorded
+from nlp_mtl.callbacks import Progress
+from nlp_mtl.data import load_data
+from nlp_mtl.errors import ConfigError
+from nlp_mtl.folding import fields_of
+from nlp_mtl.heads import Head, make_heads
+from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.opening import load_encoder, open_base
+from nlp_mtl.pulling import local_folder
+from nlp_mtl.run import Run
+from nlp_mtl.runfiles import write_task_file
+from nlp_mtl.starting import training_arguments
+from nlp_mtl.taskfile import SPLITS, Task
+from nlp_mtl.tasklora import SHARED, check_plain, owners_of
+from nlp_mtl.tasks import load_tasks
+from nlp_mtl.trainer import MultiTaskTrainer
+
+USUAL = {"r": 8, "target_modules": "all-linear"}  # where the run has no LoRA to take the settings from
+KEYS = tuple(
+    "training task_lora learning_rates balancer sampler heads registry data_root callbacks tokens_per_batch "
+    "tokens_per_pass imports".split()
+)
+
+
+def add_task(
+    run: str | Path,
+    task: str | Path | Task,
+    out: str | Path | None = None,
+    changes: Sequence[str] = (),
+    *,
+    base: str | Path | None = None,
+) -> Run:
+    """Train one more task on a finished run, with an adapter and a head of its own; only its own rows are needed.
+
+    The encoder, the adapters and the heads that are there are frozen, and the tasks of the run go through them as
+    before: their logits stay what they were. The new task's adapter stands beside the shared one, or on the encoder as
+    it was trained. Its settings are those of the run's `task_lora`, else of its `lora`, else rank 8 on all linear
+    layers.
+
+    Args:
+        run: a folder of a run with `lora`, `task_lora`, or full fine-tuning; or a repository of the Hub.
+        task: the new task, as :func:`nlp_mtl.tasks.load_tasks` takes it.
+        out: the new run; default a folder beside it, ``<run>_with_<task>``.
+        changes: ``key=value`` of a run file, e.g. ``training.num_train_epochs=5`` or ``task_lora.r=4``.
+        base: see :meth:`MultiTaskModel.from_pretrained`.
+
+    Returns:
+        The new run, with the new task's scores.
+
+    Raises:
+        ConfigError: wrong arguments, a task that the run has, a head of another task; all at once.
+        DataError, NotFoundError: the new task's rows.
+        UnsupportedError: an encoder or adapter that one task's adapter can't stand beside.
+    """
+    folder = local_folder(run)
+    old = MultiTaskModel.from_pretrained(folder, base=base)
+    settings, added = _settings(old, task, changes)
+    place = Path(out) if out is not None else beside(run, "with", added.name)
+    if mistakes := [*_mistakes(old, added), *out_mistakes("add", place)]:
+        raise ConfigError(mistakes)
+    settings.training = {**settings.training, "output_dir": str(place)}
+    args = training_arguments(settings, "run")
+    set_seed(args.seed)
+    ((_, head),) = make_heads([added], settings.heads).items()
+    if head.labels is None and type(head).label_names is not Head.label_names:
+        load_data({added.name: head}, old.tokenizer, max_length=old.max_length, data_root=settings.data_root)
+    model = _with_task(old, head, folder, base, settings.task_lora, args.seed)
+    everything, strategies = dict(model.heads), dict(model.strategies)
+    model.heads = {added.name: head}  # only its rows are read, and only it is trained, scored and checkpointed
+    trainer = _trainer(model, args, settings)
+    trainer.evaluator.check()
+    began = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - began
+    done = Run(place, model.eval(), {}, stopped=trainer.stopped, trainer=trainer)
+    if trainer.stopped:
+        return done
+    trainer.evaluate()
+    done.scores, done.best_steps = trainer.scores, trainer.best_steps()
+    model.heads, model.strategies, trainer.strategies = everything, strategies, {}  # the run's: old tasks hang on them
+    trainer.save_model()
+    if args.process_index == 0:
+        entry = write_task_file(added, place) if isinstance(task, Task) else str(task)
+        keep_records(folder, place, model, [entry])
+        keep_scores(folder, place, model.tasks, _numbers(done, seconds))
+    return done
+
+
+def _settings(old: MultiTaskModel, task: str | Path | Task, changes: Sequence[str]) -> tuple[config.RunConfig, Task]:
+    """What a run file with the new task alone would say, checked, and the task."""
+    mistakes = [
+        f"adapters add: takes {', '.join(KEYS)}, found {one!r}; the rest is the run's"
+        for one in changes
+        if one.partition("=")[0].partition(".")[0] not in KEYS
+    ]
+    if any(one.partition("=")[0] == "training.output_dir" for one in changes):
+        mistakes.append("adapters add: the new run's folder is --out, found training.output_dir; say --out")
+    if mistakes:
+        raise ConfigError(mistakes)
+    if isinstance(task, (list, tuple)):
+        raise ConfigError(f"adapters add: one task at a time, found {len(task)}; add them one after the other")
+    named = str(task) if isinstance(task, Path) else task
+    whole = {"model": old.base["id"], "tasks": [named], "task_lora": _usual(old)}
+    settings = config.load_config(whole, changes)
+    found = load_tasks(settings.tasks, registry=settings.registry)
+    if len(found) != 1:
+        raise ConfigError(
+            f"adapters add: one task at a time, found {task!r}, which is {len(found)} "
+            f"({', '.join(one.name for one in found[:6])}); name one"
+        )
+    return settings, found[0]
+
+
+def _usual(old: MultiTaskModel) -> dict[str, Any]:
+    """The fields of the new adapter where the user says nothing."""
+    recorded = old.strategies.get("adapters") or {}
+    configs = getattr(old.sharing.encoder, "peft_config", {})
+    shared = fields_of(configs[SHARED]) if SHARED in configs else None
+    return dict(recorded.get("task_lora") or shared or USUAL)
+
+
+def _mistakes(old: MultiTaskModel, task: Task) -> list[str]:
+    said = []
+    if task.name in old.heads:
+        said.append(
+            f"adapters add: a task that the run does not have, found {task.name!r}; rename it, or take the old one out "
+            "first (nlp-mtl adapters remove)"
+        )
+    configs = getattr(old.sharing.encoder, "peft_config", {})
+    if SHARED in configs and owners_of(old.sharing.encoder) is None:
+        why = check_plain(configs[SHARED], "lora")
+        said += [f"adapters add: beside this run's LoRA no other can stand: {one.rpartition('; ')[0]}" for one in why]
+    if task.head_key != task.name:
+        said.append(
+            f"adapters add: trains a head of its own, found `head_of: {task.head_key}` in {task.name!r}; leave it out"
+        )
+    return said
+
+
+def _with_task(
+    old: MultiTaskModel, head: Head, folder: Path, base: str | Path | None, fields: Any, seed: int
+) -> MultiTaskModel:
+    """The run's model with one more head and adapter; only those are trainable."""
+    name, encoder = head.task.name, old.sharing.encoder
+    trained = owners_of(encoder) is None and not hasattr(encoder, "peft_config")
+    recorded: dict[str, Any] = dict(old.strategies.get("adapters") or {})
+    if not recorded:
+        configs: Any = getattr(encoder, "peft_config", {})
+        recorded = {"own_encoder": True} if trained else {"lora": fields_of(configs[SHARED])}
+    more = dict(recorded.get("own_lora") or {})
+    if not recorded.get("task_lora"):
+        recorded["task_lora"], more = fields, {**more, **dict.fromkeys(old.tasks)}
+    elif fields != recorded["task_lora"]:
+        more[name] = fields
+    source = None
+    if recorded.get("own_encoder"):
+        plain = load_encoder(folder)
+    else:
+        source = find_recorded(old.base, base, None).folder
+        plain = open_base(source)[1]
+    made = MultiTaskModel.assemble(
+        plain,
+        old.tokenizer,
+        {**old.heads, name: head},
+        sharing=old.strategies["sharing"],
+        source=source,
+        seed=seed,
+        base=old.base,
+        max_length=old.max_length,
+        **{**recorded, **({"own_lora": more} if more else {})},
+    )
+    _take_over(old, made)
+    own = set(dict(made.modules_[name].named_parameters(prefix=f"modules_.{name}")))
+    for place, parameter in made.named_parameters():
+        parameter.requires_grad_(place in own or (is_adapter(place) and place.split(".")[-2] == name))
+    made.strategies = {**old.strategies, **{key: made.strategies[key] for key in ("lora", "adapters")}}
+    made.fresh = True
+    return made
+
+
+@torch.no_grad()
+def _take_over(old: MultiTaskModel, made: MultiTaskModel) -> None:
+    """Adapters and heads as they were."""
+    for place, parameter in old.sharing.encoder.named_parameters():
+        if is_adapter(place):
+            made.sharing.encoder.get_parameter(place).copy_(parameter)
+    for key, module in old.modules_.items():
+        made.modules_[key].load_state_dict(module.state_dict())
+
+
+def _trainer(model: MultiTaskModel, args: Any, settings: config.RunConfig) -> MultiTaskTrainer:
+    known = model.strategies.get("precision")
+    trainer = MultiTaskTrainer(
+        model,
+        args,
+        balancer=settings.balancer,
+        sampler=settings.sampler,
+        data_root=settings.data_root,
+        precision="args" if {"bf16", "fp16"} & set(settings.training) or known == "no" else "auto",
+        learning_rates=settings.learning_rates,
+        tokens_per_batch=settings.tokens_per_batch,
+        tokens_per_pass=settings.tokens_per_pass,
+        callbacks=[config.callback(spec) for spec in settings.callbacks],
+    )
+    if not args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(Progress())
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _numbers(run: Run, seconds: float) -> dict[str, Any]:
+    """What ``metrics.json`` says of the new task and its training."""
+    scores, trainer = run.scores, run.trainer
+    assert trainer is not None
+    return {
+        "validation": {task: found.metrics for task, found in scores.items()},
+        "trivial": {task: found.trivial for task, found in scores.items()},
+        "skill": {task: found.skill for task, found in scores.items()},
+        "thresholds": {task: found.thresholds for task, found in scores.items() if found.thresholds},
+        "own_best": run.best_steps,
+        "data": {task: {split: trainer.data.facts(task, split) for split in SPLITS} for task in scores},
+        "training_seconds": round(seconds, 1),
+        "log": trainer.state.log_history,
+    }
