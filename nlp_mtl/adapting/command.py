@@ -12,7 +12,7 @@ from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
 
 adapters_app = typer.Typer(
     help="Adapters after training: list, add a task, remove one, merge several into one.",
-    epilog="nlp-mtl adapters list runs/glue\n\nnlp-mtl adapters add runs/glue --task spam.yaml",
+    epilog="nlp-mtl adapters list runs/glue\n\nnlp-mtl adapters add runs/glue --task rte",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -50,8 +50,8 @@ def list_(run: RunFolder, base: Base = None) -> None:
 
 @adapters_app.command(
     "add",
-    epilog="nlp-mtl adapters add runs/glue --task spam.yaml\n\n"
-    "nlp-mtl adapters add runs/glue --task rte --out runs/four task_lora.r=4",
+    epilog="nlp-mtl adapters add runs/glue --task rte\n\n"
+    "nlp-mtl adapters add runs/glue --task cola --out runs/four task_lora.r=4",
 )
 def add(
     run: RunFolder,

@@ -34,6 +34,8 @@ VERBS = [
     ["tasks", "show"],
     ["tasks", "check"],
     ["tasks", "new"],
+    ["adapters"],
+    *(["adapters", name] for name in ("list", "add", "remove", "merge")),
     ["methods"],
 ]
 ROOT = Path(nlp_mtl.__file__).parent.parent
@@ -120,7 +122,8 @@ def test_help_ends_with_two_lines_that_can_be_run(verb):
 
 def test_every_verb_is_covered_here():
     command = typer.main.get_command(cli.app)
-    known = {(name,) for name in command.commands} | {("tasks", name) for name in command.commands["tasks"].commands}
+    known = {(name,) for name in command.commands}
+    known |= {(group, name) for group in ("tasks", "adapters") for name in command.commands[group].commands}
     assert known == {tuple(verb) for verb in VERBS if verb}
 
 
