@@ -97,7 +97,7 @@ class TaskBests(Trainer):
     def _load_bests(self, folder: Path) -> None:
         """From a checkpoint, which is whole."""
         self._bests = {}
-        if not (folder / _SAID).is_file():
+        if self.keep_best != "task" or not (folder / _SAID).is_file():
             return
         tensors = load_file(folder / _TENSORS)
         for task, (step, metric, score, heads) in json.loads((folder / _SAID).read_text(encoding="utf-8")).items():

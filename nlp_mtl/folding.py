@@ -99,6 +99,6 @@ def save_folded(encoder: Any, folder: Path, state: Mapping[str, Tensor] | None =
     for task, name in own.adapter_of.items():
         if name in (task, None) and has_adapter(encoder, task):
             config, tensors = folded(encoder, task, state)
-            (folder / task).mkdir()
+            (folder / task).mkdir(exist_ok=True)
             config.save_pretrained(folder / task)
             save_file(tensors, folder / task / "adapter_model.safetensors", metadata={"format": "pt"})

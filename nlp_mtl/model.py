@@ -182,7 +182,7 @@ class MultiTaskModel(HoldsParameters):
                 modules[head.task.name] = module
         strategies = {
             "sharing": sharing,
-            "lora": lora is not None,
+            "lora": lora is not None or task_lora is not None,
             **({"adapters": folding.said_of(encoder)} if task_lora is not None else {}),
             "freeze": [freeze] if isinstance(freeze, str) else list(freeze),
         }

@@ -241,7 +241,8 @@ def _run(model: MultiTaskModel, found: Window, dtype: str | torch.dtype, tokens:
                 rows, tasks = [found.rows[i] for i in numbers], [found.readers[i] for i in numbers]
                 batch = collate(rows, tasks, model.heads)
                 moved = to_device(batch, model.device)
-                logits = model(**moved)["logits"]
+                with model.sharing.alone():
+                    logits = model(**moved)["logits"]
                 for task, scores in logits.items():
                     made = model.heads[task].predict(scores, moved["targets"][task])
                     owners = [numbers[i] for i in batch["owners"][task].tolist()]

@@ -146,6 +146,13 @@ def _layer_class() -> type[Any]:
     return TaskLinear
 
 
+def __getattr__(name: str) -> Any:
+    """``TaskLinear`` by its name, for pickled models."""
+    if name == "TaskLinear":
+        return _layer_class()
+    raise AttributeError(name)
+
+
 def per_task(layer: Any, rows: int) -> PerTask | None:
     """What a layer adds for each of its rows; None for nothing."""
     if layer.pools and layer.owners.is_mixed:

@@ -163,7 +163,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeC
         self.evaluator.check()
         if not resume_from_checkpoint and not self._began:
             self._clear_folder(overwrite)
-        self._began = True
+        self._began, self._bests = True, {}
         model: MultiTaskModel = self.accelerator.unwrap_model(self.model)
         model.fresh = False
         model.strategies["precision"] = self.strategies["precision"]  # also what predict takes

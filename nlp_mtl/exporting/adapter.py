@@ -140,6 +140,8 @@ def _said(model: MultiTaskModel, task: str) -> dict[str, Any]:
 def _write_vllm(model: MultiTaskModel, task: str, folder: Path, keys: dict[str, Tensor]) -> str:
     """The LoRA alone, named as on the family's causal LM; gives what to say of it."""
     config = copy.deepcopy(lora_config_of(model, task))
+    if config.rank_pattern or config.alpha_pattern:
+        return "vLLM reads LoRA of one rank and scale on all layers, so its layout was not written"
     if config.use_dora or config.bias != "none" or config.modules_to_save or any(".lora_" not in key for key in keys):
         return "vLLM reads plain LoRA on linear layers only, so its layout was not written"
     kind: Any = transformers.AutoModelForCausalLM._model_mapping[type(model.config)]

@@ -111,9 +111,18 @@ def stage_checkpoint(
         step: of training.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    states = ("optimizer", "scheduler", "rng_state", "scaler", "strategies", "trainer_state", checkpoint.COMPLETE)
+    states = (
+        "optimizer",
+        "scheduler",
+        "rng_state",
+        "scaler",
+        "strategies",
+        "trainer_state",
+        "bests",
+        checkpoint.COMPLETE,
+    )
     for file in sorted(source.iterdir()):
-        if file.is_file() and (whole or not file.name.startswith(states)):
+        if file.is_file() and (whole or not file.name.startswith((*states, checkpoint.COMPLETE))):
             shutil.copy(file, folder / file.name)
     spec = json.loads((folder / checkpoint.SPEC).read_text(encoding="utf-8"))
     spec["base"] = dict(base)

@@ -90,45 +90,48 @@ class Product:
     """
 
     def __init__(self, runs: Runs, downs: Sequence[Tensor], ups: Sequence[Tensor], scale: float):
-        self.runs, self.downs, self.ups, self.scale = runs, list(downs), list(ups), scale
+        # A and B are not kept: by the backward pass they may have moved (resharding, `.data = …`)
+        self.runs, self.scale, self.count = runs, scale, len(downs)
         self.rank, self.width = downs[0].shape
         self.out = len(ups[0])
-        self._tables = [torch.tensor([part.data_ptr() for part in parts]) for parts in (downs, ups)]  # addresses
         self._turned = self._low = torch.empty(0)
 
-    def add_to(self, out: Tensor, x: Tensor) -> None:
+    def add_to(self, out: Tensor, x: Tensor, downs: Sequence[Tensor], ups: Sequence[Tensor]) -> None:
         """Add the product to `out` [tokens, out]; x is [tokens, in]; both of one dtype, with adjacent columns."""
-        self._turned = self.ups[0].new_empty(len(self.ups), self.rank, self.out)
-        self._low = self.ups[0].new_empty(len(x), self.rank)
-        downs, ups = self._tables
+        self._turned = ups[0].new_empty(len(ups), self.rank, self.out)
+        self._low = ups[0].new_empty(len(x), self.rank)
+        places_a, places_b = _addresses(downs), _addresses(ups)  # they must live until the call is over
         _library().lowrank_forward(
             *self._facts(x),
-            *(downs.data_ptr(), ups.data_ptr(), self.scale, x.data_ptr(), x.stride(0)),
+            *(places_a.data_ptr(), places_b.data_ptr(), self.scale, x.data_ptr(), x.stride(0)),
             *(out.data_ptr(), out.stride(0), self._turned.data_ptr(), self._low.data_ptr()),
         )
 
-    def backward(self, gradient: Tensor, x: Tensor, dx: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+    def backward(
+        self, gradient: Tensor, x: Tensor, dx: Tensor | None, downs: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Gradients of `downs` and `ups`; that of x is added to `dx` [tokens, in].
 
         Args:
             gradient: [tokens, out], as x.
             x: [tokens, in].
+            downs: where they are now.
             dx: contiguous, as x; None where it is not needed.
         """
-        count, low = len(self.ups), self._low
+        count, low, places = self.count, self._low, _addresses(downs)
         slope, ups = torch.empty_like(low), low.new_empty(count, self.out, self.rank)
-        downs, work = low.new_zeros(count, self.rank, self.width), low.new_zeros(count, self.rank, self.out)
+        own, work = low.new_zeros(count, self.rank, self.width), low.new_zeros(count, self.rank, self.out)
         _library().lowrank_backward(
             *self._facts(x),
-            *(self._tables[0].data_ptr(), self.scale, x.data_ptr(), x.stride(0), gradient.data_ptr()),
+            *(places.data_ptr(), self.scale, x.data_ptr(), x.stride(0), gradient.data_ptr()),
             *(gradient.stride(0), self._turned.data_ptr(), low.data_ptr(), slope.data_ptr()),
-            *(None if dx is None else dx.data_ptr(), downs.data_ptr(), work.data_ptr(), ups.data_ptr()),
+            *(None if dx is None else dx.data_ptr(), own.data_ptr(), work.data_ptr(), ups.data_ptr()),
         )
-        return list(downs), list(ups)
+        return list(own), list(ups)
 
     def _facts(self, x: Tensor) -> tuple[int, ...]:
         table = self.runs.table
-        return _KINDS[x.dtype], len(table), table.data_ptr(), len(self.ups), self.rank, self.width, self.out
+        return _KINDS[x.dtype], len(table), table.data_ptr(), self.count, self.rank, self.width, self.out
 
 
 def product(x: Tensor, runs: Runs, downs: Sequence[Tensor], ups: Sequence[Tensor], scale: float) -> Tensor:
@@ -156,18 +159,22 @@ class _Product(torch.autograd.Function):
         half = len(parts) // 2
         ctx.product = Product(runs, parts[:half], parts[half:], scale)
         out = x.new_zeros(len(x), ctx.product.out)
-        ctx.product.add_to(out, x)
+        ctx.product.add_to(out, x, parts[:half], parts[half:])
         ctx.save_for_backward(x, *parts)  # also watches for changes of A and B in between
         return out
 
     @staticmethod
     @_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, *_ = ctx.saved_tensors
+        x, *parts = ctx.saved_tensors
         dx = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
-        downs, ups = ctx.product.backward(gradient.contiguous(), x, dx)
+        downs, ups = ctx.product.backward(gradient.contiguous(), x, dx, parts[: len(parts) // 2])
         needs = ctx.needs_input_grad[3:]
         return dx, None, None, *(found if need else None for need, found in zip(needs, [*downs, *ups], strict=True))
+
+
+def _addresses(parts: Sequence[Tensor]) -> Tensor:
+    return torch.tensor([part.data_ptr() for part in parts], dtype=torch.int64, device="cpu")
 
 
 def _library() -> Any:

@@ -133,9 +133,10 @@ class _Affine(torch.autograd.Function):
                     place.copy_(one.t() * scale)
             out = torch.addmm(out[:, :wide], low, up)
         apart = [[Product(one.runs, one.downs, one.ups, one.scale) for one in some] for some in own]
+        left = list(parts[4 * len(own) :])
         for some, place in zip(apart, out.split(sizes, 1), strict=True):
             for product in some:
-                product.add_to(place, x)
+                product.add_to(place, x, *_next(left, product.count))
         ctx.facts = scales, sizes, ranks, apart
         ctx.save_for_backward(x, read, low, up, *parts[4 * len(own) :])  # the last are watched for changes
         return out
@@ -143,7 +144,7 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     @_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, read, low, up, *_ = ctx.saved_tensors
+        x, read, low, up, *left = ctx.saved_tensors
         scales, sizes, ranks, apart = ctx.facts
         gradient, needs, wide = gradient.contiguous(), ctx.needs_input_grad, sum(sizes)
         needed = [any(needs[2 : 2 + 4 * len(sizes)][i::4]) for i in range(4)]
@@ -165,9 +166,16 @@ class _Affine(torch.autograd.Function):
         parts = [part for i in range(len(sizes)) for part in (found[k][i] for k in range(4))]
         for some, place in zip(apart, gradient.split(sizes, 1), strict=True):
             for product in some:
-                downs, ups = product.backward(place, x, dx)
+                downs, ups = product.backward(place, x, dx, _next(left, product.count)[0])
                 parts += [*downs, *ups]
         return dx, None, *(part if need else None for part, need in zip(parts, needs[2:], strict=True))
+
+
+def _next(left: list[Any], count: int) -> tuple[list[Tensor], list[Tensor]]:
+    """The next product's A and B, taken from the list."""
+    downs, ups = left[:count], left[count : 2 * count]
+    del left[: 2 * count]
+    return downs, ups
 
 
 def _blocks(whole: Tensor, heights: Sequence[int], widths: Sequence[int]) -> list[Tensor]:

@@ -51,6 +51,10 @@ class Sharing(nn.Module):
         """How often a text that these tasks read goes through the encoder."""
         return 1
 
+    def alone(self) -> AbstractContextManager[object]:
+        """Stands around a forward pass where several threads may predict."""
+        return nullcontext()
+
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """Trainable parameters that more than one task uses."""
         raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -16,6 +17,8 @@ from nlp_mtl.registry import sharings
 from nlp_mtl.sharing.apart import encode_apart
 from nlp_mtl.sharing.base import Sharing
 from nlp_mtl.tasklora import owners_of
+
+_ONE_AT_A_TIME = threading.RLock()  # of all models: a lock of its own could not be copied with a model
 
 
 @sharings.register("hard")
@@ -75,6 +78,10 @@ class Hard(Sharing):
     def copies(self, tasks: Sequence[str]) -> int:
         """Once, or once for each adapter."""
         return 1 if self.owners is None else len(set(map(self.owners.number, tasks)))
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Whose the rows are is kept with the encoder, so that one pass must end before another begins."""
+        return nullcontext() if self.owners is None else _ONE_AT_A_TIME
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """The encoder's trainable parameters, without those of task adapters."""

@@ -129,3 +129,26 @@ def test_what_does_not_fit_is_refused(wrong):
         ups[0] = ups[0].double()
     with pytest.raises(ValueError, match="low-rank product"):
         lowrank.product(x, runs, downs, ups, 1.0)
+
+
+@needs_kernels
+@pytest.mark.parametrize("way", ["product", "affine"])
+def test_weights_may_move_before_the_backward_pass(way):
+    """Resharding (FSDP) and `.data = …` give them another place."""
+    torch.manual_seed(0)
+    runs = lowrank.Runs.of(torch.tensor([0, 0, 1]))
+    x = torch.randn(3, 300_000).bfloat16().requires_grad_()
+    downs = [torch.randn(4, 300_000, requires_grad=True) for _ in range(2)]
+    ups = [torch.randn(5, 4, requires_grad=True) for _ in range(2)]
+    weight = torch.zeros(5, 300_000)
+    found = []
+    for moves in (False, True):
+        if way == "product":
+            out = lowrank.product(x, runs, downs, ups, 1.0)
+        else:
+            out = affine(x, [Linear(weight, per_task=PerTask(runs, tuple(downs), tuple(ups), 1.0))])
+        if moves:
+            for down in downs:
+                down.data = down.data.clone()
+        found.append(torch.autograd.grad(out.float().sum(), [x, *downs, *ups]))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

@@ -1,6 +1,8 @@
 """One adapter per task in one pass: what each task sees is what PEFT gives with that task's adapter alone."""
 
 import copy
+import pickle
+import threading
 
 import pytest
 import torch
@@ -376,3 +378,30 @@ def test_rows_of_unknown_owners_are_never_guessed():
         owners.runs(5)
     model = made()
     assert owners_of(model.sharing.encoder) is model.sharing.owners
+
+
+def test_a_model_is_saved_twice_and_pickled(saved):
+    model, folder = saved
+    model.save_pretrained(folder / "run")
+    again = pickle.loads(pickle.dumps(model))
+    assert predict(again, "it was good") == predict(model, "it was good")
+    assert model.strategies["lora"], "what card and push go by"
+
+
+def test_threads_do_not_take_each_others_adapters():
+    model = made()
+    asked = {task: predict(model, "it was good", tasks=[task]) for task in ("mood", "length")}
+    found = {task: [] for task in asked}
+
+    def work(task):
+        for _ in range(15):
+            found[task] += predict(model, ["it was good"] * 3, tasks=[task])
+
+    threads = [threading.Thread(target=work, args=(task,)) for task in asked]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for task, answers in found.items():
+        assert len(answers) == 45
+        assert all(answer == asked[task] for answer in answers), task
