@@ -16,6 +16,7 @@ once on a few numbers, is not used there. CPUs have kernels of their own (:mod:`
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
 import os
@@ -122,9 +123,8 @@ def installed(name: str) -> tuple[Callable[..., Any] | None, str]:
     """The function of `flash_attn` or `torch_varlen`; or None, and why it is not there."""
     try:
         if name == "flash_attn":
-            from flash_attn import flash_attn_varlen_func
-
-            return flash_attn_varlen_func, ""
+            # by its name: users install it for their CUDA, no extra of ours may pull it
+            return importlib.import_module("flash_attn").flash_attn_varlen_func, ""
         from torch.nn.attention.varlen import varlen_attn
     except _FAULTS as error:
         return None, f"{type(error).__name__}: {str(error)[:80]}"

@@ -249,7 +249,7 @@ ENTRIES = [
         rule="is text",
         found="found 3",
         way_out="e.g. `model: bert-base-cased`",
-        also=("the key 'tasks' is needed", "unknown key 'task'; did you mean 'tasks'?", "`training.seed` is from 0"),
+        also=("the key 'tasks' is needed", "unknown key 'task'; did you mean 'tasks'", "`training.seed` is from 0"),
     ),
     Bad(
         "a folder that is no path",

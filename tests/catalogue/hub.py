@@ -94,7 +94,7 @@ ENTRIES = [
         parameter="you/repo",
         rule="needs the Hub",
         found="no such folder here either",
-        way_out="name a folder; there is no such folder here either: run folders are done",
+        way_out="name a folder",
     ),
     Bad(
         "a run that is not there, in a folder that is",
