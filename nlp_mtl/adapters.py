@@ -120,12 +120,14 @@ def checked_adapters(shared: Any, per_task: Any) -> dict[str, Any]:
     """
     configs, mistakes = {}, []
     for key, given in (("lora", shared), ("task_lora", per_task)):
+        if given is None:
+            continue
         try:
-            if given is not None:
-                configs[key] = lora_config(given, key)
-                mistakes += tasklora.check_plain(configs[key], key) if per_task is not None else []
+            configs[key] = lora_config(given, key)
         except ConfigError as error:
             mistakes += error.mistakes
+        fields = vars(configs[key]) if key in configs else given if isinstance(given, Mapping) else {}
+        mistakes += tasklora.check_plain(fields, key) if per_task is not None else []
     if mistakes:
         raise ConfigError(mistakes)
     return configs

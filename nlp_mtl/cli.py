@@ -324,19 +324,14 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
+# Libraries that log what a user can do nothing about.
+NOISY = ("httpx", "httpx2", "huggingface_hub", "transformers", "datasets", "accelerate", "urllib3", "filelock")
+
+
 def main() -> None:
     """Entry point: errors of ours are printed without a traceback, one line or one list."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in (
-        "httpx",
-        "httpx2",
-        "huggingface_hub",
-        "transformers",
-        "datasets",
-        "accelerate",
-        "urllib3",
-        "filelock",
-    ):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

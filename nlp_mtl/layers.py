@@ -22,7 +22,7 @@ from nlp_mtl.attention import packed_attention, packed_self_attention
 from nlp_mtl.dropout import Dropout
 from nlp_mtl.kernels import fused, lowrank, products
 from nlp_mtl.layout import Layout, filled_up
-from nlp_mtl.tasklora import per_task
+from nlp_mtl.tasklora import follow, per_task
 from nlp_mtl.trimming import Reading, single_attention
 
 _LORA = ("peft.tuners.lora.layer.Linear", "nlp_mtl.tasklora.TaskLinear")
@@ -118,6 +118,8 @@ def _forward(
     packed_reading: Reading | None = None,
     **kwargs: Any,
 ) -> Any:
+    if packed_layout is not None:
+        follow(packed_layout)
     reading = packed_reading if self.last else None
     worth = reading is not None or fused.usable(hidden_states)
     if packed_layout is None or not worth or not _is_as_built(self):

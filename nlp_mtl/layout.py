@@ -64,6 +64,7 @@ class Layout:
         read_by: task → the numbers of the tokens it reads; a task that is not there may read all of them.
         counted: the tasks that some process has rows of, where there are several processes.
         owners: of the adapters that tokens have (:class:`nlp_mtl.tasklora.Owners`); None where all have the same.
+        owner: [tokens], whose each token is; see there.
 
     Example:
         >>> layout = Layout([2, 3])
@@ -82,6 +83,7 @@ class Layout:
         self.read_by: dict[str, Tensor] = {}
         self.counted: list[str] = []
         self.owners: Any = None
+        self.owner: Tensor | None = None
         self._heads: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
 
     @cached_property

@@ -96,7 +96,7 @@ def train(
     trainer.evaluate()
     run = Run(folder, model.eval(), trainer.scores, trainer.best_steps(), trainer=trainer)
     if main:
-        _write_metrics(run, seconds)
+        checkpoint.write_text(folder / "metrics.json", json.dumps(metrics_of(run, seconds), indent=1))
     if args.push_to_hub:
         trainer.push_to_hub()  # again, now with the scores; what is on the Hub already is not sent twice
     return run
@@ -134,13 +134,14 @@ def _from(folder: Path, path: str) -> str:
     return path if Path(path).is_absolute() else os.path.relpath(path, folder)
 
 
-def _write_metrics(run: Run, seconds: float) -> None:
+def metrics_of(run: Run, seconds: float) -> dict[str, Any]:
+    """What ``metrics.json`` says of a run and its training, which took so many seconds."""
     facts = (
         {task: {split: run.trainer.data.facts(task, split) for split in SPLITS} for task in run.scores}
         if run.trainer
         else {}
     )
-    said = {
+    return {
         "validation": {task: found.metrics for task, found in run.scores.items()},
         "trivial": {task: found.trivial for task, found in run.scores.items()},
         "skill": {task: found.skill for task, found in run.scores.items()},
@@ -150,7 +151,6 @@ def _write_metrics(run: Run, seconds: float) -> None:
         "training_seconds": round(seconds, 1),
         "log": run.trainer.state.log_history if run.trainer else [],
     }
-    checkpoint.write_text(run.folder / "metrics.json", json.dumps(said, indent=1))
 
 
 def evaluate(

@@ -88,7 +88,7 @@ def runs_near(folder: Path) -> str:
     return "name a folder that nlp-mtl train wrote"
 
 
-def unknown_tasks(asked: Sequence[str], known: Sequence[str]) -> list[str]:
+def unknown_tasks(asked: Sequence[str], known: Sequence[str], verb: str = "predict") -> list[str]:
     """A mistake for each name that a model has no task of.
 
     Example:
@@ -96,7 +96,7 @@ def unknown_tasks(asked: Sequence[str], known: Sequence[str]) -> list[str]:
         ["predict: 'moood' is not a task of this model; did you mean 'mood'?"]
     """
     return [
-        f"predict: {task!r} is not a task of this model{suggestion(task, known)}" for task in asked if task not in known
+        f"{verb}: {task!r} is not a task of this model{suggestion(task, known)}" for task in asked if task not in known
     ]
 
 

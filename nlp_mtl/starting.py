@@ -18,7 +18,7 @@ from nlp_mtl.errors import ConfigError, RunFolderError, shown
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.paths import no_name
 from nlp_mtl.reading import short
-from nlp_mtl.settings import check_processes
+from nlp_mtl.settings import Precision, check_processes
 from nlp_mtl.trainer import MultiTaskTrainer
 
 
@@ -119,31 +119,47 @@ def trainer_of(settings: config.RunConfig, args: TrainingArguments) -> MultiTask
         max_length=settings.max_length,
         seed=args.seed,
     )
-    callbacks = [config.callback(spec) for spec in settings.callbacks]
+    trainer = trainer_with(model, settings, args)
+    trainer.get_train_dataloader()  # makes the plan, which refuses what the sampler can't do
+    _check_optimizer(args)
+    if trainer.args.eval_strategy == "no" and any(
+        isinstance(one, EarlyStoppingCallback) for one in trainer.callback_handler.callbacks
+    ):
+        raise ConfigError(
+            "callbacks: EarlyStoppingCallback looks at the scores of evaluations, and this run has none "
+            "(`training.eval_strategy` is no, or no task has validation rows); evaluate, or leave it out"
+        )
+    return trainer
+
+
+def trainer_with(
+    model: MultiTaskModel, settings: config.RunConfig, args: TrainingArguments, precision: Precision = "auto"
+) -> MultiTaskTrainer:
+    """The trainer that a run file means, for a model that is there.
+
+    Args:
+        model: the model.
+        settings: the run file.
+        args: what :func:`training_arguments` makes of it.
+        precision: see :class:`MultiTaskTrainer`, where `training` says neither bf16 nor fp16.
+    """
     trainer = MultiTaskTrainer(
         model,
         args,
         balancer=settings.balancer,
         sampler=settings.sampler,
         data_root=settings.data_root,
-        precision="args" if {"bf16", "fp16"} & set(settings.training) else "auto",
+        precision="args" if {"bf16", "fp16"} & set(settings.training) else precision,
         learning_rates=settings.learning_rates,
         tokens_per_batch=settings.tokens_per_batch,
         tokens_per_pass=settings.tokens_per_pass,
         keep_best=settings.keep_best,
-        callbacks=callbacks,
+        callbacks=[config.callback(spec) for spec in settings.callbacks],
     )
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(Progress())
     trainer.remove_callback(PrinterCallback)
-    trainer.get_train_dataloader()  # makes the plan, which refuses what the sampler can't do
-    _check_optimizer(args)
-    if trainer.args.eval_strategy == "no" and any(isinstance(one, EarlyStoppingCallback) for one in callbacks):
-        raise ConfigError(
-            "callbacks: EarlyStoppingCallback looks at the scores of evaluations, and this run has none "
-            "(`training.eval_strategy` is no, or no task has validation rows); evaluate, or leave it out"
-        )
     return trainer
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 from nlp_mtl.errors import ConfigError, UnsupportedError
 from nlp_mtl.kernels import lowrank
 from nlp_mtl.kernels.products import PerTask
-from nlp_mtl.layout import filled_count
+from nlp_mtl.layout import Layout, filled_count
 
 SHARED = "default"  # the adapter of all tasks; the name is PEFT's
 NOBODY = -1  # the number of who has no adapter of its own
@@ -66,7 +66,7 @@ class Owners:
     def let(self, owner: Tensor | int | None) -> None:
         """Say whose the rows are from now on: [rows] of numbers on the CPU, one for all, or None for the shared alone.
 
-        It stays so until the next call, since the backward pass may run layers again.
+        It stays so until the next call. A packed pass says it again in every layer, see :func:`follow`.
         """
         self._now, self._known = None if isinstance(owner, int) and owner < 0 else owner, {}
 
@@ -85,6 +85,10 @@ class Owners:
         """Inside this block, only these of the rows come."""
         with self.during(self._now[rows.cpu()] if isinstance(self._now, Tensor) else self._now):
             yield
+
+    def is_about(self, owner: Tensor | None) -> bool:
+        """Whether these are the owners that were said last."""
+        return self._now is owner
 
     @property
     def is_mixed(self) -> bool:
@@ -117,6 +121,12 @@ class Owners:
         if 0 not in self._known:
             self._known[0] = lowrank.Runs.of(now, self.also)
         return self._known[0]
+
+
+def follow(layout: Layout) -> None:
+    """Say whose the rows are that come now, if the layout knows; nothing is looked up again while it is the same."""
+    if layout.owners is not None and not layout.owners.is_about(layout.owner):
+        layout.owners.let(layout.owner)
 
 
 def owners_of(encoder: nn.Module) -> Owners | None:
@@ -189,8 +199,13 @@ def _added(x: Tensor, own: PerTask) -> Tensor:
 # ---------------------------------------------------------------------------------------------------------- making
 
 
-def check_plain(config: Any, key: str) -> list[str]:
-    """What of a `LoraConfig` can't be told apart by the rows of a mixed batch, as mistakes."""
+def check_plain(fields: Mapping[str, Any], key: str) -> list[str]:
+    """What of a `LoraConfig`'s fields can't be told apart by the rows of a mixed batch, as mistakes.
+
+    Args:
+        fields: those that are said, or all; names that `LoraConfig` does not have are passed over.
+        key: what messages call it.
+    """
     from peft import LoraConfig
 
     usual, mistakes = LoraConfig(), []
@@ -199,8 +214,10 @@ def check_plain(config: Any, key: str) -> list[str]:
         "bias": "a bias is the encoder's own, and all tasks share it",
         "modules_to_save": "they are the encoder's own, and all tasks share them",
     }
-    for name, value in vars(config).items():
-        if name in PLAIN | WHERE | _OF_NO_MATTER or value == getattr(usual, name, None) or not value:
+    for name, value in fields.items():
+        if name in PLAIN | WHERE | _OF_NO_MATTER or not hasattr(usual, name):
+            continue
+        if value == getattr(usual, name) or not value:
             continue
         if name == "init_lora_weights":
             if value not in _STARTS:

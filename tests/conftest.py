@@ -57,19 +57,7 @@ def run(monkeypatch, capsys):
 
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    levels = {
-        name: logging.getLogger(name).level
-        for name in (
-            "httpx",
-            "httpx2",
-            "huggingface_hub",
-            "transformers",
-            "datasets",
-            "accelerate",
-            "urllib3",
-            "filelock",
-        )
-    }
+    levels = {name: logging.getLogger(name).level for name in cli.NOISY}
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["nlp-mtl", *map(str, words)])

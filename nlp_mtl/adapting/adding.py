@@ -9,13 +9,11 @@ from typing import Any
 
 import torch
 from transformers import set_seed
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from nlp_mtl import config
 from nlp_mtl.adapters import is_adapter
 from nlp_mtl.adapting.places import beside, keep_records, keep_scores, out_mistakes
 from nlp_mtl.bases import find_recorded
-from nlp_mtl.callbacks import Progress
 from nlp_mtl.data import load_data
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.folding import fields_of
@@ -23,13 +21,13 @@ from nlp_mtl.heads import Head, make_heads
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.opening import load_encoder, open_base
 from nlp_mtl.pulling import local_folder
-from nlp_mtl.run import Run
+from nlp_mtl.run import Run, metrics_of
 from nlp_mtl.runfiles import write_task_file
-from nlp_mtl.starting import training_arguments
-from nlp_mtl.taskfile import SPLITS, Task
+from nlp_mtl.settings import Precision
+from nlp_mtl.starting import trainer_with, training_arguments
+from nlp_mtl.taskfile import Task
 from nlp_mtl.tasklora import SHARED, check_plain, owners_of
 from nlp_mtl.tasks import load_tasks
-from nlp_mtl.trainer import MultiTaskTrainer
 
 USUAL = {"r": 8, "target_modules": "all-linear"}  # where the run has no LoRA to take the settings from
 KEYS = tuple(
@@ -83,7 +81,8 @@ def add_task(
     model = _with_task(old, head, folder, base, settings.task_lora, args.seed)
     everything, strategies = dict(model.heads), dict(model.strategies)
     model.heads = {added.name: head}  # only its rows are read, and only it is trained, scored and checkpointed
-    trainer = _trainer(model, args, settings)
+    precision: Precision = "args" if model.strategies.get("precision") == "no" else "auto"  # as the run was trained
+    trainer = trainer_with(model, settings, args, precision)
     trainer.evaluator.check()
     began = time.perf_counter()
     trainer.train()
@@ -98,7 +97,7 @@ def add_task(
     if args.process_index == 0:
         entry = write_task_file(added, place) if isinstance(task, Task) else str(task)
         keep_records(folder, place, model, [entry])
-        keep_scores(folder, place, model.tasks, _numbers(done, seconds))
+        keep_scores(folder, place, model.tasks, metrics_of(done, seconds))
     return done
 
 
@@ -144,7 +143,7 @@ def _mistakes(old: MultiTaskModel, task: Task) -> list[str]:
         )
     configs = getattr(old.sharing.encoder, "peft_config", {})
     if SHARED in configs and owners_of(old.sharing.encoder) is None:
-        why = check_plain(configs[SHARED], "lora")
+        why = check_plain(vars(configs[SHARED]), "lora")
         said += [f"adapters add: beside this run's LoRA no other can stand: {one.rpartition('; ')[0]}" for one in why]
     if task.head_key != task.name:
         said.append(
@@ -202,40 +201,3 @@ def _take_over(old: MultiTaskModel, made: MultiTaskModel) -> None:
             made.sharing.encoder.get_parameter(place).copy_(parameter)
     for key, module in old.modules_.items():
         made.modules_[key].load_state_dict(module.state_dict())
-
-
-def _trainer(model: MultiTaskModel, args: Any, settings: config.RunConfig) -> MultiTaskTrainer:
-    known = model.strategies.get("precision")
-    trainer = MultiTaskTrainer(
-        model,
-        args,
-        balancer=settings.balancer,
-        sampler=settings.sampler,
-        data_root=settings.data_root,
-        precision="args" if {"bf16", "fp16"} & set(settings.training) or known == "no" else "auto",
-        learning_rates=settings.learning_rates,
-        tokens_per_batch=settings.tokens_per_batch,
-        tokens_per_pass=settings.tokens_per_pass,
-        callbacks=[config.callback(spec) for spec in settings.callbacks],
-    )
-    if not args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(Progress())
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def _numbers(run: Run, seconds: float) -> dict[str, Any]:
-    """What ``metrics.json`` says of the new task and its training."""
-    scores, trainer = run.scores, run.trainer
-    assert trainer is not None
-    return {
-        "validation": {task: found.metrics for task, found in scores.items()},
-        "trivial": {task: found.trivial for task, found in scores.items()},
-        "skill": {task: found.skill for task, found in scores.items()},
-        "thresholds": {task: found.thresholds for task, found in scores.items() if found.thresholds},
-        "own_best": run.best_steps,
-        "data": {task: {split: trainer.data.facts(task, split) for split in SPLITS} for task in scores},
-        "training_seconds": round(seconds, 1),
-        "log": trainer.state.log_history,
-    }

@@ -204,7 +204,9 @@ def _misused(as_: str, custom_code: bool, precision: str) -> list[str]:
     elif custom_code and as_ != "model":
         said.append(f"export: --custom-code goes with --as model, found --as {as_}; leave one of them out")
     if precision not in PRECISIONS:
-        said.append(f"export: --precision is one of {', '.join(PRECISIONS)}, found {precision!r}")
+        said.append(
+            f"export: --precision is one of {', '.join(PRECISIONS)}, found {precision!r}; leave it out for both"
+        )
     elif precision != "both" and as_ in FORMS and as_ != "onnx":
         said.append(f"export: --precision goes with --as onnx, found --as {as_}; leave one of them out")
     return said

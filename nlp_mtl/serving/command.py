@@ -36,9 +36,14 @@ def serve(
 ) -> None:
     """Answer over HTTP: /predict, /tasks, /health and a page at /docs, until SIGTERM or Ctrl-C."""
     from nlp_mtl.serving.limits import Limits
+    from nlp_mtl.serving.server import check_asked, check_port, told_together
     from nlp_mtl.serving.server import serve as run_server
 
-    limits = Limits(max_batch, max_wait, queue, max_length_text, max_body)
+    said = (max_batch, max_wait, queue, max_length_text, max_body)
+    told_together(
+        lambda: Limits(*said), lambda: check_port(port, "serve"), lambda: check_asked(run, task, dtype, "serve")
+    )
+    limits = Limits(*said)
 
     def ready(address: str) -> None:
         print(f"{run} answers at {address} (POST /predict, GET /tasks, /health; page: {address}/docs)", flush=True)
@@ -56,6 +61,9 @@ def demo(
 ) -> None:
     """Show a page with a text box and every task's answer side by side, until Ctrl-C."""
     from nlp_mtl.serving.demo import show_demo
+    from nlp_mtl.serving.server import check_asked, check_port, told_together
+
+    told_together(lambda: check_port(port, "demo"), lambda: check_asked(run, task, dtype, "demo"))
 
     def ready(address: str) -> None:
         print(f"{run} is shown at {address}; Ctrl-C ends it", flush=True)

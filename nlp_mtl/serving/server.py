@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from nlp_mtl.errors import ConfigError, pip_install, shown
+from nlp_mtl.pulling import local_folder
+from nlp_mtl.runspec import read_spec, unknown_tasks
 from nlp_mtl.serving.answering import Answerer
 from nlp_mtl.serving.app import make_app
 from nlp_mtl.serving.limits import Limits
+from nlp_mtl.settings import checked_dtype
 
 GRACE = 30  # seconds that a stop waits for answers to be sent
 
@@ -71,14 +74,56 @@ def serve(
         place.close()
 
 
+def check_port(port: int, verb: str) -> None:
+    """Refuse what is no port's number.
+
+    Raises:
+        ConfigError: with the rule.
+    """
+    if not isinstance(port, int) or not 0 <= port < 65536:
+        raise ConfigError(f"{verb}: --port is from 0 to 65535, found {shown(port)}; leave it out for the usual one")
+
+
+def check_asked(run: str | Path, tasks: Sequence[str] | None, dtype: str, verb: str) -> None:
+    """Refuse tasks that a run does not have, before anything of it is loaded.
+
+    Raises:
+        ConfigError: unknown tasks and an unknown dtype, all at once.
+        RunFolderError: not a run folder.
+    """
+    known = [item["name"] for item in read_spec(local_folder(run))["tasks"]]
+    mistakes = unknown_tasks(tasks or [], known, verb)
+    try:
+        checked_dtype(dtype)
+    except ConfigError as error:
+        mistakes += error.mistakes
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def told_together(*checks: Callable[[], object]) -> None:
+    """Do every check, and raise what they refuse as one error.
+
+    Raises:
+        ConfigError: the mistakes of all.
+    """
+    mistakes: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
 def listen(host: str, port: int, verb: str = "serve") -> socket.socket:
     """A socket on an address.
 
     Raises:
         ConfigError: it is taken, or is none.
     """
-    if not isinstance(port, int) or not 0 <= port < 65536:
-        raise ConfigError(f"{verb}: --port is from 0 to 65535, found {shown(port)}; leave it out for the usual one")
+    check_port(port, verb)
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from nlp_mtl.errors import UnsupportedError
+from nlp_mtl.layers import is_replaced
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, Way, base_of, encode
-from nlp_mtl.tasklora import NOBODY, Owners
+from nlp_mtl.tasklora import NOBODY, Owners, follow
 
 
 def encode_apart(
@@ -42,7 +44,8 @@ def encode_apart(
         layout = _part(layout, index) if texts else layout
     if way == "packed":
         layout.owners = owners
-        owners.let(torch.tensor(owner).repeat_interleave(torch.tensor(layout.lengths)))
+        layout.owner = torch.tensor(owner).repeat_interleave(torch.tensor(layout.lengths))
+        owners.let(layout.owner)
         hidden = encode(encoder, inputs, layout, way)
     else:
         hidden = _one_by_one(encoder, inputs, layout, way, owners, torch.tensor(owner))
@@ -52,6 +55,25 @@ def encode_apart(
         return dict.fromkeys(tasks, Packed(hidden, layout))
     own = {task: copy_of[owners.number(task)] for task in tasks}
     return {task: Packed(hidden[layout.tokens_of(copy)], _part(layout, copy)) for task, copy in own.items()}
+
+
+def follow_layouts(encoder: nn.Module) -> None:
+    """Let every layer say whose its rows are, from the layout it is called with.
+
+    A layer whose activations are recomputed runs again in the backward pass, when other rows may have gone through the
+    encoder. What runs again is its `forward`, without the layer's own hooks, so they are on its parts, of which
+    attention is the first and is called with the layout. Layers of :mod:`nlp_mtl.layers` do so by themselves.
+    """
+    for layer in base_of(encoder).modules():
+        if isinstance(layer, GradientCheckpointingLayer) and not is_replaced(layer):
+            for part in layer.children():
+                part.register_forward_pre_hook(_follow, with_kwargs=True)
+
+
+def _follow(part: nn.Module, given: tuple[object, ...], named: dict[str, object]) -> None:
+    layout = named.get("packed_layout")
+    if isinstance(layout, Layout):
+        follow(layout)
 
 
 def _read_by(task: str, layout: Layout, count: int) -> list[int]:

@@ -14,7 +14,7 @@ from nlp_mtl.adapters import is_adapter
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of, choose_way, encode
 from nlp_mtl.registry import sharings
-from nlp_mtl.sharing.apart import encode_apart
+from nlp_mtl.sharing.apart import encode_apart, follow_layouts
 from nlp_mtl.sharing.base import Sharing
 from nlp_mtl.tasklora import owners_of
 
@@ -39,6 +39,7 @@ class Hard(Sharing):
         self.log = f"encoder pass: {self.way}; {why}"
         self.owners = owners_of(encoder)
         if self.owners is not None:
+            follow_layouts(encoder)
             calls = "in the same pass" if self.way == "packed" else "one pass for each"
             self.log += f"; {len(self.owners.adapters)} task adapters, {calls}"
 

@@ -79,3 +79,4 @@ def test_an_item_being_made_is_waited_for():
     begun.wait(5)
     threading.Timer(0.1, go.set).start()
     ahead.close()
+    assert go.is_set(), "closing came after the item was made"

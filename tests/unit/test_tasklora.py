@@ -205,6 +205,27 @@ def test_recomputed_activations_use_the_same_adapters():
         torch.testing.assert_close(grads[1][name], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "llama", "gpt2"])
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+def test_recomputed_activations_do_not_mind_another_pass_in_between(family):
+    model = made(family).train()
+    batch = batch_of(model, READERS)
+    other = batch_of(model, READERS[1:] + READERS[:1])  # as many rows, of other tasks
+    model.activation_checkpointing_enable()
+    grads = []
+    for between in (False, True):
+        model.zero_grad()
+        torch.manual_seed(0)  # heads of decoders drop out
+        loss = sum_of(model(**batch)["logits"])
+        if between:
+            with torch.no_grad():
+                model(**other)
+        loss.backward()
+        grads.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys()
+    assert all(torch.equal(value, grads[1][name]) for name, value in grads[0].items())
+
+
 def test_recomputing_is_refused_where_a_family_takes_one_call_for_each_adapter():
     model = made("deberta-v2").train()
     model.activation_checkpointing_enable()
@@ -357,6 +378,9 @@ def test_all_mistakes_are_said_at_once():
     with pytest.raises(ConfigError) as caught:
         made(lora={"r": 0}, task_lora={**ALL, "use_dora": True, "bias": "all"})
     assert len(caught.value.mistakes) == 3
+    with pytest.raises(ConfigError) as caught:
+        made(task_lora={**ALL, "rr": 1, "use_dora": True})
+    assert len(caught.value.mistakes) == 2
 
 
 def test_layers_that_are_not_linear_are_refused():
