@@ -25,6 +25,7 @@ from nlp_mtl.pulling import local_folder
 from nlp_mtl.runspec import heads_of, read_spec, spec_of
 from nlp_mtl.sharing import Sharing
 from nlp_mtl.tasks import load_tasks
+from nlp_mtl.weights import load_weights, save_weights
 
 logger = logging.getLogger("nlp_mtl")
 
@@ -233,7 +234,7 @@ class MultiTaskModel(HoldsParameters):
         )
         model.strategies = spec["strategies"]
         model.heads = {task: heads[task] for task in dict.fromkeys(heads if tasks is None else tasks)}  # no lenders
-        checkpoint.load_weights(folder, model.sharing, dict(model.modules_.items()))
+        load_weights(folder, model.sharing, dict(model.modules_.items()))
         for parameter in model.sharing.own_state().values() if per_task else ():
             parameter.requires_grad_(trainable)
         if not adapter and not per_task and spec["strategies"]["freeze"]:
@@ -258,7 +259,7 @@ class MultiTaskModel(HoldsParameters):
         folder = checkpoint.made_folder(folder)
         spec = self.spec()
         spec["strategies"] = {**spec["strategies"], **(more or {})}
-        checkpoint.save_weights(folder, self.sharing, dict(self.modules_.items()), state=state)
+        save_weights(folder, self.sharing, dict(self.modules_.items()), state=state)
         self.tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(card(spec), encoding="utf-8")
         checkpoint.write_text(folder / checkpoint.SPEC, json.dumps(spec, indent=1, ensure_ascii=False))

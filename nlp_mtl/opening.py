@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
-from nlp_mtl import checkpoint
 from nlp_mtl.bases import find_recorded
 from nlp_mtl.errors import ConfigError, NotFoundError, RunFolderError, UnsupportedError, suggestion
 from nlp_mtl.packing import base_of, first_position
 from nlp_mtl.reading import short
+from nlp_mtl.weights import quiet_transformers
 
 
 def open_base(folder: Path) -> tuple[PreTrainedTokenizerBase, nn.Module]:
@@ -53,7 +53,7 @@ def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def load_encoder(folder: Path) -> nn.Module:
     """The bare encoder, its weights in fp32; raises as :func:`open_base`."""
     _check_kind(folder)
-    with checkpoint.quiet_transformers(), _explained(folder, "model"):
+    with quiet_transformers(), _explained(folder, "model"):
         encoder = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True)
     if getattr(encoder.config, "is_encoder_decoder", False):
         raise UnsupportedError(

@@ -114,23 +114,24 @@ def _recordable(settings: config.RunConfig, folder: Path) -> dict[str, Any]:
     said["tasks"] = [_recordable_task(item, folder) for item in settings.tasks]
     for key in ("registry", "data_root"):
         if isinstance(said.get(key), list):
-            said[key] = [_from(folder, item) for item in said[key]]
+            said[key] = [told_from(folder, item) for item in said[key]]
         elif said.get(key):
-            said[key] = _from(folder, said[key])
+            said[key] = told_from(folder, said[key])
     return said
 
 
 def _recordable_task(item: str | dict[str, Any] | Task, folder: Path) -> str | dict[str, Any]:
     if isinstance(item, Task):
         return write_task_file(item, folder)
-    return _from(folder, item) if isinstance(item, str) and _is_task_file(item) else item
+    return told_from(folder, item) if isinstance(item, str) and _is_task_file(item) else item
 
 
 def _is_task_file(item: Any) -> bool:
     return isinstance(item, str) and Path(item).suffix in (".yaml", ".yml")
 
 
-def _from(folder: Path, path: str) -> str:
+def told_from(folder: Path, path: str) -> str:
+    """A path as it is told from a folder; one that begins at the root as it is."""
     return path if Path(path).is_absolute() else os.path.relpath(path, folder)
 
 

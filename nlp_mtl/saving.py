@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import rotate_checkpoints
 
-from nlp_mtl import checkpoint
+from nlp_mtl import checkpoint, weights
 from nlp_mtl.balancers import Balancer
 from nlp_mtl.bests import TaskBests
 from nlp_mtl.errors import RunFolderError, TrainingError
@@ -149,7 +149,7 @@ class SafeCheckpoints(TaskBests):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             own: MultiTaskModel = self.accelerator.unwrap_model(self.model)
-            checkpoint.load_weights(resume_from_checkpoint, own.sharing, dict(own.modules_.items()))
+            weights.load_weights(resume_from_checkpoint, own.sharing, dict(own.modules_.items()))
         tasks = read_spec(resume_from_checkpoint)["tasks"]
         self._recall({task["name"]: task["head"] for task in tasks if isinstance(task["head"], dict)})
 

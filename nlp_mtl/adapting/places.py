@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from nlp_mtl import checkpoint, yamlfile
 from nlp_mtl.errors import ConfigError, shown, suggestion
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.paths import no_name
-from nlp_mtl.run import recorded
+from nlp_mtl.run import recorded, told_from
 from nlp_mtl.tasks import load_tasks
 
 _BY_TASK = ("validation", "trivial", "skill", "thresholds", "own_best", "data")
@@ -63,9 +62,9 @@ def keep_records(run: str | Path, out: Path, model: MultiTaskModel, added: Seque
     said = recorded(run)
     if said:
         said["tasks"] = [*(_told(item, out) for item in said["tasks"] if _of(item, said, model.tasks)), *added]
-        said["registry"] = [_from(out, item) for item in said["registry"]]
+        said["registry"] = [told_from(out, item) for item in said["registry"]]
         if said.get("data_root"):
-            said["data_root"] = _from(out, said["data_root"])
+            said["data_root"] = told_from(out, said["data_root"])
         said = {key: value for key, value in said.items() if value != []}
         checkpoint.write_text(out / "run.yaml", yamlfile.dumps(said))
 
@@ -87,11 +86,7 @@ def keep_scores(run: str | Path, out: Path, tasks: Sequence[str], more: Mapping[
 def _told(item: Any, out: Path) -> Any:
     if isinstance(item, Mapping) and "name" in item:
         return {**item, "name": _told(item["name"], out)}
-    return _from(out, item) if isinstance(item, str) and item.endswith((".yaml", ".yml")) else item
-
-
-def _from(folder: Path, path: str) -> str:
-    return path if Path(path).is_absolute() else os.path.relpath(path, folder)
+    return told_from(out, item) if isinstance(item, str) and item.endswith((".yaml", ".yml")) else item
 
 
 def _of(item: Any, said: Mapping[str, Any], tasks: Sequence[str]) -> bool:

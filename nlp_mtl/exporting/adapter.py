@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from nlp_mtl.checkpoint import quiet_transformers
 from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.exporting.checking import Probe, compare
 from nlp_mtl.exporting.model import logits_of, thresholds
@@ -29,6 +28,7 @@ from nlp_mtl.folding import folded
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.packing import base_of
 from nlp_mtl.tasklora import owners_of
+from nlp_mtl.weights import quiet_transformers
 
 # not QUESTION_ANS: PEFT's class for it drops `token_type_ids`, and the logits of BERT would be others
 TASK_TYPES = {"AutoModelForSequenceClassification": "SEQ_CLS", "AutoModelForTokenClassification": "TOKEN_CLS"}

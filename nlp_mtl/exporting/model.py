@@ -8,11 +8,11 @@ from typing import Any
 import torch
 import transformers
 
-from nlp_mtl.checkpoint import quiet_transformers
 from nlp_mtl.exporting.checking import Probe, compare
 from nlp_mtl.exporting.plain import config_of, encoder_state, head_state, whole_class
 from nlp_mtl.heads.pooled import PooledHead, family_pooling
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.weights import quiet_transformers
 
 
 def write_model(model: MultiTaskModel, task: str, folder: Path) -> None:

@@ -19,6 +19,7 @@ from nlp_mtl.exporting.plain import tokenizer_for
 from nlp_mtl.hub.leaving import is_adapter, task_for_hub
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.tasklora import owners_of
+from nlp_mtl.weights import quiet_transformers
 
 ADAPTER = "adapter_config.json"
 
@@ -45,7 +46,7 @@ def stage_run(
     Returns:
         What a user should know, one sentence each.
     """
-    with checkpoint.quiet_transformers():
+    with quiet_transformers():
         model.save_pretrained(folder)
     tokenizer = tokenizer_for(model, source, model.tasks[0])
     tokenizer.model_max_length = model.max_length

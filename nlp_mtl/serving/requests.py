@@ -9,8 +9,8 @@ from typing import Any
 
 from nlp_mtl.errors import shown, suggestion
 from nlp_mtl.inputs import Input
-from nlp_mtl.prediction import characters
 from nlp_mtl.serving.limits import Limits
+from nlp_mtl.windows import characters
 
 
 class RefusalError(Exception):

@@ -678,7 +678,7 @@ def test_an_image_encoder_alone_runs_through_hard_sharing(registered, process_gr
 
 def test_the_two_encoders_weights_are_saved_and_loaded(registered, tmp_path):
     """The text encoder as AutoModel saves it, the image encoder in sharing.safetensors."""
-    from nlp_mtl import checkpoint
+    from nlp_mtl import weights
 
     heads = make_heads([TEXT])
     spec = {"name": "test_two_encoders", "images": IMAGES, "image_tasks": []}
@@ -687,7 +687,7 @@ def test_the_two_encoders_weights_are_saved_and_loaded(registered, tmp_path):
         registry.sharings.build(spec, tiny_encoder("bert"), ["text"]),
     ]
     modules = [{"text": heads["text"].build(sharing.encoder)} for sharing in made]
-    checkpoint.save_weights(tmp_path, made[0], modules[0])
-    checkpoint.load_weights(tmp_path, made[1], modules[1])
+    weights.save_weights(tmp_path, made[0], modules[0])
+    weights.load_weights(tmp_path, made[1], modules[1])
     for name, value in made[0].state_dict().items():
         assert torch.equal(made[1].state_dict()[name], value), name

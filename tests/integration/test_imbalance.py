@@ -11,11 +11,12 @@ import torch
 from transformers import TrainingArguments
 
 import nlp_mtl as mtl
+from nlp_mtl import run as runs
 from nlp_mtl.cli import app
 from nlp_mtl.data import load_data
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads import make_heads
-from nlp_mtl.run import _find_files_again, _recorded, evaluate, train
+from nlp_mtl.run import evaluate, train
 from tests.integration.tiny import config, state_of, write_base, write_rare
 
 
@@ -143,7 +144,7 @@ def test_training_goes_on_from_a_loaded_run_and_tunes_again(trained, tmp_path):
     _, folder = trained
     model = mtl.MultiTaskModel.from_pretrained(folder, trainable=True)
     before = recorded(folder)
-    _find_files_again(model.heads, _recorded(folder))
+    runs._find_files_again(model.heads, runs.recorded(folder))
     args = TrainingArguments(
         str(tmp_path), max_steps=4, learning_rate=5e-2, report_to="none", use_cpu=True, disable_tqdm=True
     )

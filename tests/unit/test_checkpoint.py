@@ -11,7 +11,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
-from nlp_mtl import checkpoint, registry
+from nlp_mtl import checkpoint, registry, weights
 from nlp_mtl.errors import RunFolderError
 from nlp_mtl.heads import vanilla
 from nlp_mtl.model import MultiTaskModel
@@ -277,10 +277,10 @@ def test_loading_heads_leaves_the_encoder_alone_but_for_its_own_weights(base, tm
     poisoned = {**heads, "hidden.bert.embeddings.word_embeddings.weight": torch.full((167, 32), 7.0)}
     save_file(poisoned, tmp_path / "heads.safetensors")
     with pytest.raises(RunFolderError, match="not ours"):
-        checkpoint.load_weights(tmp_path, model.sharing, model.modules_)
+        weights.load_weights(tmp_path, model.sharing, model.modules_)
     same_states(before, model.sharing.state_dict())
     save_file({name: value + 1 for name, value in heads.items()}, tmp_path / "heads.safetensors")
-    checkpoint.load_weights(tmp_path, model.sharing, model.modules_)
+    weights.load_weights(tmp_path, model.sharing, model.modules_)
     same_states(before, model.sharing.state_dict())
     assert torch.equal(model.module_of("pair").classifier.weight, heads["pair.classifier.weight"] + 1)
 
@@ -333,7 +333,7 @@ def test_another_encoder_is_refused_and_nothing_is_loaded(base, tmp_path, change
 def refused(model, folder, said):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(RunFolderError, match=said):
-        checkpoint.load_weights(folder, model.sharing, model.modules_)
+        weights.load_weights(folder, model.sharing, model.modules_)
     same_states(before, model.state_dict())
 
 

@@ -16,9 +16,9 @@ from nlp_mtl.heads import make_heads
 from nlp_mtl.heads.labels import Where
 from nlp_mtl.inputs import InputReader
 from nlp_mtl.predictfile import Lines, predict_file
-from nlp_mtl.prediction import equal_passes, windows
 from nlp_mtl.taskfile import Task
 from nlp_mtl.testing import WORDS, tiny_model, tiny_tokenizer
+from nlp_mtl.windows import equal_passes, windows
 from tests.unit.test_prediction import DATA, LISTED, TASKS, TEXT_TASKS, encoder_calls, model  # noqa: F401 - fixtures
 
 torch.set_num_threads(1)

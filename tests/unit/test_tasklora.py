@@ -339,17 +339,17 @@ def test_folding_is_what_peft_makes_of_it(saved):
 
 def test_a_run_of_another_kind_is_refused(saved):
     model, folder = saved
-    from nlp_mtl import checkpoint
+    from nlp_mtl import weights
 
     other = MultiTaskModel.from_base(folder / "base", TASKS, lora={"r": 2, "target_modules": "all-linear"})
     with pytest.raises(RunFolderError, match="LoRA for each task"):
-        checkpoint.load_weights(folder / "run", other.sharing, dict(other.modules_.items()))
+        weights.load_weights(folder / "run", other.sharing, dict(other.modules_.items()))
     other.save_pretrained(folder / "other")
     with pytest.raises(RunFolderError, match="LoRA for each task"):
-        checkpoint.load_weights(folder / "other", model.sharing, dict(model.modules_.items()))
+        weights.load_weights(folder / "other", model.sharing, dict(model.modules_.items()))
     fewer = MultiTaskModel.from_base(folder / "base", TASKS, task_lora=ALL)
     with pytest.raises(RunFolderError, match="a sharing of another model"):
-        checkpoint.load_weights(folder / "run", fewer.sharing, dict(fewer.modules_.items()))
+        weights.load_weights(folder / "run", fewer.sharing, dict(fewer.modules_.items()))
 
 
 # --------------------------------------------------------------------------------------------------------- mistakes

@@ -1,0 +1,181 @@
+"""Encoder or adapters, heads and what a sharing has of its own: as files of a run folder, and read back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from nlp_mtl.adapters import is_adapter
+from nlp_mtl.checkpoint import other_ways
+from nlp_mtl.errors import RunFolderError
+from nlp_mtl.folding import save_folded
+from nlp_mtl.heads.vanilla import tied_keys
+from nlp_mtl.packing import base_of
+from nlp_mtl.sharing import Sharing
+from nlp_mtl.tasklora import SHARED, owners_of
+
+HEADS, SHARING = "heads.safetensors", "sharing.safetensors"
+_AS_TRAINED = "; use it with the model, tasks and tuning it was trained with, or copy the folder again"
+
+
+def save_weights(
+    folder: Path, sharing: Sharing, modules: Mapping[str, nn.Module], *, state: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write encoder or adapter, heads, and what the sharing has of its own.
+
+    Args:
+        folder: an existing folder.
+        sharing: the sharing.
+        modules: head key → the head's module.
+        state: the whole model's state dict, where it had to be gathered (FSDP); names begin with ``sharing.encoder.``
+            and ``modules_.<head key>.``.
+    """
+    encoder: Any = sharing.encoder
+    own = None if state is None else _part(state, "sharing.encoder.")
+    more: dict[str, Any] = {} if own is None else {"state_dict": own}
+    if hasattr(encoder, "peft_config"):
+        more["save_embedding_layers"] = False  # "auto" asks the Hub whether the vocabulary was changed
+    with quiet_transformers():
+        if (owners := owners_of(encoder)) is None:
+            encoder.save_pretrained(folder, **more)
+        else:
+            save_folded(encoder, folder, own)
+            if owners.own_encoder:
+                plain = copy.deepcopy(encoder)
+                (plain.unload() if hasattr(plain, "peft_config") else plain).save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's own card; the run writes one
+    tensors = {}
+    for key, module in modules.items():
+        part = dict(module.state_dict()) if state is None else _part(state, f"modules_.{key}.")
+        left_out = tied_keys(module)
+        tensors.update({f"{key}.{name}": value for name, value in part.items() if name not in left_out})
+    save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, folder / HEADS)
+    extra = sharing.own_state()
+    if extra:
+        if state is not None:
+            extra = {name: state[f"sharing.{name}"] for name in extra}
+        save_file({name: value.detach().cpu().contiguous() for name, value in extra.items()}, folder / SHARING)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """`transformers` without progress bars and load reports."""
+    from transformers import logging as transformers_logging
+
+    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.Module]) -> None:
+    """Read weights that :func:`save_weights` wrote into an existing model of the same shape.
+
+    Raises:
+        RunFolderError: weights of another model: names or shapes differ; nothing is loaded then.
+    """
+    folder, encoder = Path(folder), sharing.encoder
+    adapter = folder / "adapter_model.safetensors"
+    ours, theirs = _tuning(encoder), "LoRA" if adapter.is_file() else "full fine-tuning"
+    if not adapter.is_file() and _holds_adapters(folder / SHARING):
+        theirs = "LoRA for each task"
+    if ours != theirs:
+        raise RunFolderError(f"{folder}: is a run with {theirs}, this model is set up for {ours}{_AS_TRAINED}")
+    heads, own = _read(folder / HEADS, [f"{key}." for key in modules]), sharing.own_state()
+    wrong = []
+    for key, module in modules.items():
+        expected = {name for name in module.state_dict() if name not in tied_keys(module)}
+        found = _part(heads, f"{key}.")
+        wrong += [f"{key}.{name}: missing" for name in sorted(expected - set(found))]
+        wrong += [f"{key}.{name}: not ours" for name in sorted(set(found) - expected)]
+        shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+        wrong += [
+            f"{key}.{name}: {tuple(value.shape)}, expected {shapes[name]}"
+            for name, value in found.items()
+            if name in shapes and tuple(value.shape) != shapes[name]
+        ]
+    if wrong:
+        raise RunFolderError(f"{folder}: heads of another model: {'; '.join(wrong[:6])}{_AS_TRAINED}")
+    shared = _read(folder / SHARING) if own else {}
+    shared = {name: value for name, value in shared.items() if name in own or not _of_another_task(name, encoder)}
+    if different := _different(shared, own):
+        raise RunFolderError(f"{folder}: a sharing of another model ({different[0]} differs){_AS_TRAINED}")
+    if adapter.is_file():
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+        state = _read(adapter)
+        if different := _different(state, get_peft_model_state_dict(encoder, save_embedding_layers=False)):
+            raise RunFolderError(f"{folder}: an adapter of another model ({different[0]} differs){_AS_TRAINED}")
+        set_peft_model_state_dict(encoder, state)
+    elif owners_of(encoder) is None:
+        _load_encoder(folder, base_of(encoder))
+    if own:
+        sharing.load_own_state(shared)
+    for key, module in modules.items():
+        module.load_state_dict(_part(heads, f"{key}."), strict=False)
+
+
+def _of_another_task(name: str, encoder: nn.Module) -> bool:
+    """Whether a parameter belongs to the adapter of a task that this model was made without."""
+    owners, parts = owners_of(encoder), name.split(".")
+    return owners is not None and is_adapter(name) and parts[-2] not in (SHARED, *owners.adapters)
+
+
+def _tuning(encoder: nn.Module) -> str:
+    if owners_of(encoder) is not None:
+        return "LoRA for each task"
+    return "LoRA" if hasattr(encoder, "peft_config") else "full fine-tuning"
+
+
+def _holds_adapters(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with _explained(file), safe_open(file, framework="pt") as opened:
+        return any(map(is_adapter, opened.keys()))
+
+
+def _load_encoder(folder: Path, base: nn.Module) -> None:
+    files = sorted(folder.glob("model*.safetensors"))
+    state = {name: value for file in files for name, value in _read(file).items()}
+    if different := [name for name in _different(state, base.state_dict()) if not name.endswith("position_ids")]:
+        raise RunFolderError(f"{folder}: the encoder of another model ({different[0]} differs){_AS_TRAINED}")
+    base.load_state_dict(state, strict=False)
+
+
+def _different(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Names that only one of both has, or whose shapes differ."""
+    both = [name for name in found if name in expected and found[name].shape != expected[name].shape]
+    return [*both, *(name for name in found if name not in expected), *(name for name in expected if name not in found)]
+
+
+def _read(file: Path, begins: Sequence[str] = ("",)) -> dict[str, Tensor]:
+    """The tensors of a file whose names begin with one of some words."""
+    with _explained(file), safe_open(file, framework="pt") as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys() if name.startswith(tuple(begins))}  # noqa: SIM118
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """What goes wrong while a file is read, in our words."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise RunFolderError(f"{file.parent}: {file.name} is missing; {other_ways(file.parent)}") from None
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(f"{file} is damaged: {error}; {other_ways(file.parent)}") from None
