@@ -197,7 +197,7 @@ ENTRIES = [
     Bad(
         "a task that the model of a demo lacks",
         "demo done --task moood --port 0",
-        parameter="predict",
+        parameter="demo",
         rule="is not a task of this model",
         found="'moood'",
         way_out="did you mean 'mood'?",
