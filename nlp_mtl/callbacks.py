@@ -100,6 +100,17 @@ class RowsSeen(TrainerCallback):
         self._trainer.log({f"rows_{task}": count for task, count in self._trainer.rows_shown(epoch, done).items()})
 
 
+class StepDone(TrainerCallback):
+    """Lets a trainer know, after each optimizer step and before anything is saved, that it is done."""
+
+    def __init__(self, trainer: Any):
+        self._trainer = trainer
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Say so."""
+        self._trainer.step_done()
+
+
 class Progress(TrainerCallback):
     """A bar with the mean loss while training, and one line per evaluation; takes the place of the Trainer's own."""
 

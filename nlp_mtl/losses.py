@@ -14,6 +14,8 @@ from nlp_mtl.balancers import Balancer, StepFacts
 from nlp_mtl.batches import passes_of
 from nlp_mtl.data import Data
 from nlp_mtl.errors import TrainingError
+from nlp_mtl.samplers import Sampler
+from nlp_mtl.steps import StepRecord
 
 
 class MixedLosses(Trainer):
@@ -27,6 +29,10 @@ class MixedLosses(Trainer):
     tasks: list[str]
     data: Data
     balancer: Balancer
+    sampler: Sampler
+    _facts: StepFacts
+    _step_losses: Tensor
+    _step_weights: Tensor
     _number: dict[str, int]
     _size: int
     _task_losses: Tensor
@@ -45,7 +51,19 @@ class MixedLosses(Trainer):
             counts = self.accelerator.reduce(counts.to(device), reduction="sum").cpu()
         facts = StepFacts(self.state.global_step, counts[0], counts[1])
         self._task_steps += facts.present.double() / self.args.world_size
+        self._facts, self._step_losses = facts, torch.zeros(len(self.tasks), dtype=torch.float64)
         return facts
+
+    def step_done(self) -> StepRecord:
+        """What is known of the optimizer step that was just made; the sampler learns from it."""
+        facts, losses = self._facts, self._step_losses
+        if self.args.world_size > 1:
+            losses = self.accelerator.reduce(losses.to(self.args.device), reduction="sum").cpu()
+        losses = torch.where(facts.present, losses, torch.nan)
+        rates = facts.rows / facts.rows.sum().clamp_min(1)
+        record = StepRecord(facts.step, losses, self._step_weights, rates)
+        self.sampler.observe(record)
+        return record
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """As the base class, for each pass of the micro-batch; processes exchange gradients in the last one only."""
@@ -62,7 +80,8 @@ class MixedLosses(Trainer):
     ) -> Any:
         """The balanced sum of per-task losses, each its sum over the step divided by the step's count of its units."""
         facts: StepFacts = num_items_in_batch
-        weights = dict(zip(self.tasks, self.balancer.weights(facts).tolist(), strict=True))
+        self._step_weights = self.balancer.weights(facts)
+        weights = dict(zip(self.tasks, self._step_weights.tolist(), strict=True))
         # every process divides by the count per process, since DDP and FSDP average gradients over processes
         units = dict(zip(self.tasks, (facts.units / self.args.world_size).tolist(), strict=True))
         outputs = model(**inputs, weights=weights, units=units, return_logits=return_outputs)
@@ -91,6 +110,7 @@ class MixedLosses(Trainer):
             )
         numbers = [self._number[task] for task in losses]
         self._task_losses[numbers] += values / self.args.world_size
+        self._step_losses[numbers] += values / self.args.world_size
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds ``loss_<task>``, the mean over the steps since the last log in which the task was present."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from nlp_mtl.errors import ConfigError, suggestion
 from nlp_mtl.registry import samplers
+from nlp_mtl.steps import StepRecord
 
 EpochLength = Literal["all", "mean", "largest"] | int
 
@@ -72,6 +73,13 @@ class Sampler:
     def rates(self, at: Progress) -> np.ndarray:
         """[tasks]: how much of the batch each task gets, at least 0; need not sum to 1."""
         raise NotImplementedError
+
+    def observe(self, record: StepRecord) -> None:
+        """Learn from an optimizer step that is done; the same on every process. Static samplers do not.
+
+        Args:
+            record: with one place for every task of the run, those without training rows included.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """What a learned sampler has learned; static ones have none."""
