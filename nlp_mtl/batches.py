@@ -34,7 +34,7 @@ class MixedRows(torch.utils.data.Dataset[Any]):
 
 
 class Collator:
-    """Rows to a mixed batch: each row once, unpadded, sorted by length, with every task's labels.
+    """Rows to a mixed batch: each row once, unpadded, by task and length, with every task's labels.
 
     Args:
         pools: the pools that row references count in.
@@ -115,7 +115,9 @@ def collate(
     texts = [number for number, row in enumerate(rows) if "stacked" not in row]
     placed: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     if texts:
-        placed.update(zip(texts, _pack([rows[number] for number in texts], batch), strict=True))
+        kinds: dict[tuple[str, ...], int] = {}
+        kind = [kinds.setdefault(tuple(tasks[number]), len(kinds)) for number in texts]
+        placed.update(zip(texts, _pack([rows[number] for number in texts], batch, kind), strict=True))
     others = [number for number in range(len(rows)) if number not in placed]
     if others:
         names = rows[others[0]]["stacked"]
@@ -135,11 +137,19 @@ def collate(
     return batch
 
 
-def _pack(rows: Sequence[Mapping[str, Any]], batch: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Put the rows' sequences into the batch, shortest first; gives each row its sequences' numbers and starts."""
+def _pack(
+    rows: Sequence[Mapping[str, Any]], batch: dict[str, Any], kind: Sequence[int]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Put the rows' sequences into the batch, by who reads them and then the shortest first.
+
+    What is done for one task only, its own adapter or its own gradient, then finds its rows together.
+
+    Returns:
+        Each row's sequences' numbers and starts.
+    """
     counts = [len(row["lengths"]) for row in rows]
     lengths = np.concatenate([np.asarray(row["lengths"]) for row in rows])
-    order = np.argsort(lengths, kind="stable")
+    order = np.lexsort((lengths, np.repeat(kind, counts)))
     number = np.empty_like(order)
     number[order] = np.arange(len(order))
     starts = np.concatenate([[0], np.cumsum(lengths[order])])[:-1]

@@ -8,7 +8,7 @@ packed batch stay the family's own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace as replace_fields
 from functools import cache
 from typing import Any
@@ -20,6 +20,8 @@ from transformers.activations import GELUActivation
 
 from nlp_mtl.attention import packed_attention, packed_self_attention
 from nlp_mtl.dropout import Dropout
+from nlp_mtl.gradients.modules import is_tap
+from nlp_mtl.gradients.taps import Taps
 from nlp_mtl.kernels import fused, lowrank, products
 from nlp_mtl.layout import Layout, filled_up
 from nlp_mtl.tasklora import follow, per_task
@@ -102,7 +104,8 @@ def _kinds(layer: Any) -> tuple[type, ...]:
 def _is_bare(module: Any) -> bool:
     """Whether calling a module means its class's `forward` and nothing more."""
     kept = vars(module)
-    return "forward" not in kept and not any(kept.get(hooks) for hooks in _HOOKS)
+    own = kept.get("forward")
+    return (own is None or is_tap(own)) and not any(kept.get(hooks) for hooks in _HOOKS)
 
 
 def _is_as_built(layer: Any) -> bool:
@@ -136,8 +139,9 @@ def _forward(
             read, mixed, residual = len(mixed), filled_up(mixed), filled_up(residual)
         with nullcontext() if reading is None else _of(packed_layout, reading.tokens):
             if fused.usable(mixed, residual) and residual.dtype == torch.float32:
-                states, half = _add_norm(self.attention.output, mixed, residual, narrow=True)
-                out, half = _feed_forward(self, states, half, narrow=not self.last)
+                taps = packed_layout.taps
+                states, half = _add_norm(self.attention.output, mixed, residual, taps, narrow=True)
+                out, half = _feed_forward(self, states, half, taps, narrow=not self.last)
             else:
                 out, half = self.feed_forward_chunk(self.attention.output(mixed[None], residual[None]))[0], None
     found = out[None, :read]
@@ -180,18 +184,22 @@ def _adapters_read_what_comes(layer: nn.Module, narrow: bool) -> Iterator[None]:
 
 def _of(layout: Layout, rows: Tensor) -> AbstractContextManager[None]:
     """Inside this block only these rows of a packed batch come: layers with adapters of tasks must know whose."""
-    return nullcontext() if layout.owners is None else layout.owners.among(rows)
+    found = ExitStack()
+    for whose in (layout.owners, layout.taps):
+        if whose is not None:
+            found.enter_context(whose.among(rows))
+    return found
 
 
 def _attended(own: Any, states: Tensor, layout: Layout) -> Tensor:
     """[tokens, hidden]: what attention gathers for each token."""
     size, parts = own.attention_head_size, (own.query, own.key, own.value)
     how = {"scale": own.scaling, "dropout": own.dropout.p if own.dropout.training else 0.0}
-    layers = [_linear(part, states) for part in parts]
+    layers = [_linear(part, states, layout.taps) for part in parts]
     if all(one is not None and one.bias is not None for one in layers):  # one product for the three
         asked = products.affine(states, layers).view(len(states), 3, -1, size)  # type: ignore[arg-type]
         return packed_self_attention(asked, layout, **how).flatten(1)
-    if all(map(_plain, parts)):
+    if all(_plain(part, layout.taps) for part in parts):
         weight = torch.cat([part.weight.to(states.dtype) for part in parts])
         bias = torch.cat([part.bias for part in parts]) if all(part.bias is not None for part in parts) else None
         if bias is not None or all(part.bias is None for part in parts):
@@ -227,49 +235,53 @@ def _attended_by(own: Any, states: Tensor, layout: Layout, reading: Reading) -> 
 
 
 def _feed_forward(
-    layer: Any, states: Tensor, half: Tensor | None, *, narrow: bool = False
+    layer: Any, states: Tensor, half: Tensor | None, taps: Taps | None, *, narrow: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    wide, bias = _product(layer.intermediate.dense, states if half is None else half)
+    wide, bias = _product(layer.intermediate.dense, states if half is None else half, taps)
     act = layer.intermediate.intermediate_act_fn
     if type(act) is GELUActivation and act.act is functional.gelu and fused.usable(wide, bias):
         wide = fused.gelu(wide, bias)
     else:
         wide = act(wide if bias is None else wide + bias)
-    return _add_norm(layer.output, wide, states, narrow=narrow)
+    return _add_norm(layer.output, wide, states, taps, narrow=narrow)
 
 
-def _add_norm(part: Any, states: Tensor, residual: Tensor, *, narrow: bool = False) -> tuple[Tensor, Tensor | None]:
+def _add_norm(
+    part: Any, states: Tensor, residual: Tensor, taps: Taps | None, *, narrow: bool = False
+) -> tuple[Tensor, Tensor | None]:
     """An output block: dense, dropout, residual, LayerNorm. `narrow` asks for what the next product reads."""
     norm, p = part.LayerNorm, part.dropout.p if part.dropout.training else 0.0
-    states, bias = _product(part.dense, states)
+    states, bias = _product(part.dense, states, taps)
     vectors = [getattr(norm, name, None) for name in ("weight", "bias")]
     exact = all(x is not None and x.dtype == torch.float32 for x in (residual, *vectors))
     if type(norm) is nn.LayerNorm and exact and p < 1 and fused.usable(states, residual):
-        return fused.add_norm(states, bias, residual, norm.weight, norm.bias, norm.eps, p, narrow=narrow)
+        tap = taps.tap(len(states)) if taps is not None and taps.takes(norm.weight, norm.bias) else None
+        return fused.add_norm(states, bias, residual, norm.weight, norm.bias, norm.eps, p, narrow=narrow, tap=tap)
     states = part.dropout(states if bias is None else states + bias)
     return norm(states + residual), None
 
 
-def _product(dense: Any, states: Tensor) -> tuple[Tensor, Tensor | None]:
+def _product(dense: Any, states: Tensor, taps: Taps | None) -> tuple[Tensor, Tensor | None]:
     """A linear layer's product, and the bias that is still to be added, if it is."""
-    if _plain(dense) and dense.bias is not None and dense.bias.dtype == torch.float32:
+    if _plain(dense, taps) and dense.bias is not None and dense.bias.dtype == torch.float32:
         return functional.linear(states, dense.weight), dense.bias
-    if layer := _linear(dense, states):  # a LoRA
+    if layer := _linear(dense, states, taps):  # a LoRA
         return products.affine(states, [replace_fields(layer, bias=None)]), layer.bias
     return dense(states), None
 
 
-def _linear(dense: Any, states: Tensor) -> products.Linear | None:
+def _linear(dense: Any, states: Tensor, taps: Taps | None) -> products.Linear | None:
     """A linear layer, with or without one LoRA, that can be part of a product in bfloat16; None for others."""
     if states.dtype != torch.bfloat16 or not fused.usable(states):
         return None
-    layer = products.Linear(dense.weight, dense.bias) if _plain(dense) else _one_lora(dense, len(states))
+    plain = _plain(dense, taps)
+    layer = products.Linear(dense.weight, dense.bias) if plain else _one_lora(dense, len(states), taps)
     if layer is None or any(x is not None and x.dtype != torch.float32 for x in layer.tensors()):
         return None
     return layer
 
 
-def _one_lora(dense: Any, rows: int) -> products.Linear | None:
+def _one_lora(dense: Any, rows: int, taps: Taps | None) -> products.Linear | None:
     """The parts of PEFT's LoRA on a linear layer: adapters as the paper has them, nothing merged, no dropout.
 
     One for all rows, or one for each task, or both.
@@ -277,7 +289,9 @@ def _one_lora(dense: Any, rows: int) -> products.Linear | None:
     if f"{type(dense).__module__}.{type(dense).__name__}" not in _LORA or not _is_bare(dense):
         return None
     names = [name for name in dense.active_adapters if name in dense.lora_A]
-    if len(names) > 1 or dense.disable_adapters or dense.merged or dense.lora_variant or not _plain(dense.base_layer):
+    if len(names) > 1 or dense.disable_adapters or dense.merged or dense.lora_variant:
+        return None
+    if not _plain(dense.base_layer, taps):
         return None
     own, apart = getattr(dense, "owners", None), None
     parts = [part for name in dense.lora_A for part in (dense.lora_A[name], dense.lora_B[name])]
@@ -290,9 +304,14 @@ def _one_lora(dense: Any, rows: int) -> products.Linear | None:
     if not names:
         return products.Linear(base.weight, base.bias, per_task=apart) if own is not None else None
     down, up = (part[names[0]].weight for part in (dense.lora_A, dense.lora_B))
-    return products.Linear(base.weight, base.bias, down, up, float(dense.scaling[names[0]]), apart)
+    tap = None
+    if taps is not None and taps.takes(down, up) and ((tap := taps.tap(rows)) is None or len(down) > products.THIN):
+        return None
+    return products.Linear(base.weight, base.bias, down, up, float(dense.scaling[names[0]]), apart, tap)
 
 
-def _plain(dense: Any) -> bool:
-    """Whether a layer is its weight and bias and nothing more: no adapter in it, no hook on it."""
-    return type(dense) is nn.Linear and _is_bare(dense)
+def _plain(dense: Any, taps: Taps | None = None) -> bool:
+    """Whether a layer is its weight and bias and nothing more: no adapter in it, no hook on it, no tap."""
+    if type(dense) is not nn.Linear or not _is_bare(dense):
+        return False
+    return taps is None or not taps.takes(dense.weight, dense.bias)

@@ -65,6 +65,7 @@ class Layout:
         counted: the tasks that some process has rows of, where there are several processes.
         owners: of the adapters that tokens have (:class:`nlp_mtl.tasklora.Owners`); None where all have the same.
         owner: [tokens], whose each token is; see there.
+        taps: who keeps the tasks' gradients apart in this pass (:class:`nlp_mtl.gradients.Taps`); None for nobody.
 
     Example:
         >>> layout = Layout([2, 3])
@@ -84,6 +85,7 @@ class Layout:
         self.counted: list[str] = []
         self.owners: Any = None
         self.owner: Tensor | None = None
+        self.taps: Any = None
         self._heads: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
 
     @cached_property

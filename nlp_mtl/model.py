@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nlp_mtl.card import card
 from nlp_mtl.data import load_data
 from nlp_mtl.dropout import use_cheap_dropout
 from nlp_mtl.errors import ConfigError
+from nlp_mtl.gradients.taps import Taps
 from nlp_mtl.heads import Head, make_heads
 from nlp_mtl.holding import HoldsParameters
 from nlp_mtl.layout import Layout
@@ -69,6 +71,7 @@ class MultiTaskModel(HoldsParameters):
         self.modules_ = nn.ModuleDict(dict(modules))
         self.tokenizer, self.base, self.max_length = tokenizer, dict(base), max_length
         self.strategies = dict(strategies or {})
+        self.taps: Taps | None = None  # who keeps the tasks' gradients apart, while a step needs it
         self.fresh = False  # whether the heads were made just now and never trained
 
     # ---------------------------------------------------------------------------------------------- construction
@@ -311,7 +314,7 @@ class MultiTaskModel(HoldsParameters):
         token_type_ids: Tensor | None = None,
         stacked: Mapping[str, Tensor] | None = None,
         owners: Mapping[str, Tensor] | None = None,
-        weights: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | Callable[[Mapping[str, Tensor]], Mapping[str, float]] | None = None,
         units: Mapping[str, float] | None = None,
         return_logits: bool = True,
     ) -> dict[str, Any]:
@@ -324,14 +327,15 @@ class MultiTaskModel(HoldsParameters):
             token_type_ids: [tokens].
             stacked: inputs of another kind, each [rows, …].
             owners: which row of the batch each of a task's rows is; not used here.
-            weights: task → weight of its loss; default 1 each.
+            weights: task → weight of its loss, or a function that makes it of the losses; default 1 each.
             units: task → what its summed loss is divided by: the count over all processes and micro-batches of the
                 step; default the count in this batch. Of several processes, one without rows of a task that is
                 counted takes part with 0.
             return_logits: leave them out to save memory in training.
 
         Returns:
-            ``loss``, the weighted sum; ``losses`` {task: its part of the mean loss, detached}; ``logits`` {task: …}.
+            ``loss``, the weighted sum; ``losses`` {task: its part of the mean loss, detached}; ``logits`` {task: …}; and
+            while gradients are kept apart ``terms``, the losses with their history.
         """
         targets = targets or {}
         inputs: dict[str, Tensor] = dict(stacked or {})
@@ -340,6 +344,7 @@ class MultiTaskModel(HoldsParameters):
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
         layout = Layout(lengths.tolist() if lengths is not None else [], self.device)
+        layout.taps = self.taps
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
         if units is not None and several:
             layout.counted = [task for task in self.tasks if units.get(task)]
@@ -348,26 +353,31 @@ class MultiTaskModel(HoldsParameters):
             for task, target in targets.items():
                 layout.read_by[task] = self.heads[task].reads(self.module_of(task), layout, target).flatten()
                 layout.read[layout.read_by[task]] = True
+        if self.taps is not None:
+            self.taps.see(layout if self.sharing.tells_rows_apart and layout.tokens else None, layout.read_by)
         packed = self.sharing.encode(inputs, layout, list(targets) or self.tasks[:1])
         total: Tensor | None = None
+        terms: dict[str, Tensor] = {}
         losses, logits = {}, {}
         for task, target in targets.items():
             head = self.heads[task]
-            with self.sharing.for_head_of(task):
+            with self.sharing.for_head_of(task), nullcontext() if self.taps is None else self.taps.of_head(task):
                 scores = head.forward(self.module_of(task), packed[task], target)
             if return_logits:
                 logits[task] = scores
             count = units[task] if units is not None else head.units(target)
             if "labels" in target and count:
                 loss = head.loss(scores, target) / count
-                weighted = loss if weights is None else loss * weights[task]
-                total = weighted if total is None else total + weighted
-                losses[task] = loss.detach()
+                terms[task], losses[task] = loss, loss.detach()
+        given = weights(losses) if callable(weights) else weights
+        for task, loss in terms.items():
+            weighted = loss if given is None else loss * given[task]
+            total = weighted if total is None else total + weighted
         if total is None:
             total = next(iter(packed.values())).hidden.sum() * 0.0
         if absent := [task for task in layout.counted if task not in targets]:
             total = total + self._nothing_from(absent)
-        return {"loss": total, "losses": losses, "logits": logits}
+        return {"loss": total, "losses": losses, "logits": logits, **({} if self.taps is None else {"terms": terms})}
 
     def _nothing_from(self, tasks: Sequence[str]) -> Tensor:
         """0, but through every parameter of these heads, so that all processes reduce the same gradients."""

@@ -55,6 +55,8 @@ class Registry:
                     "rename one of them"
                 )
             self._entries[name] = thing
+            if inspect.isclass(thing):
+                thing.registered_as = name
             return thing
 
         return decorate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -91,7 +92,9 @@ def _pool_once(module: nn.Module, packed: Packed, sequences: Tensor) -> None:
     known = packed.shared.get("pooled")
     if known is None:
         states = packed.firsts(torch.arange(len(packed.layout.lengths), device=packed.hidden.device)).unsqueeze(-2)
-        known = packed.shared["pooled"] = in_full(module, few_shapes(states), pool)
+        taps = packed.layout.taps
+        with nullcontext() if taps is None else taps.of_tokens(packed.layout.firsts):
+            known = packed.shared["pooled"] = in_full(module, few_shapes(states), pool)
     stand_in.ready = known[sequences.flatten()]
 
 

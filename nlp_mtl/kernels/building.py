@@ -34,14 +34,14 @@ _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
     "gelu_forward": ([_i, _i, _i, _p, _p, _p, _p], None),
     "gelu_backward": ([_i, _i, _i, _p, _p, _p, _p], None),
     "norm_forward": ([_i, _i, _i, _p, _p, _p, _p, _p, _d, _i, _d, _u, _p, _p, _p, _p], None),
-    "norm_backward": ([_i, _i, _i, _p, _p, _p, _p, _p, _i, _d, _u, _p, _p, _p], None),
+    "norm_backward": ([_i, _i, _i, _p, _p, _p, _p, _p, _i, _d, _u, _p, _p, _p, _i], None),
     "attention_forward": ([*_attention, _p, _p], _i),
     "attention_backward": ([*_attention, _p, _p, _p, _p, _p, _i], _i),
     "adamw": ([_i, _p, _p, _d], None),
     "squares": ([_i, _p], _d),
     "column_sums": ([_i, _i, _i, _p, _p], None),
     "lowrank_forward": ([*_lowrank, _p, _p, _d, _p, _i, _p, _i, _p, _p], None),
-    "lowrank_backward": ([*_lowrank, _p, _d, _p, _i, _p, _i, _p, _p, _p, _p, _p, _p, _p], None),
+    "lowrank_backward": ([*_lowrank, _p, _d, _p, _i, _p, _i, _i, _p, _p, _p, _p, _p, _p, _p], None),
     "threads": ([], _i),
 }
 

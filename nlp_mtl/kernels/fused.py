@@ -46,6 +46,7 @@ def add_norm(
     dropout: float,
     *,
     narrow: bool = False,
+    tap: Any = None,
 ) -> tuple[Tensor, Tensor | None]:
     """LayerNorm of `residual + dropout(x + bias)`, in one pass forward and one backward.
 
@@ -57,6 +58,7 @@ def add_norm(
         eps: of the LayerNorm.
         dropout: probability, of the numbers of `x + bias`, below 1; drawn from torch's generator.
         narrow: also give a copy in bfloat16, for the matrix product that follows.
+        tap: who takes the tasks' gradients of `weight` and `shift` apart (:class:`nlp_mtl.gradients.taps.Tap`).
 
     Returns:
         [tokens, width] in float32; and the copy, None if there is none (`x` is float32).
@@ -64,7 +66,7 @@ def add_norm(
     fit = residual.dtype == torch.float32 and residual.shape == x.shape and x.dim() == 2 and x.dtype in _KINDS
     vectors = weight is not None and shift is not None and all(_is_vector(v, x.shape[1]) for v in (bias, weight, shift))
     _require(fit and vectors, "add_norm: x and residual [tokens, width], bias, weight and shift [width]")
-    return _AddNorm.apply(x, bias, residual, weight, shift, eps, dropout, narrow)
+    return _AddNorm.apply(x, bias, residual, weight, shift, eps, dropout, narrow, tap)
 
 
 def attention(
@@ -167,6 +169,7 @@ class _AddNorm(torch.autograd.Function):
         eps: float,
         p: float,
         narrow: bool,
+        tap: Any,
     ) -> tuple[Tensor, Tensor | None]:
         x, residual = x.contiguous(), residual.contiguous()
         rows, width = x.shape
@@ -180,6 +183,7 @@ class _AddNorm(torch.autograd.Function):
         )  # fmt: skip
         ctx.save_for_backward(total, facts, weight)
         ctx.how, ctx.dtype, ctx.biased = (cut, scale, seed), x.dtype, bias is not None
+        ctx.tap, ctx.own = tap, (weight, shift)
         ctx.set_materialize_grads(False)
         return y, half
 
@@ -191,13 +195,25 @@ class _AddNorm(torch.autograd.Function):
         gradient = None if gradient is None else gradient.float().contiguous()
         half = None if half is None else half.bfloat16().contiguous()
         dx, dresidual = total.new_empty(rows, width, dtype=ctx.dtype), torch.empty_like(total)
-        sums = total.new_zeros(_library().threads(), 3, width)
-        _library().norm_backward(
-            _KINDS[ctx.dtype], rows, width, *map(_address, (gradient, half, total, facts, weight)), *ctx.how,
-            *map(_address, (dx, dresidual, sums)),
-        )  # fmt: skip
-        dweight, dshift, dbias = sums.sum(0)
-        return dx, dbias if ctx.biased else None, dresidual, dweight, dshift, None, None, None
+        parts = [(0, rows, -1)] if ctx.tap is None else ctx.tap.segments()
+        whole = total.new_zeros(3, width)
+        for a, b, task in parts:
+            sums = total.new_zeros(_library().threads(), 3, width)
+            given = [None if x is None else x[a:b] for x in (gradient, half, total, facts)]
+            _library().norm_backward(
+                _KINDS[ctx.dtype], b - a, width, *map(_address, (*given, weight)), *ctx.how,
+                *map(_address, (dx[a:b], dresidual[a:b], sums)), a,
+            )  # fmt: skip
+            found = sums.sum(0)
+            whole += found
+            if ctx.tap is not None and ctx.tap.on and task >= 0:
+                for parameter, part in zip(ctx.own, found, strict=False):
+                    if ctx.tap.taps.takes(parameter):
+                        ctx.tap.taps.slots.add(parameter, task, part)
+        dweight, dshift, dbias = whole
+        if ctx.tap is not None:
+            dweight, dshift = (None if ctx.tap.taps.takes(p) else d for p, d in zip(ctx.own, whole, strict=False))
+        return dx, dbias if ctx.biased else None, dresidual, dweight, dshift, None, None, None, None
 
 
 class _Attention(torch.autograd.Function):

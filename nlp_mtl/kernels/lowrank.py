@@ -102,14 +102,14 @@ class Product:
         self._low = ups[0].new_empty(len(x), self.rank)
         places_a, places_b = _addresses(downs), _addresses(ups)  # they must live until the call is over
         _library().lowrank_forward(
-            *self._facts(x),
+            *self._facts(x, self.runs, self.count),
             *(places_a.data_ptr(), places_b.data_ptr(), self.scale, x.data_ptr(), x.stride(0)),
             *(out.data_ptr(), out.stride(0), self._turned.data_ptr(), self._low.data_ptr()),
         )
 
     def backward(
-        self, gradient: Tensor, x: Tensor, dx: Tensor | None, downs: Sequence[Tensor]
-    ) -> tuple[list[Tensor], list[Tensor]]:
+        self, gradient: Tensor, x: Tensor, dx: Tensor | None, downs: Sequence[Tensor], *, runs: Runs | None = None
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Gradients of `downs` and `ups`; that of x is added to `dx` [tokens, in].
 
         Args:
@@ -117,21 +117,24 @@ class Product:
             x: [tokens, in].
             downs: where they are now.
             dx: contiguous, as x; None where it is not needed.
+            runs: of a product with one A and B, the rows whose gradients of them are kept apart: there are as many
+                gradients as owners; `downs` is then that A so many times.
         """
-        count, low, places = self.count, self._low, _addresses(downs)
+        count, low, places = len(downs), self._low, _addresses(downs)
+        alike = runs is not None
         slope, ups = torch.empty_like(low), low.new_empty(count, self.out, self.rank)
         own, work = low.new_zeros(count, self.rank, self.width), low.new_zeros(count, self.rank, self.out)
         _library().lowrank_backward(
-            *self._facts(x),
+            *self._facts(x, runs or self.runs, count),
             *(places.data_ptr(), self.scale, x.data_ptr(), x.stride(0), gradient.data_ptr()),
-            *(gradient.stride(0), self._turned.data_ptr(), low.data_ptr(), slope.data_ptr()),
+            *(gradient.stride(0), int(not alike), self._turned.data_ptr(), low.data_ptr(), slope.data_ptr()),
             *(None if dx is None else dx.data_ptr(), own.data_ptr(), work.data_ptr(), ups.data_ptr()),
         )
-        return list(own), list(ups)
+        return own, ups
 
-    def _facts(self, x: Tensor) -> tuple[int, ...]:
-        table = self.runs.table
-        return _KINDS[x.dtype], len(table), table.data_ptr(), self.count, self.rank, self.width, self.out
+    def _facts(self, x: Tensor, runs: Runs, count: int) -> tuple[int, ...]:
+        table = runs.table
+        return _KINDS[x.dtype], len(table), table.data_ptr(), count, self.rank, self.width, self.out
 
 
 def product(x: Tensor, runs: Runs, downs: Sequence[Tensor], ups: Sequence[Tensor], scale: float) -> Tensor:

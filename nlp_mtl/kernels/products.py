@@ -14,7 +14,7 @@ from nlp_mtl.kernels import building
 from nlp_mtl.kernels.lowrank import Product, Runs
 
 # Up to this rank a kernel of ours is faster than two more matrix products, which do nothing but move memory then.
-_THIN = 16
+THIN = 16
 _FROZEN = WeakTensorKeyDictionary()  # by the first weight of a product
 _once = torch.autograd.function.once_differentiable
 
@@ -30,6 +30,13 @@ class PerTask:
 
 
 @dataclass(frozen=True)
+class Tapped(PerTask):
+    """One LoRA for all rows, of which the tasks' gradients are kept apart."""
+
+    tap: Any = None
+
+
+@dataclass(frozen=True)
 class Linear:
     """What one linear layer is made of.
 
@@ -39,6 +46,8 @@ class Linear:
         down, up: [rank, in] and [out, rank], float32: LoRA's A and B; None for a layer without.
         scale: what LoRA's product is multiplied by.
         per_task: what is added for each token by its own task; None for nothing.
+        tap: who takes the tasks' gradients of `down` and `up` apart (:class:`nlp_mtl.gradients.taps.Tap`); for ranks up
+            to `THIN`.
     """
 
     weight: Tensor
@@ -47,6 +56,7 @@ class Linear:
     up: Tensor | None = None
     scale: float = 1.0
     per_task: PerTask | None = None
+    tap: Any = None
 
     def tensors(self) -> tuple[Tensor | None, ...]:
         """The first four, in the order above."""
@@ -77,8 +87,9 @@ def affine(x: Tensor, layers: Sequence[Linear]) -> Tensor:
     parts: list[Tensor | None] = []
     for one in layers:
         own.append([one.per_task] if one.per_task is not None else [])
-        if one.down is not None and one.up is not None and len(one.down) <= _THIN:
-            own[-1].append(PerTask(Runs.all_of(0, len(x)), (one.down,), (one.up,), one.scale))
+        if one.down is not None and one.up is not None and len(one.down) <= THIN:
+            thin = PerTask(Runs.all_of(0, len(x)), (one.down,), (one.up,), one.scale)
+            own[-1].append(thin if one.tap is None else Tapped(thin.runs, thin.downs, thin.ups, thin.scale, one.tap))
             parts += [one.weight, one.bias, None, None]
         else:
             parts += one.tensors()
@@ -132,7 +143,7 @@ class _Affine(torch.autograd.Function):
                 if one is not None:
                     place.copy_(one.t() * scale)
             out = torch.addmm(out[:, :wide], low, up)
-        apart = [[Product(one.runs, one.downs, one.ups, one.scale) for one in some] for some in own]
+        apart = [[_product_of(one) for one in some] for some in own]
         left = list(parts[4 * len(own) :])
         for some, place in zip(apart, out.split(sizes, 1), strict=True):
             for product in some:
@@ -166,9 +177,35 @@ class _Affine(torch.autograd.Function):
         parts = [part for i in range(len(sizes)) for part in (found[k][i] for k in range(4))]
         for some, place in zip(apart, gradient.split(sizes, 1), strict=True):
             for product in some:
-                downs, ups = product.backward(place, x, dx, _next(left, product.count)[0])
-                parts += [*downs, *ups]
+                own_downs, own_ups = _next(left, product.count)
+                if isinstance(product, _TappedProduct) and product.tap.on:
+                    product.backward_apart(place, x, dx, own_downs[0], own_ups[0])
+                    parts += [None, None]
+                    continue
+                downs, ups = product.backward(place, x, dx, own_downs)
+                # a tap that is off leaves them out: they were counted
+                parts += [None, None] if isinstance(product, _TappedProduct) else [*downs, *ups]
         return dx, None, *(part if need else None for part, need in zip(parts, needs[2:], strict=True))
+
+
+class _TappedProduct(Product):
+    tap: Any
+    own: tuple[Tensor, Tensor]
+
+    def backward_apart(self, gradient: Tensor, x: Tensor, dx: Tensor | None, down: Tensor, up: Tensor) -> None:
+        """As :meth:`Product.backward`, and the gradients of each task go to the tap's slots."""
+        runs, slots = self.tap.runs(), self.tap.taps.slots
+        downs, ups = self.backward(gradient, x, dx, [down] * len(runs.owners), runs=runs)
+        for parameter, found in zip(self.own, (downs, ups), strict=True):
+            slots.add_all(parameter, runs.owners, found)
+
+
+def _product_of(one: PerTask) -> Product:
+    if not isinstance(one, Tapped):
+        return Product(one.runs, one.downs, one.ups, one.scale)
+    made = _TappedProduct(one.runs, one.downs, one.ups, one.scale)
+    made.tap, made.own = one.tap, (one.downs[0], one.ups[0])
+    return made
 
 
 def _next(left: list[Any], count: int) -> tuple[list[Tensor], list[Tensor]]:

@@ -41,6 +41,8 @@ def encode_apart(
     if not whole:
         rows = layout.tokens_of(index) if texts else index.to(layout.device)
         inputs = {name: value.index_select(0, rows) for name, value in inputs.items()}
+        if layout.taps is not None:  # the rows are others now
+            layout.taps.see(None, layout.read_by)
         layout = _part(layout, index) if texts else layout
     if way == "packed":
         layout.owners = owners

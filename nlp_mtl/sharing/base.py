@@ -51,6 +51,11 @@ class Sharing(nn.Module):
         """How often a text that these tasks read goes through the encoder."""
         return 1
 
+    @property
+    def tells_rows_apart(self) -> bool:
+        """Whether each row goes through by itself, in the order of the batch, so that layers can tell whose it is."""
+        return False
+
     def alone(self) -> AbstractContextManager[object]:
         """Stands around a forward pass where several threads may predict."""
         return nullcontext()

@@ -80,6 +80,12 @@ class Hard(Sharing):
         """Once, or once for each adapter."""
         return 1 if self.owners is None else len(set(map(self.owners.number, tasks)))
 
+    @property
+    def tells_rows_apart(self) -> bool:
+        """A packed batch, with no row copied for another task's adapter and nothing computed again."""
+        again = getattr(base_of(self.encoder), "is_activation_checkpointing", False)
+        return self.way == "packed" and not again
+
     def alone(self) -> AbstractContextManager[object]:
         """Whose the rows are is kept with the encoder, so that one pass must end before another begins."""
         return nullcontext() if self.owners is None else _ONE_AT_A_TIME

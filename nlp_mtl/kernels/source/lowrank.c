@@ -135,18 +135,18 @@ void lowrank_forward(int64_t kind, int64_t count, const Run *runs, int64_t owner
     }
 }
 
-/* slope: [tokens, rank], to work with; dx: 0 if it is not wanted, else added to; da [owners, rank, in] and work
+/* apart: whether owners have a B each, or all the first one. slope: [tokens, rank], to work with; dx: 0 if it is not wanted, else added to; da [owners, rank, in] and work
    [owners, rank, out] are 0 on entry; db: [owners, out, rank] */
 void lowrank_backward(int64_t kind, int64_t count, const Run *runs, int64_t owners, int64_t rank, int64_t in,
                       int64_t out, const float *const *a, double scale, const char *x, int64_t x_stride,
-                      const char *dy, int64_t dy_stride, const float *turned, const float *low, float *slope, char *dx,
-                      float *da, float *work, float *db) {
+                      const char *dy, int64_t dy_stride, int64_t apart, const float *turned, const float *low,
+                      float *slope, char *dx, float *da, float *work, float *db) {
     int64_t size = kind ? 2 : 4, x_step = x_stride * size, dy_step = dy_stride * size;
 #pragma omp parallel
     {
 #pragma omp for schedule(dynamic, 1)
         for (int64_t r = 0; r < count; r++) {
-            const float *own = turned + runs[r].owner * rank * out;
+            const float *own = turned + (apart ? runs[r].owner : 0) * rank * out;
             if (kind) {
                 down_run(1, runs[r], rank, out, dy, dy_step, own, slope);
                 if (dx) up_run(1, runs[r], rank, in, slope, a[runs[r].owner], (float)scale, dx, in * size);

@@ -39,10 +39,11 @@ void norm_forward(int64_t kind, int64_t rows, int64_t width, const void *x, cons
     }
 }
 
-/* sums: [threads, 3, width], 0 on entry: gradients of weight, shift and bias; gradient or half (of y's copy) may be 0 */
+/* sums: [threads, 3, width], 0 on entry: gradients of weight, shift and bias; gradient or half (of y's copy) may be 0.
+   first: the number of the first of these rows, which the dropout of the forward pass went by */
 void norm_backward(int64_t kind, int64_t rows, int64_t width, const float *gradient, const void *half,
                    const float *sum, const float *facts, const float *weight, int64_t cut, double scale,
-                   uint64_t seed, void *dx, float *dresidual, float *sums) {
+                   uint64_t seed, void *dx, float *dresidual, float *sums, int64_t first) {
     Drop d = {(uint32_t)cut, (float)scale, seed};
 #pragma omp parallel
     {
@@ -71,7 +72,7 @@ void norm_backward(int64_t kind, int64_t rows, int64_t width, const float *gradi
                 vf norm = (get_some(0, sum, at + c, n) - mean) * inverse;
                 vf v = (g * get_some(0, weight, c, n) - average - norm * slope) * inverse;
                 put_some(0, dresidual, at + c, v, n);
-                if (cut) v *= kept(d, at + c);
+                if (cut) v *= kept(d, first * width + at + c);
                 put_some(kind, dx, at + c, v, n);
                 put_some(0, dbias, c, get_some(0, dbias, c, n) + v, n);
             }
