@@ -89,6 +89,12 @@ class RunConfig(BaseModel):
         default="run",
         description="the best step of the whole run, or with `task_lora` alone each task's own (`task`)",
     )
+    cosines_every: int = Field(
+        default=50,
+        ge=0,
+        description="look at the tasks' gradients each so many steps, for the record (0: never); a balancer that needs "
+        "them looks at every step",
+    )
     callbacks: list[Spec] = Field(
         default_factory=list, description="`module:Class` of a TrainerCallback, or `{name: module:Class, arguments}`"
     )
@@ -112,6 +118,7 @@ class RunConfig(BaseModel):
         "tokens_per_batch": "2048",
         "tokens_per_pass": "1024",
         "keep_best": "task",
+        "cosines_every": "10",
         "callbacks": "[transformers:EarlyStoppingCallback]",
         "imports": "[my_sampler.py]",
         "training": "{output_dir: runs/mine, num_train_epochs: 3}",

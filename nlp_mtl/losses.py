@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 from transformers import Trainer
 
@@ -16,6 +18,7 @@ from nlp_mtl.data import Data
 from nlp_mtl.errors import TrainingError
 from nlp_mtl.samplers import Sampler
 from nlp_mtl.steps import StepRecord
+from nlp_mtl.weighing import Weighing, weighing_for
 
 
 class MixedLosses(Trainer):
@@ -30,9 +33,14 @@ class MixedLosses(Trainer):
     data: Data
     balancer: Balancer
     sampler: Sampler
+    plan: Any
+    cosines_every: int
+    _weighing: Weighing | None = None
     _facts: StepFacts
+    _parts: list[Any]
+    _left: int
+    _before: Any = None
     _step_losses: Tensor
-    _step_weights: Tensor
     _number: dict[str, int]
     _size: int
     _task_losses: Tensor
@@ -40,53 +48,134 @@ class MixedLosses(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """Counts of rows and units per task over the step, before its forward: the loss is divided by them."""
-        found = np.zeros((2, len(self.tasks)))  # setting one number of a tensor takes fifty times as long
-        for part in (part for batch in batch_samples for part in passes_of(batch)):
+        found = np.zeros((3, len(self.tasks)))  # setting one number of a tensor takes fifty times as long
+        parts = [part for batch in batch_samples for part in passes_of(batch)]
+        for part in parts:
             for task, target in part["targets"].items():
                 number = self._number[task]
                 found[0, number] += len(part["owners"][task])
                 found[1, number] += self.data.heads[task].units(target)
+        found[2] = len(parts)
         counts = torch.from_numpy(found)
         if self.args.world_size > 1:
-            counts = self.accelerator.reduce(counts.to(device), reduction="sum").cpu()
-        facts = StepFacts(self.state.global_step, counts[0], counts[1])
+            counts = self.over_processes(counts.to(device)).cpu()
+        epoch = self.state.global_step // max(1, self.plan.steps) if getattr(self, "plan", None) is not None else 0
+        facts = StepFacts(self.state.global_step, counts[0], counts[1], epoch)
         self._task_steps += facts.present.double() / self.args.world_size
         self._facts, self._step_losses = facts, torch.zeros(len(self.tasks), dtype=torch.float64)
+        self._parts, self._left = parts, len(parts)
+        single = int(counts[2].max()) <= self.args.world_size
+        if "new_losses" in self.balancer.needs:
+            self._before = _random_state()
+        self.weighing.begin(facts, self.model_wrapped, parts, single)
         return facts
 
-    def step_done(self) -> StepRecord:
-        """What is known of the optimizer step that was just made; the sampler learns from it."""
-        facts, losses = self._facts, self._step_losses
-        if self.args.world_size > 1:
-            losses = self.accelerator.reduce(losses.to(self.args.device), reduction="sum").cpu()
-        losses = torch.where(facts.present, losses, torch.nan)
-        rates = facts.rows / facts.rows.sum().clamp_min(1)
-        record = StepRecord(facts.step, losses, self._step_weights, rates)
-        self.sampler.observe(record)
-        return record
+    @property
+    def weighing(self) -> Weighing:
+        """How the tasks of a step are weighed."""
+        if self._weighing is None:
+            accelerator = self.accelerator
+            sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+            self._weighing = weighing_for(
+                self,
+                accelerator.unwrap_model(self.model),
+                self.balancer,
+                every=self.cosines_every,
+                sharded=self.is_fsdp_enabled or accelerator.distributed_type in sharded,
+                scaled=accelerator.mixed_precision == "fp16",
+            )
+        return self._weighing
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """As the base class, for each pass of the micro-batch; processes exchange gradients in the last one only."""
-        *first, last = passes_of(inputs)
-        losses = []
-        for part in first:
-            with self.accelerator.no_sync(model):
-                losses.append(super().training_step(model, part, num_items_in_batch))
-        losses.append(super().training_step(model, last, num_items_in_batch))
+        parts, losses = passes_of(inputs), []
+        for number, part in enumerate(parts):
+            self._left -= 1
+            last_here = number == len(parts) - 1
+            losses.append(self.weighing.train(model, part, last=not self._left, sync=last_here))
         return torch.stack(losses).sum()
+
+    # ------------------------------------------------------------------------------------ what the weighing asks for
+
+    def plain_pass(self, model: nn.Module, part: Mapping[str, Any], facts: StepFacts, *, sync: bool) -> Tensor:
+        """One forward and backward pass of the weighted sum, as the base class makes it."""
+        with nullcontext() if sync else self.accelerator.no_sync(model):
+            return super().training_step(model, part, facts)  # type: ignore[arg-type]
+
+    def outputs(self, model: nn.Module, part: Mapping[str, Any], facts: StepFacts, weights: Any) -> Any:
+        """One forward pass in training mode, with the losses noted."""
+        model.train()
+        inputs = self._prepare_inputs(part)  # type: ignore[arg-type]
+        with self.compute_loss_context_manager():
+            return self._outputs(model, inputs, facts, weights)
+
+    def losses_of(self, model: nn.Module, parts: Sequence[Mapping[str, Any]], facts: StepFacts) -> Tensor:
+        """[tasks]: the step's losses by forward passes alone, over all processes, with the dropout of its passes."""
+        now, noted = _random_state(), self._step_losses
+        _set_random_state(self._before if self._left == 0 and self._before is not None else now)
+        self._step_losses = torch.zeros_like(noted)
+        logged = self._task_losses.clone()
+        try:
+            with torch.no_grad():
+                for part in parts:
+                    self.outputs(model, part, facts, None)
+            return self.noted()
+        finally:
+            self._step_losses, self._task_losses = noted, logged
+            _set_random_state(now)
+
+    def noted(self) -> Tensor:
+        """[tasks]: the step's losses noted so far, over all processes."""
+        found = self._step_losses.clone()
+        return self.over_processes(found.to(self.args.device)).cpu() if self.args.world_size > 1 else found
+
+    def noted_so_far(self) -> tuple[Tensor, Tensor]:
+        """This process's sums of losses, for :meth:`note_again`."""
+        return self._step_losses.clone(), self._task_losses.clone()
+
+    def note_again(self, noted: tuple[Tensor, Tensor]) -> None:
+        """Forget what was noted since."""
+        self._step_losses, self._task_losses = noted
+
+    def over_processes(self, values: Tensor) -> Tensor:
+        """The sum over processes."""
+        return self.accelerator.reduce(values, reduction="sum") if self.args.world_size > 1 else values
+
+    def gather(self, thing: Any) -> list[Any]:
+        """What each process has."""
+        return gather_object([thing]) if self.args.world_size > 1 else [thing]
+
+    def step_done(self) -> StepRecord:
+        """What is known of the optimizer step that was just made; balancer and sampler learn from it."""
+        facts = self._facts
+        losses = torch.where(facts.present, self.noted(), torch.nan)
+        self.weighing.done(self.model_wrapped, self._parts)
+        rates = facts.rows / facts.rows.sum().clamp_min(1)
+        look = self.weighing.look
+        seen = (look.norms, look.cosines) if look is not None else (None, None)
+        record = StepRecord(facts.step, losses, self.weighing.shown.double().cpu(), rates, *seen)
+        self.sampler.observe(record)
+        self._parts = []
+        return record
+
+    # ----------------------------------------------------------------------------------------------------- the losses
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The balanced sum of per-task losses, each its sum over the step divided by the step's count of its units."""
-        facts: StepFacts = num_items_in_batch
-        self._step_weights = self.balancer.weights(facts)
-        weights = dict(zip(self.tasks, self._step_weights.tolist(), strict=True))
+        weights = self.weighing.for_forward()
+        outputs = self._outputs(model, inputs, num_items_in_batch, weights, return_logits=return_outputs)
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def _outputs(
+        self, model: nn.Module, inputs: Mapping[str, Any], facts: StepFacts, weights: Any, return_logits: bool = False
+    ) -> Any:
         # every process divides by the count per process, since DDP and FSDP average gradients over processes
         units = dict(zip(self.tasks, (facts.units / self.args.world_size).tolist(), strict=True))
-        outputs = model(**inputs, weights=weights, units=units, return_logits=return_outputs)
+        outputs = model(**inputs, weights=weights, units=units, return_logits=return_logits)
         self._note_losses(outputs["losses"], facts)
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+        return outputs
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """As the base class estimates it; the parameters are counted once and not at every step."""
@@ -124,3 +213,13 @@ class MixedLosses(Trainer):
             self._task_losses.zero_()
             self._task_steps.zero_()
         super().log(logs, start_time)
+
+
+def _random_state() -> tuple[Tensor, list[Tensor]]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+
+def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1]:
+        torch.cuda.set_rng_state_all(state[1])

@@ -154,6 +154,7 @@ def trainer_with(
         tokens_per_batch=settings.tokens_per_batch,
         tokens_per_pass=settings.tokens_per_pass,
         keep_best=settings.keep_best,
+        cosines_every=settings.cosines_every,
         callbacks=[config.callback(spec) for spec in settings.callbacks],
     )
     if not args.disable_tqdm:

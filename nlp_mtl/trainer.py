@@ -63,6 +63,8 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeC
         keep_best: ``run``, the checkpoint that is best in the mean (`load_best_model_at_end`); or ``task``, each task's
             adapter and head as they were at its own best evaluation, for models with `task_lora` and nothing else that
             is trained.
+        cosines_every: look at the tasks' gradients each so many steps, for the record, where the balancer does not; 0
+            for never.
         callbacks: more callbacks.
         kwargs: what the Trainer takes besides.
 
@@ -86,6 +88,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeC
         tokens_per_batch: int | None = None,
         tokens_per_pass: int | None = None,
         keep_best: KeepBest = "run",
+        cosines_every: int = 50,
         callbacks: Sequence[TrainerCallback] | None = None,
         **kwargs: Any,
     ):
@@ -117,7 +120,9 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeC
                 head.begin(model.module_of(task), pool.labels(task), fresh=fresh)
         pools = pools_of(self._train_pools)
         sizes = {task: size for pool in pools for task, size in zip(pool.tasks, pool.sizes, strict=True)}
-        self.balancer.setup(self.tasks, [sizes.get(task, 0) for task in self.tasks])
+        classes = [len(head.labels or ()) for head in model.heads.values()]
+        self.balancer.setup(self.tasks, [sizes.get(task, 0) for task in self.tasks], classes=classes, seed=args.seed)
+        self.cosines_every = cosines_every
         self._task_losses = torch.zeros(len(self.tasks), dtype=torch.float64)
         self._task_steps = torch.zeros(len(self.tasks), dtype=torch.float64)
         self.scores: dict[str, TaskScores] = {}
@@ -139,6 +144,8 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeC
                 part.rmdir()
         self._pools = pools
         chosen_rates(model, self.learning_rates)  # refused before anything is written
+        if self._train_pools:
+            self.weighing.begin  # noqa: B018 - likewise
         self.strategies["precision"] = self.accelerator.mixed_precision
 
     # -------------------------------------------------------------------------------------------------- training

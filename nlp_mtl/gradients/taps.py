@@ -99,6 +99,10 @@ class Taps:
         finally:
             self._now = before
 
+    def owners_now(self, rows: int) -> Tensor:
+        """[rows]: whose the rows of the whole batch are, in this backward pass; −1 for nobody."""
+        return Tap(self, None, rows).owners()
+
     def takes(self, *parameters: nn.Parameter | None) -> bool:
         """Whether gradients of one of these are kept apart."""
         return any(p is not None and self.slots.takes(p) for p in parameters)

@@ -107,9 +107,10 @@ def test_micro_batches_and_activation_checkpointing_change_nothing(world, tmp_pa
 
 
 def test_the_kept_embedding_gradient_changes_nothing(world, tmp_path, monkeypatch):
-    kept = state_of(train(settings(world, tmp_path / "kept")).model)
+    # a step that looks at the tasks' gradients adds them up in another order
+    kept = state_of(train(settings(world, tmp_path / "kept", cosines_every=0)).model)
     monkeypatch.setattr(mtl.MultiTaskModel, "keep_embedding_gradient", lambda self, keep=True: False)
-    plain = state_of(train(settings(world, tmp_path / "plain")).model)
+    plain = state_of(train(settings(world, tmp_path / "plain", cosines_every=0)).model)
     assert all(torch.equal(kept[name], plain[name]) for name in plain)
 
 
