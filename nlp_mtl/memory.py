@@ -77,8 +77,10 @@ class KeptGradient:
         """Another step was made, one of all rows: look through the moments again."""
         self._ever = self._moments = None
 
-    def _comes(self, gradient: Tensor) -> None:
-        """Before a gradient is added."""
+    def _comes(self, gradient: Tensor | None) -> None:
+        """Before a gradient is added; None if it goes elsewhere (:mod:`nlp_mtl.gradients`)."""
+        if gradient is None:
+            return
         if gradient.is_sparse:
             self._coming.append(gradient._indices()[0])
         else:

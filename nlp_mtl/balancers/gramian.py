@@ -109,6 +109,7 @@ class GramianMethod(Balancer):
         """Remember what TorchJD's object remembers."""
         for name, dimensions in self.held.items():
             part = torch.as_tensor(getattr(tool, name)).detach().clone()
+            part = part.double() if part.is_floating_point() else part
             if dimensions <= 0:
                 self._state[name] = part
                 continue
@@ -133,7 +134,7 @@ class GramianMethod(Balancer):
 
 def _as(value: Tensor, like: Any) -> Any:
     if isinstance(like, np.ndarray):
-        return value.numpy().astype(like.dtype)
+        return value.numpy()
     return type(like)(value.item()) if isinstance(like, (int, float)) else value
 
 
