@@ -137,6 +137,11 @@ class MixedLosses(Trainer):
         """Forget what was noted since."""
         self._step_losses, self._task_losses = noted
 
+    @property
+    def products_in_bfloat16(self) -> bool:
+        """Whether linear layers multiply in bfloat16, on the CPU."""
+        return self.accelerator.mixed_precision == "bf16" and self.args.device.type == "cpu"
+
     def over_processes(self, values: Tensor) -> Tensor:
         """The sum over processes."""
         return self.accelerator.reduce(values, reduction="sum") if self.args.world_size > 1 else values

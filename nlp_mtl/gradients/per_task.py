@@ -8,10 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from nlp_mtl.gradients.modules import only_looked_up_in, tapped
 from nlp_mtl.gradients.slots import Slots
 from nlp_mtl.gradients.taps import Taps
+
+
+_SMALL = 65_536  # numbers; those of a LoRA are few, and add up to little
 
 
 class PerTaskGradients:
@@ -38,10 +42,20 @@ class PerTaskGradients:
         self.slots.sparse(only_looked_up_in(root, self.taps))
         self._rest: dict[int, nn.Parameter] = {}  # that gradients reach in other ways
         self._met: set[str] = set()
+        self._several = _in_several(root)
 
-    def begin(self) -> None:
-        """A step begins."""
-        self.slots.begin()
+    def begin(self, *, once_in_bfloat16: bool = False) -> None:
+        """A step begins.
+
+        Args:
+            once_in_bfloat16: it is one pass of one process, with products in bfloat16.
+        """
+        narrow = []
+        if once_in_bfloat16:
+            linear = {id(part.weight) for part in self.root.modules() if isinstance(part, (nn.Linear, Conv1D))}
+            narrow = [p for p in self.slots.parameters if id(p) in linear - set(self._rest) - self._several]
+            narrow = [p for p in narrow if p.numel() > _SMALL]
+        self.slots.begin(narrow)
 
     @contextmanager
     def during(self) -> Iterator[Taps]:
@@ -122,6 +136,17 @@ class PerTaskGradients:
     def gramian(self, only: Sequence[nn.Parameter] | None = None) -> Tensor:
         """[tasks, tasks], float64; see :meth:`Slots.gramian`."""
         return self.slots.gramian(only)
+
+
+def _in_several(root: nn.Module) -> set[int]:
+    """Weights of layers that encoders call more than once in a pass: ALBERT's, and tied ones."""
+    users: dict[int, int] = {}
+    for module in root.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                users[id(parameter)] = users.get(id(parameter), 0) + 1
+    repeated = {id(p) for part in root.modules() if "Group" in type(part).__name__ for p in part.parameters()}
+    return repeated | {key for key, count in users.items() if count > 1}
 
 
 def _backward(total: Tensor, **how: Any) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nlp_mtl.kernels import rows
 from nlp_mtl.memory import keeper_of
 
 
@@ -51,59 +52,92 @@ class Slots:
 
     def __init__(self, parameters: Sequence[nn.Parameter], tasks: int):
         self.parameters, self.tasks = list(parameters), tasks
-        self._place: dict[int, tuple[int, int]] = {}
-        self._numbers = 0
-        for parameter in self.parameters:
-            self._place[id(parameter)] = self._numbers, self._numbers + parameter.numel()
-            self._numbers += parameter.numel()
-        self._block: Tensor | None = None
-        self._sparse: set[int] = set()  # embeddings that have no place in the block
+        self._known = {id(parameter) for parameter in self.parameters}
+        self._sparse: set[int] = set()  # embeddings that have no place in a block
+        self._narrow: set[int] = set()  # products in bfloat16 that nothing is added to
+        self._lay_out()
         self.begin()
 
-    def begin(self) -> None:
-        """A step begins: all is 0."""
+    def _lay_out(self) -> None:
+        """Give each parameter its place: (which block, begin, end)."""
+        self._place: dict[int, tuple[int, int, int]] = {}
+        self._numbers, self._blocks = [0, 0], [None, None]
+        for parameter in self.parameters:
+            kind, size = int(id(parameter) in self._narrow), parameter.numel()
+            size = 0 if id(parameter) in self._sparse else size
+            self._place[id(parameter)] = kind, self._numbers[kind], self._numbers[kind] + size
+            self._numbers[kind] += size
+
+    _blocks: list[Tensor | None]
+
+    def begin(self, narrow: Sequence[nn.Parameter] = ()) -> None:
+        """A step begins: all is 0.
+
+        Args:
+            narrow: parameters of which each task's gradient comes once in this step, as a product in bfloat16: it is
+                kept so, in half of the memory.
+        """
+        wanted = {id(p) for p in narrow} & self._known
+        if wanted != self._narrow:
+            self._narrow = wanted
+            self._lay_out()
         self._touched: set[tuple[int, int]] = set()
         self.lookups: dict[int, list[Lookups]] = {}
 
     def takes(self, parameter: nn.Parameter) -> bool:
         """Whether this parameter's gradients are wanted."""
-        return id(parameter) in self._place
+        return id(parameter) in self._known
 
     def sparse(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Say which parameters are only looked up in, before anything is added: they get no place in the block."""
+        """Say which parameters are only looked up in, before anything is added: they get no place in a block."""
         wanted = {id(p) for p in parameters if self.takes(p)}
-        if wanted == self._sparse:
-            return
-        self._sparse, self._numbers, self._block = wanted, 0, None
-        for parameter in self.parameters:
-            size = 0 if id(parameter) in wanted else parameter.numel()
-            self._place[id(parameter)] = self._numbers, self._numbers + size
-            self._numbers += size
+        if wanted != self._sparse:
+            self._sparse = wanted
+            self._lay_out()
 
-    @property
-    def block(self) -> Tensor:
-        """[tasks, numbers]: the dense gradients."""
-        if self._block is None:
+    def is_sparse(self, parameter: nn.Parameter) -> bool:
+        """Whether it is only looked up in."""
+        return id(parameter) in self._sparse
+
+    def _block(self, kind: int) -> Tensor:
+        found = self._blocks[kind]
+        if found is None:
             first = self.parameters[0]
             dtype = first.dtype if first.dtype in (torch.float32, torch.float64) else torch.float32
-            self._block = torch.zeros(self.tasks, self._numbers, dtype=dtype, device=first.device)
-        return self._block
+            dtype = torch.bfloat16 if kind else dtype
+            found = torch.zeros(self.tasks, self._numbers[kind], dtype=dtype, device=first.device)
+            self._blocks[kind] = found
+        return found
+
+    def blocks(self) -> list[Tensor]:
+        """Each [tasks, numbers]: the dense gradients."""
+        return [self._block(kind) for kind in (0, 1) if self._numbers[kind]]
 
     def of(self, parameter: nn.Parameter) -> Tensor:
-        """[tasks, *shape]: a parameter's part of the block."""
-        begin, end = self._place[id(parameter)]
-        return self.block[:, begin:end].view(self.tasks, *parameter.shape)
+        """[tasks, *shape]: a parameter's part of its block."""
+        kind, begin, end = self._place[id(parameter)]
+        return self._block(kind)[:, begin:end].view(self.tasks, *parameter.shape)
 
     @torch.no_grad()
     def add(self, parameter: nn.Parameter, task: int, gradient: Tensor) -> None:
         """Add to a task's gradient of a dense parameter; `gradient` [*shape], of any dtype."""
-        begin, end = self._place[id(parameter)]
-        place = self.block[task, begin:end].view(parameter.shape)
+        kind, begin, end = self._place[id(parameter)]
+        place = self._block(kind)[task, begin:end].view(parameter.shape)
         if (id(parameter), task) in self._touched:
             place.add_(gradient)
         else:
             self._touched.add((id(parameter), task))
             place.copy_(gradient)
+
+    @torch.no_grad()
+    def add_product(self, parameter: nn.Parameter, task: int, left: Tensor, right: Tensor) -> None:
+        """As :meth:`add` with the gradient ``left @ right``."""
+        kind, begin, end = self._place[id(parameter)]
+        if (id(parameter), task) in self._touched or self._block(kind).dtype != left.dtype:
+            self.add(parameter, task, left @ right)
+        else:
+            self._touched.add((id(parameter), task))
+            torch.mm(left, right, out=self._block(kind)[task, begin:end].view(parameter.shape))
 
     @torch.no_grad()
     def add_all(self, parameter: nn.Parameter, tasks: Sequence[int], gradients: Tensor) -> None:
@@ -124,7 +158,7 @@ class Slots:
     def finish(self) -> None:
         """All of the step was added: what nobody added to is 0."""
         for parameter in self.parameters:
-            if id(parameter) in self._sparse:
+            if self.is_sparse(parameter):
                 continue
             idle = [task for task in range(self.tasks) if (id(parameter), task) not in self._touched]
             if len(idle) == self.tasks:
@@ -142,17 +176,15 @@ class Slots:
         self.finish()
         found = torch.zeros(self.tasks, self.tasks, dtype=torch.float64)
         if only is None:
-            if self._numbers:
-                found += (self.block @ self.block.T).double().cpu()
+            for block in self.blocks():
+                found += rows.gramian(block)
         else:
             for parameter in only:
-                if id(parameter) not in self._sparse:
-                    part = self.of(parameter).flatten(1)
-                    found += (part @ part.T).double().cpu()
+                if not self.is_sparse(parameter):
+                    found += rows.gramian(self.of(parameter).flatten(1))
         wanted = self.lookups if only is None else [id(p) for p in only if id(p) in self.lookups]
         for key in wanted:
-            rows = self._rows(self.lookups[key])[1].flatten(1)
-            found += (rows @ rows.T).double().cpu()
+            found += rows.gramian(self._rows(self.lookups[key])[1].flatten(1))
         return (found + found.T) / 2
 
     def _rows(self, parts: Sequence[Lookups]) -> tuple[Tensor, Tensor]:
@@ -167,17 +199,17 @@ class Slots:
     def jacobian(self) -> Tensor:
         """[tasks, numbers]: all of it, dense, in the order of the parameters."""
         self.finish()
-        if not self._sparse:
-            return self.block
+        if not self._sparse and not self._narrow:
+            return self._block(0)
         parts = []
         for parameter in self.parameters:
-            if id(parameter) not in self._sparse:
-                parts.append(self.of(parameter).flatten(1))
+            if not self.is_sparse(parameter):
+                parts.append(self.of(parameter).flatten(1).to(self._block(0).dtype))
                 continue
-            whole = self.block.new_zeros(self.tasks, *parameter.shape)
+            whole = self._block(0).new_zeros(self.tasks, *parameter.shape)
             if found := self.lookups.get(id(parameter)):
-                ids, rows = self._rows(found)
-                whole[:, ids] = rows.to(whole)
+                ids, some = self._rows(found)
+                whole[:, ids] = some.to(whole)
             parts.append(whole.flatten(1))
         return torch.cat(parts, 1)
 
@@ -189,11 +221,13 @@ class Slots:
         """
         self.finish()
         with torch.no_grad():
-            whole = weights.to(self.block) @ self.block
+            whole = [rows.weighted_sum(weights, self._block(k)) if self._numbers[k] else None for k in (0, 1)]
         for parameter in self.parameters:
-            if id(parameter) not in self._sparse:
-                begin, end = self._place[id(parameter)]
-                parameter.grad = whole[begin:end].view(parameter.shape).to(parameter.dtype)
+            if not self.is_sparse(parameter):
+                kind, begin, end = self._place[id(parameter)]
+                made = whole[kind]
+                assert made is not None
+                parameter.grad = made[begin:end].view(parameter.shape).to(parameter.dtype)
             elif found := self.lookups.get(id(parameter)):
                 ids = torch.cat([part.ids for part in found])
                 factor = weights.to(found[0].values)[torch.cat([part.tasks for part in found])]
@@ -204,7 +238,7 @@ class Slots:
         begin = 0
         for parameter in self.parameters:
             part = gradient[begin : begin + parameter.numel()].view(parameter.shape).to(parameter.dtype)
-            if id(parameter) in self._sparse:
+            if self.is_sparse(parameter):
                 with torch.enable_grad():
                     (parameter * part).sum().backward()  # who keeps the gradient hears of it
             else:
@@ -215,7 +249,9 @@ class Slots:
         """Average over processes; `reduce` gives ``sum`` (a tensor) and ``gather`` (a list of objects)."""
         self.finish()
         total = reduce["sum"]
-        self._block = total(self.block).div_(processes)  # type: ignore[operator]
+        for kind in (0, 1):
+            if self._numbers[kind]:
+                self._blocks[kind] = total(self._block(kind)).div_(processes)  # type: ignore[operator]
         gather = reduce["gather"]
         mine = {
             number: self._rows(self.lookups[id(p)])
@@ -223,14 +259,14 @@ class Slots:
             if id(p) in self.lookups
         }
         for number, parameter in enumerate(self.parameters):
-            if id(parameter) not in self._sparse:
+            if not self.is_sparse(parameter):
                 continue
-            ids, rows = mine.get(number, (torch.zeros(0, dtype=torch.long), None))
+            ids, own = mine.get(number, (torch.zeros(0, dtype=torch.long), None))
             known = gather(ids.cpu())  # type: ignore[operator]
-            union = torch.cat([part.to(self.block.device) for part in known]).unique()
-            whole = self.block.new_zeros(self.tasks, len(union), parameter.shape[1])
-            if rows is not None and len(ids):
-                whole[:, torch.searchsorted(union, ids)] = rows.to(whole)
+            union = torch.cat([part.to(self._block(0).device) for part in known]).unique()
+            whole = self._block(0).new_zeros(self.tasks, len(union), parameter.shape[1])
+            if own is not None and len(ids):
+                whole[:, torch.searchsorted(union, ids)] = own.to(whole)
             whole = total(whole).div_(processes)  # type: ignore[operator]
             tasks = torch.arange(self.tasks, device=union.device).repeat_interleave(len(union))
             self.lookups[id(parameter)] = [Lookups(union.repeat(self.tasks), tasks, whole.flatten(0, 1))]

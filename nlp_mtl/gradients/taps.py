@@ -197,7 +197,7 @@ def add_products(tap: Tap, weight: nn.Parameter, gradient: Tensor, x: Tensor, *,
     """
     for task, parts in _by_task(tap).items():
         g, own = _rows_of(gradient, x, parts)
-        tap.taps.slots.add(weight, task, own.t() @ g if turned else g.t() @ own)
+        tap.taps.slots.add_product(weight, task, *((own.t(), g) if turned else (g.t(), own)))
 
 
 def add_sums(tap: Tap, vector: nn.Parameter, gradient: Tensor) -> None:
@@ -228,6 +228,12 @@ def _rows_of(gradient: Tensor, x: Tensor, parts: Sequence[tuple[int, int]]) -> t
             return gradient[a:b], x[a:b]
         return torch.cat([gradient[a:b] for a, b in parts]), torch.cat([x[a:b] for a, b in parts])
     whole = filled_count(count)
+    if len(parts) == 1 and whole <= len(x):
+        ((a, b),) = parts
+        start = min(a, len(x) - whole)  # other tasks' rows meet zeros
+        g = gradient.new_zeros(whole, gradient.shape[1])
+        g[a - start : b - start] = gradient[a:b]
+        return g, x[start : start + whole]
     g, own = gradient.new_zeros(whole, gradient.shape[1]), x.new_zeros(whole, x.shape[1])
     at = 0
     for a, b in parts:

@@ -42,6 +42,8 @@ _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
     "column_sums": ([_i, _i, _i, _p, _p], None),
     "lowrank_forward": ([*_lowrank, _p, _p, _d, _p, _i, _p, _i, _p, _p], None),
     "lowrank_backward": ([*_lowrank, _p, _d, _p, _i, _p, _i, _i, _p, _p, _p, _p, _p, _p, _p], None),
+    "gramian": ([_i, _i, _i, _p, _i, _p, _p], None),
+    "weighted_sum": ([_i, _i, _i, _p, _i, _p, _p], None),
     "threads": ([], _i),
 }
 

@@ -22,6 +22,10 @@ class Host(Protocol):
     accelerator: Any
     args: Any
 
+    @property
+    def products_in_bfloat16(self) -> bool:
+        """Whether linear layers multiply in bfloat16, on the CPU."""
+
     def plain_pass(self, model: nn.Module, part: Mapping[str, Any], facts: StepFacts, *, sync: bool) -> Tensor:
         """One forward and backward pass of the weighted sum; processes exchange gradients if `sync`."""
 
@@ -101,8 +105,9 @@ class Weighing:
         """
         self.facts, self.look = facts, None
         self._watch = bool(self.every) and facts.step % self.every == 0 and int(facts.present.sum()) > 1
+        self._once = single and self.host.args.world_size == 1 and self.host.products_in_bfloat16
         if self._watch:
-            self.gradients.begin()
+            self.gradients.begin(once_in_bfloat16=self._once)
         self.weigh(facts, model, parts, single)
 
     def weigh(self, facts: StepFacts, model: nn.Module, parts: Sequence[Mapping[str, Any]], single: bool) -> None:

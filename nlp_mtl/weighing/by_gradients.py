@@ -18,7 +18,7 @@ class ByGradients(Weighing):
 
     def weigh(self, facts: StepFacts, model: nn.Module, parts: Sequence[Mapping[str, Any]], single: bool) -> None:
         """Nothing is known yet."""
-        self.gradients.begin()
+        self.gradients.begin(once_in_bfloat16=self._once)
         self.shown = torch.zeros(len(self.host.tasks))
 
     def train(self, model: nn.Module, part: Mapping[str, Any], *, last: bool, sync: bool) -> Tensor:
