@@ -194,7 +194,7 @@ def remove_run(folder: str | Path) -> None:
     except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
         names = []
     names += [f"predictions/{file.name}" for file in (folder / "predictions").glob("*.jsonl")]
-    for name in (COMPLETE, SPEC, _MOVING, "run.yaml", "metrics.json", *names):
+    for name in (COMPLETE, SPEC, _MOVING, "run.yaml", "metrics.json", "steps.jsonl", *names):
         if (folder / name).resolve().is_relative_to(folder.resolve()):
             (folder / name).unlink(missing_ok=True)
     for part in [*checkpoints(folder), *folder.glob(".checkpoint-*"), *folder.glob(".model*")]:

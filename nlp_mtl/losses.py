@@ -18,6 +18,7 @@ from nlp_mtl.data import Data
 from nlp_mtl.errors import TrainingError
 from nlp_mtl.samplers import Sampler
 from nlp_mtl.steps import StepRecord
+from nlp_mtl.stepsfile import StepsFile, line_of
 from nlp_mtl.weighing import Weighing, weighing_for
 
 
@@ -35,6 +36,7 @@ class MixedLosses(Trainer):
     sampler: Sampler
     plan: Any
     cosines_every: int
+    steps_file: StepsFile | None = None
     _weighing: Weighing | None = None
     _facts: StepFacts
     _parts: list[Any]
@@ -161,6 +163,8 @@ class MixedLosses(Trainer):
         record = StepRecord(facts.step, losses, self.weighing.shown.double().cpu(), rates, *seen)
         self.sampler.observe(record)
         self._parts = []
+        if self.steps_file is not None:
+            self.steps_file.add(line_of(record, self.tasks))
         return record
 
     # ----------------------------------------------------------------------------------------------------- the losses
@@ -217,6 +221,8 @@ class MixedLosses(Trainer):
                     logs[f"loss_{task}"] = total / steps
             self._task_losses.zero_()
             self._task_steps.zero_()
+            if self.steps_file is not None:
+                self.steps_file.flush()
         super().log(logs, start_time)
 
 

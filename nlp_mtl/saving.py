@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from nlp_mtl.errors import RunFolderError, TrainingError
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.runspec import read_spec
 from nlp_mtl.samplers import Sampler
+from nlp_mtl.stepsfile import StepsFile
 
 logger = logging.getLogger("nlp_mtl")
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -39,6 +41,7 @@ class SafeCheckpoints(TaskBests):
     balancer: Balancer
     sampler: Sampler
     strategies: dict[str, Any]
+    steps_file: StepsFile | None
     _tuned_at: int | None
     _task_losses: Tensor
     _task_steps: Tensor
@@ -53,6 +56,8 @@ class SafeCheckpoints(TaskBests):
         if self._tuned_at != self.state.global_step:  # what was chosen for other weights is not saved with these
             self._recall({})
         if self.args.should_save:
+            if self.steps_file is not None:
+                self.steps_file.flush()
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
         self._wait()
@@ -188,10 +193,17 @@ class SafeCheckpoints(TaskBests):
         file = Path(checkpoint) / "strategies.pt"
         if file.is_file():
             own = torch.load(file, map_location="cpu", weights_only=True)
+            if self.steps_file is not None:
+                self.steps_file.begin_at(_step_of(checkpoint))
             self.balancer.load_state_dict(own["balancer"])
             self.sampler.load_state_dict(own["sampler"])
             if self.args.process_index == 0:  # they are summed over processes when logged
                 self._task_losses, self._task_steps = own["task_losses"], own["task_steps"]
+
+
+def _step_of(folder: str) -> int:
+    """The step that a checkpoint was made after, by its own record."""
+    return int(json.loads((Path(folder) / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
 
 
 def no_room(error: BaseException) -> bool:

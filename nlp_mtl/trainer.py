@@ -29,6 +29,7 @@ from nlp_mtl.memory import freed_memory_stays
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.saving import SafeCheckpoints
 from nlp_mtl.settings import Precision, chosen_rates, regroup, settings_for
+from nlp_mtl.stepsfile import StepsFile
 from nlp_mtl.taskfile import SPLITS, Split
 from nlp_mtl.updates import FusedUpdates
 
@@ -143,6 +144,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeC
             with suppress(OSError):  # something was written there in the meantime
                 part.rmdir()
         self._pools = pools
+        self.steps_file = StepsFile(args.output_dir) if args.should_save and args.save_strategy != "no" else None
         chosen_rates(model, self.learning_rates)  # refused before anything is written
         if self._train_pools:
             self.weighing.begin  # noqa: B018 - likewise
@@ -171,6 +173,8 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeC
         if not resume_from_checkpoint and not self._began:
             self._clear_folder(overwrite)
         self._began, self._bests = True, {}
+        if self.steps_file is not None and not resume_from_checkpoint:
+            self.steps_file.begin_at(0)
         model: MultiTaskModel = self.accelerator.unwrap_model(self.model)
         model.fresh = False
         model.strategies["precision"] = self.strategies["precision"]  # also what predict takes
@@ -182,6 +186,8 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeC
                 result = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
         finally:
             self.stop_collating()
+            if self.steps_file is not None:
+                self.steps_file.flush()
             gc.unfreeze()
             model.keep_embedding_gradient(False)
             self._stop.release()

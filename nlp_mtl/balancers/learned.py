@@ -132,9 +132,7 @@ class Famo(Balancer):
     needs = frozenset({"losses", "new_losses"})
     cost = "one more forward pass a step; two in a step of several passes"
 
-    def __init__(
-        self, lr: float = 0.025, weight_decay: float = 1e-3, min_losses: Mapping[str, float] | None = None
-    ):
+    def __init__(self, lr: float = 0.025, weight_decay: float = 1e-3, min_losses: Mapping[str, float] | None = None):
         if not lr > 0 or not weight_decay >= 0:
             raise ConfigError(
                 f"balancer 'famo': `lr` is above 0 and `weight_decay` at least 0, found {lr} and {weight_decay}"

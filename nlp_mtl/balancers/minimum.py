@@ -159,7 +159,9 @@ class NashMtl(GramianMethod):
     """
 
     paper = "Navon et al., 2022, arXiv:2202.01017"
-    cost = "the tasks' gradients: as many times the memory of the chosen parameters; tens of milliseconds for the solver"
+    cost = (
+        "the tasks' gradients: as many times the memory of the chosen parameters; tens of milliseconds for the solver"
+    )
     license = "its solver ECOS is under the GPL, opt-in"
     held = {"prvs_alpha": 1, "step": -1}
 

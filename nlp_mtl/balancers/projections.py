@@ -120,9 +120,7 @@ class Pcd(GramianMethod):
     paper = "TMLR 2026, arXiv:2606.29521"
     held = {"_sq_norm_ema": 1, "_n_steps": -1}
 
-    def __init__(
-        self, primary: str | None = None, tau: float = 0.02, beta: float = 0.999, *, scope: Scope = "shared"
-    ):
+    def __init__(self, primary: str | None = None, tau: float = 0.02, beta: float = 0.999, *, scope: Scope = "shared"):
         self.primary, self.tau, self.beta = primary, tau, beta
         super().__init__(scope=scope)
 
@@ -132,7 +130,9 @@ class Pcd(GramianMethod):
 
         super().setup(tasks, sizes, classes=classes, seed=seed)
         if self.primary is not None and self.primary not in tasks:
-            raise ConfigError(f"balancer 'pcd': `primary` {self.primary!r} is not a task{suggestion(self.primary, tasks)}")
+            raise ConfigError(
+                f"balancer 'pcd': `primary` {self.primary!r} is not a task{suggestion(self.primary, tasks)}"
+            )
         self._first = 0 if self.primary is None else list(tasks).index(self.primary)
 
     def make(self, present: Sequence[int]) -> Any:
@@ -177,5 +177,3 @@ def nnls_projector() -> Any:
             return torch.as_tensor(found, device=U.device, dtype=U.dtype)
 
     return Nnls()
-
-

@@ -110,9 +110,7 @@ def _linear(module: Any, plain: Callable[..., Tensor], taps: Taps, x: Tensor) ->
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tap: Tap, turned: bool
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tap: Tap, turned: bool) -> Tensor:
         w = weight.to(x.dtype)
         b = None if bias is None else bias.to(x.dtype)
         ctx.tap, ctx.turned, ctx.parameters = tap, turned, (weight, bias)

@@ -14,7 +14,6 @@ from nlp_mtl.gradients.modules import only_looked_up_in, tapped
 from nlp_mtl.gradients.slots import Slots
 from nlp_mtl.gradients.taps import Taps
 
-
 _SMALL = 65_536  # numbers; those of a LoRA are few, and add up to little
 
 
@@ -116,9 +115,7 @@ class PerTaskGradients:
     def _take_lookups(self, dense: Sequence[nn.Parameter], sparse: Sequence[nn.Parameter]) -> None:
         """Embeddings that are used otherwise too get a place in the block, with what is known of them so far."""
         slots = self.slots
-        before = {
-            id(p): slots.of(p).clone() for p in slots.parameters if id(p) not in slots._sparse and slots._touched
-        }
+        before = {id(p): slots.of(p).clone() for p in slots.parameters if id(p) not in slots._sparse and slots._touched}
         touched, lookups = slots._touched, slots.lookups
         slots.sparse(sparse)
         for parameter in slots.parameters:

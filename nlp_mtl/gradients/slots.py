@@ -254,9 +254,7 @@ class Slots:
                 self._blocks[kind] = total(self._block(kind)).div_(processes)  # type: ignore[operator]
         gather = reduce["gather"]
         mine = {
-            number: self._rows(self.lookups[id(p)])
-            for number, p in enumerate(self.parameters)
-            if id(p) in self.lookups
+            number: self._rows(self.lookups[id(p)]) for number, p in enumerate(self.parameters) if id(p) in self.lookups
         }
         for number, parameter in enumerate(self.parameters):
             if not self.is_sparse(parameter):

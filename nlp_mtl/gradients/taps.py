@@ -203,7 +203,9 @@ def add_products(tap: Tap, weight: nn.Parameter, gradient: Tensor, x: Tensor, *,
 def add_sums(tap: Tap, vector: nn.Parameter, gradient: Tensor) -> None:
     """Each task's gradient of a vector that was added to every row; `gradient` [rows, width]."""
     for task, parts in _by_task(tap).items():
-        total = sum((gradient[a:b].sum(0, dtype=_wide(gradient)) for a, b in parts), torch.zeros((), device=gradient.device))
+        total = sum(
+            (gradient[a:b].sum(0, dtype=_wide(gradient)) for a, b in parts), torch.zeros((), device=gradient.device)
+        )
         tap.taps.slots.add(vector, task, total)
 
 

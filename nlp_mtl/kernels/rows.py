@@ -25,9 +25,7 @@ def gramian(x: Tensor) -> Tensor:
     rows, count = x.shape
     found = torch.zeros(rows, rows, dtype=torch.float64)
     parts = torch.empty(-(-count // _PART), rows, rows)
-    _library().gramian(
-        _KINDS[x.dtype], rows, count, x.data_ptr(), x.stride(0), parts.data_ptr(), found.data_ptr()
-    )
+    _library().gramian(_KINDS[x.dtype], rows, count, x.data_ptr(), x.stride(0), parts.data_ptr(), found.data_ptr())
     return found
 
 
@@ -37,9 +35,7 @@ def weighted_sum(weights: Tensor, x: Tensor) -> Tensor:
         wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
         return weights.to(wide) @ wide
     out, own = torch.empty(x.shape[1]), weights.float().cpu().contiguous()
-    _library().weighted_sum(
-        _KINDS[x.dtype], *x.shape, x.data_ptr(), x.stride(0), own.data_ptr(), out.data_ptr()
-    )
+    _library().weighted_sum(_KINDS[x.dtype], *x.shape, x.data_ptr(), x.stride(0), own.data_ptr(), out.data_ptr())
     return out
 
 

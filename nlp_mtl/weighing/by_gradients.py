@@ -118,7 +118,9 @@ class ByLastLayer(ByGradients):
     ) -> tuple[Tensor, Tensor | None, list[tuple[Tensor, Tensor]]]:
         """The loss, what the last layer read, and for each colour the gradient there with whose its rows are."""
         entered: list[Tensor] = []
-        hook = self.layer.register_forward_pre_hook(lambda _, given, named: entered.append(_states(given, named)), with_kwargs=True)
+        hook = self.layer.register_forward_pre_hook(
+            lambda _, given, named: entered.append(_states(given, named)), with_kwargs=True
+        )
         slopes: list[tuple[Tensor, Tensor]] = []
         try:
             with self.gradients.during() as taps, self.host.accelerator.no_sync(model):

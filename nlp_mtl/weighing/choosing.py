@@ -14,7 +14,9 @@ from nlp_mtl.packing import base_of
 from nlp_mtl.weighing.base import ByLosses, Host, Lagging, Weighing
 from nlp_mtl.weighing.by_gradients import ByGradients, ByLastLayer
 
-_SHARDED = "gradients are in parts on several devices (FSDP or DeepSpeed), and a task's gradient is not there as a whole"
+_SHARDED = (
+    "gradients are in parts on several devices (FSDP or DeepSpeed), and a task's gradient is not there as a whole"
+)
 _SCALED = "fp16 scales the loss up, and the scale would be in every product of gradients"
 
 

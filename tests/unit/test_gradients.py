@@ -77,6 +77,6 @@ def test_every_tasks_gradient_is_autograds(tasks, family, lora):
     theirs, _ = by_autograd(model, batch, parameters)
     found = by_taps(model, [batch], parameters)
     close(found.slots.jacobian(), theirs, 2e-4)
-    gramian = (theirs.double() @ theirs.double().T)
+    gramian = theirs.double() @ theirs.double().T
     scale = gramian.diagonal().sqrt()
     assert torch.allclose(found.gramian() / scale / scale[:, None], gramian / scale / scale[:, None], atol=1e-4)
