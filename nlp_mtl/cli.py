@@ -20,6 +20,7 @@ from nlp_mtl.hub import command as hub
 from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
 from nlp_mtl.serving import command as serving
+from nlp_mtl.studies import command as studies
 
 app = typer.Typer(
     name="nlp-mtl",
@@ -48,6 +49,7 @@ app.command("export", epilog=exporting.EPILOG)(exporting.export)
 app.command("serve", epilog=serving.SERVE_EPILOG)(serving.serve)
 app.command("demo", epilog=serving.DEMO_EPILOG)(serving.demo)
 app.command("push", epilog=hub.EPILOG)(hub.push)
+app.command("compare", epilog=studies.EPILOG)(studies.compare)
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder that mirrors data sets under their Hub ids.")

@@ -334,8 +334,8 @@ class MultiTaskModel(HoldsParameters):
             return_logits: leave them out to save memory in training.
 
         Returns:
-            ``loss``, the weighted sum; ``losses`` {task: its part of the mean loss, detached}; ``logits`` {task: …}; and
-            while gradients are kept apart ``terms``, the losses with their history.
+            ``loss``, the weighted sum; ``losses`` {task: its part of the mean loss, detached}; ``logits`` {task: …};
+            and while gradients are kept apart ``terms``, the losses with their history.
         """
         targets = targets or {}
         inputs: dict[str, Tensor] = dict(stacked or {})

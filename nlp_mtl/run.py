@@ -144,6 +144,9 @@ def metrics_of(run: Run, seconds: float) -> dict[str, Any]:
     )
     return {
         "validation": {task: found.metrics for task, found in run.scores.items()},
+        "first": {
+            task: {"metric": found.first, "higher_is_better": found.better} for task, found in run.scores.items()
+        },
         "trivial": {task: found.trivial for task, found in run.scores.items()},
         "skill": {task: found.skill for task, found in run.scores.items()},
         "thresholds": {task: found.thresholds for task, found in run.scores.items() if found.thresholds},

@@ -1,7 +1,7 @@
 """``steps.jsonl``: what every optimizer step of a run was, one line each.
 
 A line is ``{"step": 0, "losses": {task: …}, "weights": {…}, "rates": {…}}``, and of steps that looked at the tasks'
-gradients also ``"norms": {…}`` and ``"cosines": {task: {task: …}}``, each pair once. Tasks that were absent are left out.
+gradients also ``"norms": {…}`` and ``"cosines": {task: {task: …}}``, each pair once. Absent tasks are left out.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _whole_lines(file: Path) -> Iterator[dict[str, Any]]:
             found["step"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise RunFolderError(
-                f"{file}:{number}: a line of JSON with a `step`, found {line[:60]!r} ({error}); remove the line, or the "
-                "file: reports then begin later"
+                f"{file}:{number}: a line of JSON with a `step`, found {line[:60]!r} ({error}); remove the line, or "
+                "the file: reports then begin later"
             ) from None
         yield found

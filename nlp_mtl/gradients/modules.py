@@ -178,7 +178,7 @@ class _Lookup(torch.autograd.Function):
         return None, None, None, None
 
 
-# -------------------------------------------------------------------------------------------------- whatever works by row
+# ------------------------------------------------------------------------------------------------ whatever works by row
 
 
 def _per_row(module: Any, plain: Callable[..., Tensor], taps: Taps, x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class PerTaskGradients:
     """Keeps apart what each task's loss says of some parameters.
 
     One backward pass of the plain sum of the losses gives all of them, where the layers of the parameters can tell rows
-    apart (linear layers, embeddings, norms, LoRA) and a row is of one task; tasks that label the same rows take one pass
+    apart (linear layers, embeddings, norms, LoRA) and a row is of one task; tasks that label the same rows take a pass
     for each of them. What reaches a parameter in another way (tied weights, layers of other kinds, families that do not
     pack) is found out by itself, and takes one `autograd.grad` per task.
 

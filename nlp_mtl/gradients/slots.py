@@ -31,7 +31,7 @@ class Lookups:
 class Slots:
     """The gradient of each of some tasks by some parameters, added up over the passes of a step.
 
-    Dense ones stand side by side in one block [tasks, numbers]; those of embeddings that were only looked up in are kept
+    Dense ones stand side by side in a block [tasks, numbers]; those of embeddings that were only looked up in are kept
     as the rows that were.
 
     Args:

@@ -183,7 +183,7 @@ def segments_of(owner: Tensor) -> list[Segment]:
     return list(zip(edges[:-1], edges[1:], owner[edges[:-1]].tolist(), strict=True))
 
 
-# -------------------------------------------------------------------------------------------------- what layers hand over
+# ------------------------------------------------------------------------------------------------ what layers hand over
 
 
 def add_products(tap: Tap, weight: nn.Parameter, gradient: Tensor, x: Tensor, *, turned: bool = False) -> None:

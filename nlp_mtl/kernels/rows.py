@@ -30,7 +30,7 @@ def gramian(x: Tensor) -> Tensor:
 
 
 def weighted_sum(weights: Tensor, x: Tensor) -> Tensor:
-    """[numbers]: the sum of the rows of `x` [rows, numbers], each times its weight [rows]; float32 of a bfloat16 `x`."""
+    """[numbers]: the sum of the rows of `x` [rows, numbers], each times its weight [rows]; float32 for bfloat16."""
     if not _fits(x):
         wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
         return weights.to(wide) @ wide

@@ -63,9 +63,10 @@ def weighing_for(host: Host, model: Any, balancer: Balancer, *, every: int, shar
             return Lagging(host, model, balancer, part, 1)
         layer = last_layer(model)
         if layer is None:
+            family = type(base_of(model.sharing.encoder)).__name__
             raise UnsupportedError(
-                f"balancer {balancer.name!r}: `scope` is last_layer, and {type(base_of(model.sharing.encoder)).__name__} "
-                "has no layers of their own weights, or does not pack; use shared"
+                f"balancer {balancer.name!r}: `scope` is last_layer, and {family} has no layers with weights of their "
+                "own, does not pack, or recomputes activations; use shared"
             )
         return ByLastLayer(host, model, balancer, part, 1, layer=layer)
     return ByGradients(host, model, balancer, shared, 1)

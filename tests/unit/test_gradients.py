@@ -46,7 +46,12 @@ def by_autograd(model, batch, parameters):
         losses[task] = out["losses"][task]
         found = torch.autograd.grad(out["loss"], parameters, allow_unused=True)
         rows.append(
-            torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, found)])
+            torch.cat(
+                [
+                    torch.zeros_like(p).flatten() if g is None else g.flatten()
+                    for p, g in zip(parameters, found, strict=True)
+                ]
+            )
         )
     return torch.stack(rows), losses
 

@@ -1,0 +1,1 @@
+"""Studies: something learned about tasks from several runs."""

@@ -1,0 +1,177 @@
+"""A study file: one run, changed in a few ways, with several seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nlp_mtl import config, yamlfile
+from nlp_mtl.errors import ConfigError
+from nlp_mtl.explain import explain, no_mapping
+from nlp_mtl.registry import parse_spec
+from nlp_mtl.tasks import load_tasks
+
+SINGLE = "single tasks"
+
+
+class Study(BaseModel):
+    """All keys of a study file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run: str | dict[str, Any] = Field(description="a run file, or its keys; all runs of the study do this, but for:")
+    balancers: list[str | dict[str, Any]] = Field(
+        default_factory=list, description="names, or `{name: …, arguments}`; the first is what others are compared with"
+    )
+    methods: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="more ways by a name of yours: keys of a run file that are changed"
+    )
+    seeds: Annotated[list[int], Field(min_length=1)] = Field(
+        default_factory=lambda: [0, 1, 2], description="`training.seed` of each run of a way"
+    )
+    single: bool = Field(
+        default=True, description="also train each task alone, with the same number of epochs over its rows, for Δm"
+    )
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.95, description="of the intervals")
+    output_dir: str = Field(default="runs/compare", description="folder of the runs and results")
+
+    EXAMPLES: ClassVar[dict[str, str]] = {
+        "run": "glue_ner.yaml",
+        "balancers": "[equal, uncertainty, {name: cagrad, c: 0.4}]",
+        "methods": "{low rate: {learning_rates: {encoder: 1.0e-5}}}",
+        "seeds": "[0, 1, 2]",
+        "single": "true",
+        "confidence": "0.95",
+        "output_dir": "runs/compare",
+    }
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study.
+
+    Attributes:
+        method: what it is compared as; :data:`SINGLE` for a task alone.
+        seed: its seed.
+        folder: where it is, or will be.
+        keys: its run file.
+        task: the task that is alone in it, else "".
+    """
+
+    method: str
+    seed: int
+    folder: Path
+    keys: dict[str, Any]
+    task: str = ""
+
+
+def load_study(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[Study, list[PlannedRun]]:
+    """A study file, checked, and its runs in the order they are done.
+
+    Args:
+        source: the YAML file, or a mapping of its keys.
+        overrides: ``key=value`` for keys of the run file, in all runs; ``output_dir=…`` for the study's.
+
+    Raises:
+        ConfigError: every mistake of the file, and of the run files it makes.
+    """
+    if isinstance(source, Mapping):
+        data, place, folder = dict(source), "the study", Path()
+        lines: yamlfile.Lines = {}
+    else:
+        data, lines = yamlfile.load(source)
+        place, folder = str(source), Path(source).parent
+        if not isinstance(data, dict):
+            raise ConfigError(f"{place}: {no_mapping(data, 'a study file', Study)}")
+    own = [word for word in overrides if word.partition("=")[0] in ("output_dir", "seeds", "single", "confidence")]
+    for word in own:
+        key, _, text = word.partition("=")
+        data[key] = yamlfile.loads(text, f"override {key}")[0]
+    try:
+        study = Study.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(explain(error, Study, data, place, lines)) from None
+    keys = _run_keys(study, folder)
+    methods, mistakes = _methods(study, place)
+    if mistakes:
+        raise ConfigError(mistakes)
+    rest = [word for word in overrides if word not in own]
+    runs, base = [], Path(study.output_dir)
+    for name, changes in methods.items():
+        checked = config.load_config({**keys, **changes}, rest)  # refused here, and not after hours
+        for seed in study.seeds:
+            runs.append(_planned(name, seed, base / _folder_name(name), checked.model_dump(exclude_unset=True)))
+    if study.single:
+        whole = config.load_config({**keys, **next(iter(methods.values()))}, rest).model_dump(exclude_unset=True)
+        names = [task.name for task in load_tasks(whole["tasks"], registry=whole.get("registry", ()))]
+        for name, item in zip(names, _one_by_one(whole), strict=True):
+            alone = {key: value for key, value in whole.items() if key not in ("balancer", "sampler")}
+            for seed in study.seeds:
+                runs.append(_planned(SINGLE, seed, base / "single" / name, {**alone, "tasks": [item]}, name))
+    runs.sort(key=lambda run: study.seeds.index(run.seed))  # a study that is stopped has whole seeds
+    return study, runs
+
+
+def _run_keys(study: Study, folder: Path) -> dict[str, Any]:
+    if isinstance(study.run, dict):
+        return dict(study.run)
+    file = next((path for path in (folder / study.run, Path(study.run)) if path.is_file()), folder / study.run)
+    config.load_config(file)  # its mistakes with its lines
+    from nlp_mtl.runfiles import beside
+
+    return beside(yamlfile.load(file)[0], file.parent)
+
+
+def _methods(study: Study, place: str) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    found: dict[str, dict[str, Any]] = {}
+    mistakes = []
+    for spec in study.balancers:
+        try:
+            name, arguments = parse_spec(spec, "balancers")
+        except ConfigError as error:
+            mistakes += [f"{place}: {message}" for message in error.mistakes]
+            continue
+        shown = name if not arguments else f"{name} ({', '.join(f'{k} {v}' for k, v in arguments.items())})"
+        if shown in found:
+            mistakes.append(f"{place}: `balancers`: {shown!r} stands twice; leave one out")
+        found[shown] = {"balancer": spec}
+    for name, changes in study.methods.items():
+        if name in found or name == SINGLE:
+            mistakes.append(f"{place}: `methods`: {name!r} is taken; give it another name")
+        found[name] = changes
+    if not found:
+        mistakes.append(f"{place}: a study compares ways, found none; name `balancers` or `methods`")
+    folders: dict[str, str] = {}
+    for name in found:
+        if (other := folders.setdefault(_folder_name(name), name)) != name:
+            mistakes.append(f"{place}: {name!r} and {other!r} would have one folder; give one another name")
+    return found, mistakes
+
+
+def _folder_name(method: str) -> str:
+    kept = "".join(letter if letter.isalnum() else "-" for letter in method.lower())
+    return "-".join(part for part in kept.split("-") if part)
+
+
+def _one_by_one(keys: Mapping[str, Any]) -> list[Any]:
+    """The tasks, each by itself as the run file says it."""
+    found: list[Any] = []
+    for item in keys["tasks"]:
+        names = [task.name for task in load_tasks([item], registry=keys.get("registry", ()))]
+        if len(names) == 1:
+            found.append(item)
+        elif isinstance(item, dict):
+            found += [{**item, "name": name} for name in names]
+        else:
+            found += names
+    return found
+
+
+def _planned(method: str, seed: int, folder: Path, keys: Mapping[str, Any], task: str = "") -> PlannedRun:
+    place = folder / f"seed-{seed}"
+    training = {**keys.get("training", {}), "seed": seed, "output_dir": str(place)}
+    return PlannedRun(method, seed, place, {**keys, "training": training}, task)
