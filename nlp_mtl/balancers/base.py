@@ -150,7 +150,7 @@ def checked_weights(name: str, weights: Mapping[str, float], argument: str = "we
     """
     bad = {task: weight for task, weight in weights.items() if not 0 <= weight < float("inf")}
     if bad:
-        raise ConfigError(f"balancer {name!r}: `{argument}` are numbers from 0, found {bad}")
+        raise ConfigError(f"balancer {name!r}: `{argument}` are at least 0, found {bad}")
     return dict(weights)
 
 

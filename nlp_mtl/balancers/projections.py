@@ -149,7 +149,7 @@ class Pcd(GramianMethod):
         """The primary task stands first, as TorchJD wants it."""
         place = (here == self._first).nonzero().flatten()
         if not len(place):
-            return torch.full((len(here),), 1.0 / len(here), dtype=torch.float64)
+            return torch.full((len(here),), 1.0 / max(1, len(here)), dtype=torch.float64)
         order = torch.cat([place, (here != self._first).nonzero().flatten()])
         turned = gramian[order][:, order]
         found = super()._weigh(facts, here[order], turned, turned)

@@ -13,7 +13,7 @@ from nlp_mtl.errors import ConfigError
 
 quick = settings(max_examples=60, deadline=None)
 
-SPECS = {"equal": {}, "rows": {}, "fixed": {"weights": {"t0": 2.0, "t1": 0.0}}}
+SPECS = {"equal": {}, "rows": {}, "fixed": {"weights": {"t0": 2.0, "t1": 0.0}}, "log_classes": {}}
 
 # rows and labelled units of each task in a step; a task with rows may have nothing labelled
 steps = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 200)), min_size=2, max_size=6)
@@ -26,12 +26,14 @@ def facts_of(step) -> StepFacts:
 
 def weights_of(name, step, **changes):
     balancer = registry.balancers.build({"name": name, **SPECS[name], **changes})
-    balancer.setup([f"t{i}" for i in range(len(step))], [100] * len(step))
+    classes = [2, 0, 5, 1, 3, 77][: len(step)]
+    balancer.setup([f"t{i}" for i in range(len(step))], [100] * len(step), classes=classes)
     return balancer.weights(facts_of(step))
 
 
-def test_every_balancer_is_tried_here():
-    assert set(SPECS) == set(registry.balancers.names())
+def test_every_balancer_that_looks_at_nothing_is_tried_here():
+    known = registry.balancers
+    assert set(SPECS) == {name for name in known.names() if not known[name].needs and name != "random"}
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -122,3 +124,69 @@ def test_weights_for_tasks_that_are_not_there_are_all_named():
         "balancer 'fixed': 'rtee' is not a task; did you mean 'rte'?",
         "balancer 'fixed': 'colaa' is not a task; did you mean 'cola'?",
     ]
+
+
+# ------------------------------------------------------------------------------------------------ methods on gradients
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.integers(1, 6).flatmap(
+        lambda m: st.lists(st.lists(st.floats(-3, 3), min_size=4, max_size=4), min_size=m, max_size=m)
+    ),
+    seed=st.integers(0, 9),
+)
+def test_the_projector_finds_what_the_dual_cone_asks_for(rows, seed):
+    """Of min v'Gv over v >= u: v is allowed, its gradient Gv is nowhere negative, and 0 where v is above u."""
+    from torchjd._linalg import normalize, regularize
+
+    from nlp_mtl.balancers.projections import nnls_projector
+
+    jacobian = torch.tensor(rows, dtype=torch.float64)
+    gramian = jacobian @ jacobian.T
+    wanted = torch.rand(len(rows), len(rows), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found = nnls_projector()(wanted, gramian)
+    regular = regularize(normalize(gramian, 1e-4), 1e-4)
+    slope = found @ regular
+    assert bool((found >= wanted - 1e-9).all())
+    assert bool((slope >= -1e-9).all())
+    assert float((slope * (found - wanted)).abs().max()) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["pcgrad", "upgrad", "graddrop", "gradnorm"])
+def test_one_task_alone_is_refused_by_methods_on_gradients(name):
+    balancer = registry.balancers.build(name)
+    with pytest.raises(ConfigError, match="weighs the gradients of several tasks, found rte alone; use 'equal'"):
+        balancer.setup(["rte", "unlabelled"], [10, 0])
+
+
+@quick
+@given(step=steps, seed=st.integers(0, 5))
+def test_random_weights_are_the_steps_and_nobody_elses(step, seed):
+    before = torch.get_rng_state()
+    made = [registry.balancers.build("random") for _ in range(2)]
+    for one in made:
+        one.setup([f"t{i}" for i in range(len(step))], [100] * len(step), seed=seed)
+    first, second = (one.weights(facts_of(step)) for one in made)
+    assert torch.equal(first, second)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", ["gradvac", "pcd", "nash_mtl", "cr_mogm"])
+def test_what_is_remembered_of_a_task_outlasts_steps_without_it(name):
+    balancer = registry.balancers.build(name)
+    balancer.setup(["a", "b", "c"], [10] * 3)
+    jacobian = torch.tensor([[1.0, 2.0, 0.5], [-1.0, -1.5, 0.5], [0.2, 0.0, 1.0]], dtype=torch.float64)
+
+    def step(number, here):
+        mask = torch.tensor(here, dtype=torch.float64)
+        rows = jacobian * mask[:, None]
+        balancer.weights(StepFacts(number, mask, mask), gramian=rows @ rows.T)
+        return {key: value.clone() for key, value in balancer.state_dict().items() if torch.is_tensor(value)}
+
+    step(0, [1, 1, 1])
+    with_all = step(1, [1, 1, 1])
+    without = step(2, [1, 1, 0])
+    for key, value in with_all.items():
+        if (value.dim() == 1 and len(value) == 3) or value.dim() == 2:
+            assert torch.equal(without[key][2], value[2])

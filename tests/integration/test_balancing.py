@@ -1,0 +1,247 @@
+"""Balancers in training: resumed, cut into passes, over processes, with tasks that are absent, and what is recorded."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import nlp_mtl as mtl
+from nlp_mtl import registry
+from nlp_mtl.errors import ConfigError, TrainingError, UnsupportedError
+from nlp_mtl.run import train
+from nlp_mtl.stepsfile import read_steps
+from tests.integration.test_processes import agree, run
+from tests.integration.tiny import config, state_of, write_base, write_tasks
+
+LORA = {"r": 4, "target_modules": "all-linear"}
+STATEFUL = ["uncertainty", "imtl_l", "dwa", "famo", "gradnorm", "gradvac", "pcd", "nash_mtl", "cr_mogm", "excess_mtl"]
+DRAWING = ["random", "pcgrad", "graddrop"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    return {"tasks": write_tasks(folder / "data", rows=40), "base": write_base(folder / "base", dropout=0.1)}
+
+
+def said(world, out, balancer, *, training=None, **changes):
+    shape = {"max_steps": 4, "per_device_train_batch_size": 6, "learning_rate": 5e-3, "logging_steps": 2}
+    both = {"lora": LORA, "balancer": balancer, **changes}
+    return config(world["base"], world["tasks"], out, **both, training={**shape, **(training or {})})
+
+
+def test_every_balancer_with_a_state_is_resumed_below():
+    known = registry.balancers
+    made = {}
+    for name in known.names():
+        made[name] = known.build({"name": name, "weights": {}} if name == "fixed" else name)
+        made[name].setup(["a", "b"], [1, 1], classes=[2, 2])
+    remembers = {name for name, one in made.items() if one.state_dict() or getattr(one, "held", ())}
+    assert remembers == set(STATEFUL)
+
+
+@pytest.mark.parametrize("name", [*STATEFUL, *DRAWING])
+def test_a_resumed_run_is_bit_for_bit_the_run(world, tmp_path, name):
+    saved = {"save_strategy": "steps", "save_steps": 2}
+    whole = train(said(world, tmp_path / "whole", name, training=saved))
+    first = said(world, tmp_path / "parts", name, training={**saved, "max_steps": 2})
+    # the schedule is that of four steps
+    first["training"]["lr_scheduler_type"] = "constant"
+    again = said(world, tmp_path / "parts", name, training={**saved, "lr_scheduler_type": "constant"})
+    whole = train(
+        said(world, tmp_path / "whole", name, training={**saved, "lr_scheduler_type": "constant"}), overwrite=True
+    )
+    train(first)
+    parts = train(again, resume=True)
+    for key, value in state_of(whole.model).items():
+        assert torch.equal(state_of(parts.model)[key], value), key
+    assert read_steps(tmp_path / "parts") == read_steps(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("balancer", "full"),
+    [
+        ("pcgrad", False),
+        ("upgrad", True),
+        ("famo", False),
+        ("uncertainty", True),
+        ("gradnorm", True),
+        ("graddrop", True),
+        ({"name": "pcgrad", "scope": "last_layer"}, True),
+    ],
+    ids=str,
+)
+def test_a_step_may_be_cut_into_any_passes(world, tmp_path, balancer, full):
+    base = write_base(tmp_path / "base")  # without dropout, whose numbers depend on the cut
+    changes = {"lora": None} if full else {}
+    states, steps = [], []
+    for name, shape in {
+        "one": {"per_device_train_batch_size": 12},
+        "three": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3},
+    }.items():
+        made = train(
+            said(
+                {**world, "base": base},
+                tmp_path / name,
+                balancer,
+                **changes,
+                training={**shape, "save_strategy": "epoch"},
+            )
+        )
+        states.append(state_of(made.model))
+        steps.append(read_steps(tmp_path / name))
+    for key, value in states[0].items():
+        torch.testing.assert_close(
+            states[1][key], value, atol=2e-5, rtol=1e-3, msg=lambda text, key=key: f"{key}: {text}"
+        )
+    for one, three in zip(*steps, strict=True):
+        assert three["weights"] == pytest.approx(one["weights"], rel=2e-3, abs=1e-4)
+        assert three["losses"] == pytest.approx(one["losses"], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("balancer", "full"),
+    [("upgrad", False), ("pcgrad", True), ("famo", False), ({"name": "gradvac", "scope": "last_layer"}, True)],
+    ids=str,
+)
+def test_two_processes_equal_one(world, tmp_path, forked_python, balancer, full):
+    changes = {"lora": None} if full else {}
+    rates = {"mood": 5, "alike": 1, "names": 3, "rainy": 3}  # counts differ, a task may be on one process only
+    changes["sampler"] = {"name": "fixed", "rates": rates}
+    base = write_base(tmp_path / "base")
+    shape = {"per_device_train_batch_size": 7, "max_steps": 3, "logging_steps": 1}
+    more = {"one": {"gradient_accumulation_steps": 2}, "two": {}}
+    told = {
+        name: {"config": said({**world, "base": base}, tmp_path / name, balancer, **changes, training={**shape, **own})}
+        for name, own in more.items()
+    }
+    log_one, state_one = run(forked_python, tmp_path, told["one"], name="one")
+    log_two, state_two = run(forked_python, tmp_path, told["two"], processes=2, name="two")
+    assert (log_one["world"], log_two["world"]) == (1, 2)
+    for a, b in zip(log_one["log"], log_two["log"], strict=True):
+        for key in a:
+            if key.startswith(("loss_", "grad_norm")):
+                assert b[key] == pytest.approx(a[key], abs=2e-5, rel=1e-3), key
+    agree(state_two, state_one, atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["pcgrad", "upgrad", "famo", "uncertainty", "gradnorm", "excess_mtl", "nash_mtl"])
+def test_tasks_may_be_absent_from_a_step(world, tmp_path, name):
+    """One task a step: each is weighed alone, and all learn."""
+    made = train(said(world, tmp_path / "run", name, sampler="round_robin", training={"save_strategy": "epoch"}))
+    lines = read_steps(tmp_path / "run")
+    assert {tuple(line["losses"]) for line in lines} == {("mood",), ("alike",), ("names", "rainy")}
+    assert all(set(line["weights"]) == set(line["losses"]) for line in lines)
+    assert all(torch.isfinite(value).all() for value in state_of(made.model).values())
+
+
+@pytest.mark.parametrize("name", ["pcgrad", "uncertainty", "graddrop"])
+def test_a_loss_that_is_no_number_stops_and_says_whose(world, tmp_path, name):
+    from nlp_mtl.starting import read_run, trainer_of
+
+    trainer = trainer_of(*read_run(said(world, tmp_path / "run", name)))
+    with torch.no_grad():
+        for parameter in trainer.model.module_of("mood").parameters():
+            parameter.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="the loss of mood is not a number at step 1"):
+        trainer.train()
+
+
+def test_what_can_not_be_weighed_is_refused_before_the_first_step(world, tmp_path):
+    from nlp_mtl.starting import read_run, trainer_of
+
+    def refused(kind, words, balancer, **changes):
+        with pytest.raises(kind) as caught:
+            trainer_of(*read_run(said(world, tmp_path / "run", balancer, **changes)))
+        assert words in str(caught.value)
+
+    refused(ConfigError, "nothing shared is trained", "pcgrad", lora=None, freeze="*")
+    refused(
+        ConfigError,
+        "nothing shared is trained",
+        "pcgrad",
+        lora=None,
+        task_lora={"r": 2, "target_modules": "all-linear"},
+    )
+    refused(ConfigError, "`scope` is lora, and the model has none", {"name": "mgda", "scope": "lora"}, lora=None)
+    refused(ConfigError, "'mod' is not a task; did you mean 'mood'?", {"name": "upgrad", "weights": {"mod": 1}})
+    refused(ConfigError, "`primary` 'mod' is not a task", {"name": "pcd", "primary": "mod"})
+    again = {"activation_checkpointing": True}
+    refused(
+        UnsupportedError,
+        "recomputes activations; use shared",
+        {"name": "pcgrad", "scope": "last_layer"},
+        training=again,
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_step_is_recorded(world, tmp_path):
+    made = train(said(world, tmp_path / "run", "equal", cosines_every=2, training={"save_strategy": "epoch"}))
+    lines = read_steps(tmp_path / "run")
+    assert [line["step"] for line in lines] == [0, 1, 2, 3]
+    assert [("cosines" in line) for line in lines] == [True, False, True, False]
+    for line in lines:
+        assert sum(line["rates"].values()) >= 1 - 1e-6
+        assert sum(line["weights"].values()) == pytest.approx(1, abs=1e-5)
+        for row in line.get("cosines", {}).values():
+            assert all(-1 <= value <= 1 for value in row.values())
+    logged = [entry for entry in made.trainer.state.log_history if "loss" in entry]
+    for entry, pair in zip(logged, (lines[:2], lines[2:]), strict=True):
+        for task in made.model.tasks:
+            values = [line["losses"][task] for line in pair if task in line["losses"]]
+            if values:
+                assert entry[f"loss_{task}"] == pytest.approx(sum(values) / len(values), rel=1e-4)
+
+
+def test_a_look_at_the_gradients_changes_nothing(world, tmp_path):
+    """Steps that look for the record make the same update as those that don't."""
+    base = write_base(tmp_path / "base")
+    found = [
+        state_of(
+            train(said({**world, "base": base}, tmp_path / str(every), "equal", lora=None, cosines_every=every)).model
+        )
+        for every in (0, 1)
+    ]
+    for key, value in found[0].items():
+        within = 1e-4 if key.endswith("key.bias") else 2e-6
+        torch.testing.assert_close(
+            found[1][key], value, atol=within, rtol=1e-3, msg=lambda text, key=key: f"{key}: {text}"
+        )
+
+
+def test_cosines_are_those_of_plain_gradients(world, tmp_path):
+    from nlp_mtl.starting import read_run, trainer_of
+
+    trainer = trainer_of(*read_run(said({**world, "base": write_base(tmp_path / "base")}, tmp_path / "run", "pcgrad")))
+    seen = []
+    done = trainer.step_done
+    trainer.step_done = lambda: seen.append(done())  # type: ignore[method-assign]
+    kept = []
+    count = trainer._get_num_items_in_batch
+    trainer._get_num_items_in_batch = lambda batches, device: (kept.extend(batches), count(batches, device))[1]
+    trainer.args.max_steps = 1
+    trainer.args.learning_rate = 0.0
+    trainer.train()
+    model: mtl.MultiTaskModel = trainer.model.train()
+    shared = list(model.sharing.shared_parameters())
+    rows = []
+    here = [task for task in model.tasks if task in kept[0]["targets"]]
+    for task in here:
+        out = model(**kept[0], weights={t: float(t == task) for t in model.tasks})
+        found = torch.autograd.grad(out["loss"], shared, allow_unused=True)
+        rows.append(
+            torch.cat(
+                [
+                    torch.zeros_like(p).flatten() if g is None else g.flatten()
+                    for p, g in zip(shared, found, strict=True)
+                ]
+            )
+        )
+    plain = torch.nn.functional.normalize(torch.stack(rows).double(), dim=1)
+    order = [model.tasks.index(task) for task in here]
+    torch.testing.assert_close(seen[0].cosines[order][:, order], plain @ plain.T, atol=1e-4, rtol=0)
+    assert json.dumps(read_steps(tmp_path / "run")) == "[]", "nothing is written where nothing is saved"
