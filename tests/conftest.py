@@ -54,6 +54,16 @@ def quickstart_packages():
     return packages.cache_folder()
 
 
+@pytest.fixture(scope="session")
+def forked_python(tmp_path_factory):
+    """In the place of `sys.executable`: a process that has the libraries imported when it starts (tests/forked)."""
+    from tests.forked import start
+
+    base = tmp_path_factory.getbasetemp()
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    return start(base.parent if several else base, os.getppid() if several else os.getpid())
+
+
 @pytest.fixture
 def process_group():
     """As one of several processes sees itself, alone."""
