@@ -76,33 +76,38 @@ def test_no_overlong_file_in_the_package():
 
 
 @pytest.mark.packages
-def test_the_ten_lines_of_python_run(tmp_path, monkeypatch, quickstart_packages):
+def test_the_ten_lines_of_python_run(tmp_path, monkeypatch, quickstart_packages, forked_python):
     (code,) = blocks("python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 12
     monkeypatch.chdir(tmp_path)
     code = code.replace("max_steps=30", "max_steps=2")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([forked_python, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "'quick_trec'" in done.stdout and "'label'" in done.stdout
 
 
 @pytest.mark.packages
 @pytest.mark.parametrize(("name", "images"), [("01_quickstart", 2), ("02_own_data", 0), ("03_add_a_task", 0)])
-def test_the_notebook_runs_and_is_committed_without_outputs(tmp_path, monkeypatch, quickstart_packages, name, images):
+def test_the_notebook_runs_and_is_committed_without_outputs(
+    tmp_path, monkeypatch, quickstart_packages, forked_python, name, images
+):
     monkeypatch.setenv("NLP_MTL_NOTEBOOK_STEPS", "4")
-    cells = executed(name, tmp_path)
+    cells = executed(name, tmp_path, forked_python)
     assert len([o for cell in cells for o in cell.outputs if "image/png" in o.get("data", {})]) == images
 
 
-def executed(name, folder):
+def executed(name, folder, python=sys.executable):
     """The cells of a notebook that is committed without outputs, after running it in a folder."""
     import nbformat
+    from jupyter_client import AsyncKernelManager
     from nbclient import NotebookClient
 
     book = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     cells = [cell for cell in book.cells if cell.cell_type == "code"]
     assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in cells)
-    NotebookClient(book, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    kernel = AsyncKernelManager(kernel_name="python3")
+    kernel.kernel_spec.argv[0] = python
+    NotebookClient(book, km=kernel, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
     return cells
 
 

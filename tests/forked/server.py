@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = """
-    torch torch.distributed.launcher.api torch.distributed.fsdp torch.utils.checkpoint numpy pandas datasets accelerate peft evaluate
-    scipy.stats sklearn.metrics seqeval.metrics transformers.trainer transformers.models.auto
-    transformers.models.bert.modeling_bert rich.table rich.progress typer huggingface_hub
+    accelerate accelerate.commands.launch datasets evaluate huggingface_hub numpy pandas peft rich.progress rich.table
+    scipy.stats seqeval.metrics sklearn.metrics torch torch.distributed.fsdp torch.distributed.launcher.api
+    torch.profiler torch.utils.checkpoint transformers.models.auto transformers.models.bert.modeling_bert
+    transformers.trainer typer
 """
 
 
@@ -79,7 +80,7 @@ def is_alive(process: int) -> bool:
 def read_at_import(env: Any) -> dict[str, str]:
     """What libraries read when they are imported: who asks for other values is sent away."""
     names = ("HF_", "TRANSFORMERS_", "OMP_", "MKL_", "PYTHON")
-    free = ("PYTHONPATH", "PYTHONUTF8")  # what is written is UTF-8 wherever the tests' own output is
+    free = ("PYTHONPATH", "PYTHONUTF8", "TRANSFORMERS_VERBOSITY")  # these change nothing that a test looks at
     return {name: value for name, value in env.items() if name.startswith(names) and name not in free}
 
 
@@ -163,7 +164,8 @@ def run(words: list[str], paths: str) -> None:
     first, *rest = words
     beside = os.getcwd() if first in ("-m", "-c") else str(Path(first).resolve().parent)
     own = str(Path(__file__).resolve().parents[2])
-    sys.path[:] = [beside, *(path for path in paths.split(os.pathsep) if path), *(p for p in sys.path if p not in (own, ""))]
+    asked = [path for path in paths.split(os.pathsep) if path]
+    sys.path[:] = [beside, *asked, *(path for path in sys.path if path not in (own, ""))]
     if first == "-m":
         sys.argv = ["-m", *rest[1:]]
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)

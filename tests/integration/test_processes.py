@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -137,13 +136,13 @@ def test_ctrl_c_to_one_process_ends_all_of_them(tmp_path, forked_python):
     assert [folder.name for folder in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-2"]
 
 
-def test_fewer_processes_than_asked_for_is_an_error(tmp_path):
+def test_fewer_processes_than_asked_for_is_an_error(tmp_path, forked_python):
     file = tmp_path / "run.json"
     file.write_text(json.dumps({"config": {"model": "x", "tasks": ["rte"]}}))
-    command = ["launch", "--cpu", "--num_processes", "2", str(WORKER), str(file)]
+    command = ["-m", "accelerate.commands.accelerate_cli", "launch", "--cpu", "--num_processes", "2", "--no_python"]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    launcher = Path(sys.executable).parent / "accelerate"
-    done = subprocess.run([str(launcher), *command], env=env, text=True, capture_output=True, timeout=200)
+    command = [forked_python, *command, forked_python, str(WORKER), str(file)]
+    done = subprocess.run(command, env=env, text=True, capture_output=True, timeout=200)
     assert done.returncode != 0
     assert "several processes were asked for" in done.stderr
     assert "torchrun" in done.stderr
