@@ -39,9 +39,7 @@ def start(shared: Path, owner: int) -> str:
     for number in range(2):
         command = [sys.executable, "-m", "tests.forked.server", place, str(number), str(owner)]
         with (program.parent / f"server{number}.log").open("w") as log:
-            subprocess.Popen(
-                command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+            subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     words = [sys.executable, "-I", "-S", str(HERE / "relay.py"), place]
     made = program.with_name("made")
     made.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
