@@ -187,7 +187,17 @@ def test() -> int:
         [str(tools / "ruff"), "format", "--check", "."],
         [str(tools / "mypy")],
         [str(tools / "lint-imports")],
-        [python, "-m", "pytest", "-n", "2", "--dist", "loadfile", *os.environ.get("PYTEST_ARGS", "").split()],
+        [
+            python,
+            "-m",
+            "pytest",
+            "-n",
+            "2",
+            "--dist",
+            "loadfile",
+            "--no-loadscope-reorder",
+            *os.environ.get("PYTEST_ARGS", "").split(),
+        ],
     ]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     failed = 0

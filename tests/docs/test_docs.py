@@ -81,7 +81,7 @@ ROWS = {"train": 300, "validation": 40}
 
 
 def fewer_rows(code):
-    """The code with few rows of the quickstart's tasks wherever it names what to train, so that scoring takes no time."""
+    """The code with few rows of the quickstart's tasks wherever it names what to train: scoring takes the time."""
 
     def few(match):
         return match[1] + str([{"name": name, "rows": ROWS} for name in ast.literal_eval(match[2])])
