@@ -126,9 +126,13 @@ def executed(name, folder, python=sys.executable):
     for cell in cells:
         cell.source = fewer_rows(cell.source)
     assert ("quick_" in str(said)) == ([cell.source for cell in cells] != said), "fewer_rows knows how tasks are named"
-    kernel = AsyncKernelManager(kernel_name="python3")
-    kernel.kernel_spec.argv[0] = python
-    NotebookClient(book, km=kernel, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+
+    class Kernel(AsyncKernelManager):
+        def format_kernel_cmd(self, *given, **more):
+            return [python, *super().format_kernel_cmd(*given, **more)[1:]]
+
+    place = {"metadata": {"path": str(folder)}}
+    NotebookClient(book, kernel_manager_class=Kernel, timeout=300, resources=place).execute()
     return cells
 
 
