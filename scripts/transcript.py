@@ -122,12 +122,12 @@ def write_tables(folder: Path) -> None:
 # --------------------------------------------------------------------------------------------------------- the session
 
 
-def record(folder: Path) -> str:
-    """What the session prints, command by command."""
+def record(folder: Path, python: str = sys.executable) -> str:
+    """What the session prints, command by command, run with a Python."""
     write_tables(folder)
     program = folder / "bin" / "nlp-mtl"  # so that it is called by its name, wherever it is installed
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m nlp_mtl.cli "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(python)} -m nlp_mtl.cli "$@"\n')
     program.chmod(0o755)
     paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     known = {
@@ -155,10 +155,10 @@ def masked(text: str) -> str:
     return re.sub(r"-?\d+\.\d+", "#", "\n".join(line for line in text.split("\n") if not own.search(line)))
 
 
-def main() -> int:
+def main(python: str = sys.executable) -> int:
     """Record the session, or say whether the one in the README is current."""
     with tempfile.TemporaryDirectory() as place:
-        said = record(Path(place))
+        said = record(Path(place), python)
     file = ROOT / "README.md"
     text = file.read_text(encoding="utf-8")
     begin, end = f"<!-- {NAME}: made by scripts/transcript.py -->\n```console\n", f"\n```\n<!-- /{NAME} -->"

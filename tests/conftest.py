@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -13,6 +14,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+
+
+def pytest_collection_finish(session):
+    """What is loaded by now stays loaded: looking through it for garbage took half a second, at every training.
+
+    `train` freezes and thaws too, but all there is; thawing would end this, so here it does neither. That it thaws what
+    it froze is seen where it has a process of its own (tests/integration/tiny.py).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.freeze = gc.unfreeze = lambda: None
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +52,16 @@ def quickstart_packages():
     except NotFoundError as error:
         pytest.skip(f"the quickstart packages can't be fetched: {error}")
     return packages.cache_folder()
+
+
+@pytest.fixture(scope="session")
+def forked_python(tmp_path_factory):
+    """In the place of `sys.executable`: a process that has the libraries imported when it starts (tests/forked)."""
+    from tests.forked import start
+
+    base = tmp_path_factory.getbasetemp()
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    return start(base.parent if several else base, os.getppid() if several else os.getpid())
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,7 +15,7 @@ from nlp_mtl.errors import ConfigError, DataError
 from nlp_mtl.serving.answering import Answerer
 from nlp_mtl.testing import tiny_model
 
-pytest.importorskip("gradio", reason="the extra `demo` is not installed")
+pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="the extra `demo` is not installed")
 torch.set_num_threads(1)  # tiny models: threads would only wait for one another
 
 TASKS = ["cola", "rte", "conll2003", "stsb"]

@@ -1,4 +1,4 @@
-"""A run of two hundred tasks: every head learns, everything is scored and saved, and it resumes to the same bits."""
+"""A run of a hundred tasks: every head learns, everything is scored and saved, and it resumes to the same bits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.run import train
 from tests.integration.tiny import config, state_of, write_base, write_many
 
-TASKS, STEPS, HALF = 200, 6, 3
+TASKS, STEPS, HALF = 100, 6, 3
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def world(tmp_path_factory):
     registry = write_many(folder / "registry", TASKS)
 
     def settings(out):
-        shape = {"max_steps": STEPS, "per_device_train_batch_size": 64, "gradient_accumulation_steps": 2}
+        shape = {"max_steps": STEPS, "per_device_train_batch_size": 32, "gradient_accumulation_steps": 2}
         shape |= {"save_strategy": "steps", "save_steps": HALF, "logging_steps": 1}
         return config(base, ["many"], out, registry=[str(registry)], sampler="uniform", training=shape)
 
@@ -43,7 +43,7 @@ def test_every_task_is_trained_logged_scored_and_saved(whole):
     names = [f"task_{number}" for number in range(TASKS)]
     assert sorted(whole.model.tasks) == sorted(names)
     shown = whole.trainer.rows_shown(0, STEPS)
-    assert sum(shown.values()) == 2 * 64 * STEPS
+    assert sum(shown.values()) == 2 * 32 * STEPS
     assert set(shown) == set(names)
     assert set(shown.values()) <= {3, 4}, "uniform: the same number of rows of every task, in the long run"
     logged = {key for entry in whole.trainer.state.log_history for key in entry if key.startswith("loss_")}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,13 +20,13 @@ FSDP = {
 }
 
 
-def run(folder: Path, said: dict, *, processes: int = 1, name: str) -> tuple[dict, dict]:
+def run(python: str, folder: Path, said: dict, *, processes: int = 1, name: str) -> tuple[dict, dict]:
     file = folder / f"{name}.json"
     file.write_text(json.dumps(said))
-    command = [sys.executable, str(WORKER), str(file)]
+    command = [python, str(WORKER), str(file)]
     if processes > 1:
         launch = ["--nproc_per_node", str(processes), "--master_port", str(29500 + hash(name) % 400), "--no_python"]
-        command = [sys.executable, "-m", "torch.distributed.run", *launch, *command]
+        command = [python, "-m", "torch.distributed.run", *launch, *command]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, env=env, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
@@ -43,7 +42,7 @@ def agree(found, wanted, **tolerance):
 
 
 @pytest.mark.parametrize("way", ["full", "lora", "task_lora", "fsdp", "fsdp_task_lora", "recomputed"])
-def test_two_processes_equal_one_with_twice_the_batch(tmp_path, way):
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path, forked_python, way):
     tasks = write_tasks(tmp_path / "data")
     base = write_base(tmp_path / "base")
     # 7 rows for 2 processes and a sampler that shows one task at a time: counts differ, tasks are absent on a process
@@ -57,8 +56,8 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, way):
     one = {"config": config(base, tasks, tmp_path / "one", **changes, training=shape)}
     halves = {**shape, "per_device_train_batch_size": 7, "gradient_accumulation_steps": 1, **more}
     two = {"config": config(base, tasks, tmp_path / "two", **changes, training=halves)}
-    log_one, state_one = run(tmp_path, one, name=f"{way}-one")
-    log_two, state_two = run(tmp_path, two, processes=2, name=f"{way}-two")
+    log_one, state_one = run(forked_python, tmp_path, one, name=f"{way}-one")
+    log_two, state_two = run(forked_python, tmp_path, two, processes=2, name=f"{way}-two")
     assert (log_one["world"], log_two["world"]) == (1, 2)
     for a, b in zip(log_one["log"], log_two["log"], strict=True):
         assert {k for k in a if k.startswith("loss")} == {k for k in b if k.startswith("loss")}
@@ -69,7 +68,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, way):
 
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
-def test_weighed_losses_and_tuned_thresholds_are_those_of_one_process(tmp_path, way):
+def test_weighed_losses_and_tuned_thresholds_are_those_of_one_process(tmp_path, forked_python, way):
     tasks = write_rare(tmp_path / "data")
     base = write_base(tmp_path / "base")
     # 7 rows for 2 processes: counts of rare rows and of words differ between them
@@ -78,8 +77,8 @@ def test_weighed_losses_and_tuned_thresholds_are_those_of_one_process(tmp_path, 
     more = FSDP if way == "fsdp" else {}
     halves = {**shape, "gradient_accumulation_steps": 1, "per_device_eval_batch_size": 3, **more}
     two = {"config": config(base, tasks, tmp_path / "two", training=halves)}
-    log_one, state_one = run(tmp_path, one, name=f"rare-{way}-one")
-    log_two, state_two = run(tmp_path, two, processes=2, name=f"rare-{way}-two")
+    log_one, state_one = run(forked_python, tmp_path, one, name=f"rare-{way}-one")
+    log_two, state_two = run(forked_python, tmp_path, two, processes=2, name=f"rare-{way}-two")
     for a, b in zip(log_one["log"], log_two["log"], strict=True):
         for key in a:
             if key.startswith(("loss", "grad_norm")):
@@ -95,7 +94,7 @@ def test_weighed_losses_and_tuned_thresholds_are_those_of_one_process(tmp_path, 
         assert {t["name"]: t["head"]["tuned"] for t in said["tasks"][:2]} == {t: found[t] for t in ("rare", "many")}
 
 
-def test_rows_are_fewer_than_processes(tmp_path):
+def test_rows_are_fewer_than_processes(tmp_path, forked_python):
     """One row a step for two processes: one of them has nothing, takes part, and the result is that of one process."""
     tasks = write_tasks(tmp_path / "data")
     base = write_base(tmp_path / "base")
@@ -106,8 +105,8 @@ def test_rows_are_fewer_than_processes(tmp_path):
     two = {
         "config": config(base, tasks, tmp_path / "two", **changes, training={**shape, "per_device_train_batch_size": 2})
     }
-    log_one, state_one = run(tmp_path, one, name="few-one")
-    log_two, state_two = run(tmp_path, two, processes=2, name="few-two")
+    log_one, state_one = run(forked_python, tmp_path, one, name="few-one")
+    log_two, state_two = run(forked_python, tmp_path, two, processes=2, name="few-two")
     for a, b in zip(log_one["log"], log_two["log"], strict=True):
         assert {k for k in a if k.startswith("loss")} == {k for k in b if k.startswith("loss")}
         for key in a:
@@ -116,12 +115,13 @@ def test_rows_are_fewer_than_processes(tmp_path):
     agree(state_two, state_one, atol=1e-6, rtol=1e-5)
 
 
-def test_ctrl_c_to_one_process_ends_all_of_them(tmp_path):
+def test_ctrl_c_to_one_process_ends_all_of_them(tmp_path, forked_python):
     tasks = write_tasks(tmp_path / "data")
     base = write_base(tmp_path / "base")
     saving = {"max_steps": 50, "save_strategy": "steps", "save_steps": 40}
     callbacks = ["tests.integration.tiny:InterruptSecond"]
     log, _ = run(
+        forked_python,
         tmp_path,
         {"config": config(base, tasks, tmp_path / "run", callbacks=callbacks, training=saving)},
         processes=2,
@@ -131,34 +131,35 @@ def test_ctrl_c_to_one_process_ends_all_of_them(tmp_path):
     assert log["stopped"]
     assert [folder.name for folder in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-3"]
     anew = config(base, tasks, tmp_path / "run", training={"max_steps": 2, "save_strategy": "steps", "save_steps": 2})
-    log, _ = run(tmp_path, {"config": anew, "overwrite": True}, processes=2, name="anew")
+    log, _ = run(forked_python, tmp_path, {"config": anew, "overwrite": True}, processes=2, name="anew")
     assert not log["stopped"]
     assert [folder.name for folder in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-2"]
 
 
-def test_fewer_processes_than_asked_for_is_an_error(tmp_path):
+def test_fewer_processes_than_asked_for_is_an_error(tmp_path, forked_python):
     file = tmp_path / "run.json"
     file.write_text(json.dumps({"config": {"model": "x", "tasks": ["rte"]}}))
-    command = ["launch", "--cpu", "--num_processes", "2", str(WORKER), str(file)]
+    command = ["-m", "accelerate.commands.accelerate_cli", "launch", "--cpu", "--num_processes", "2", "--no_python"]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    launcher = Path(sys.executable).parent / "accelerate"
-    done = subprocess.run([str(launcher), *command], env=env, text=True, capture_output=True, timeout=200)
+    command = [forked_python, *command, forked_python, str(WORKER), str(file)]
+    done = subprocess.run(command, env=env, text=True, capture_output=True, timeout=200)
     assert done.returncode != 0
     assert "several processes were asked for" in done.stderr
     assert "torchrun" in done.stderr
 
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
-def test_a_dry_run_of_two_processes_speaks_once_and_writes_nothing(tmp_path, way):
+def test_a_dry_run_of_two_processes_speaks_once_and_writes_nothing(tmp_path, forked_python, way):
     tasks = write_tasks(tmp_path / "data")
     base = write_base(tmp_path / "base")
     shape = {"per_device_train_batch_size": 4, "max_steps": -1, "num_train_epochs": 2, "eval_strategy": "epoch"}
     said = config(base, tasks, tmp_path / "run", training={**shape, **(FSDP if way == "fsdp" else {})})
     (tmp_path / "run.yaml").write_text(json.dumps(said))
-    launch = ["--nproc_per_node", "2", "--master_port", str(29500 + hash(way) % 400), "-m", "nlp_mtl.cli"]
+    launch = ["--nproc_per_node", "2", "--master_port", str(29500 + hash(way) % 400)]
+    launch += ["--no_python", forked_python, "-m", "nlp_mtl.cli"]
     words = ["train", str(tmp_path / "run.yaml"), "--dry-run", "--json", "-"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "torch.distributed.run", *launch, *words]
+    command = [forked_python, "-m", "torch.distributed.run", *launch, *words]
     done = subprocess.run(command, env=env, text=True, capture_output=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(done.stdout)

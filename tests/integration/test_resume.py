@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -66,7 +65,7 @@ def test_six_steps_and_six_more_equal_twelve(world, tmp_path, tuning, sampler):
     assert losses(whole) == losses(resumed)
 
 
-def start(world, tmp_path, name):
+def start(python, world, tmp_path, name):
     said = {
         "config": settings(
             world,
@@ -78,21 +77,21 @@ def start(world, tmp_path, name):
     file.write_text(json.dumps(said))
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen(
-        [sys.executable, str(WORKER), str(file)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [python, str(WORKER), str(file)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
 
 
 @pytest.mark.processes
-def test_killed_at_any_moment_it_continues_to_the_same_bits(world, tmp_path):
+def test_killed_at_any_moment_it_continues_to_the_same_bits(world, tmp_path, forked_python):
     """It saves at every step, so most kills hit a write; whatever is left must be whole or recognised as damaged."""
     whole = train(settings(world, tmp_path / "whole", training={"max_steps": 40, "logging_steps": 40}))
-    process = start(world, tmp_path, "killed")
+    process = start(forked_python, world, tmp_path, "killed")
     deadline = time.monotonic() + 120
     while len(checkpoint.checkpoints(tmp_path / "killed")) < 2:
         assert process.poll() is None and time.monotonic() < deadline, process.stderr.read().decode()[-2000:]
     time.sleep(random.random() / 10)  # any moment of the next steps and writes
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()  # until nobody can write any more
     good = checkpoint.last_good_checkpoint(tmp_path / "killed")
     assert good is not None
     assert checkpoint.damage(good) is None
@@ -120,7 +119,7 @@ def test_a_damaged_checkpoint_is_skipped_and_said(world, tmp_path, caplog):
         resumed.trainer.train(resume_from_checkpoint=str(weights.parent))
 
 
-def test_no_room_while_saving_leaves_the_last_good_checkpoint(world, tmp_path):
+def test_no_room_while_saving_leaves_the_last_good_checkpoint(world, tmp_path, forked_python):
     """A real write error: the process may write no file larger than half a checkpoint from the second save on."""
     code = f"""
 import resource, sys
@@ -142,7 +141,7 @@ except TrainingError as error:
 """
     said = settings(world, tmp_path / "full", training=SAVING, callbacks=["transformers:TrainerCallback"])
     done = subprocess.run(
-        [sys.executable, "-c", code], input=json.dumps(said), text=True, capture_output=True, timeout=200
+        [forked_python, "-c", code], input=json.dumps(said), text=True, capture_output=True, timeout=200
     )
     assert "TrainingError: no room to write" in done.stdout, done.stdout[-1500:] + done.stderr[-3000:]
     assert "checkpoint-3 is whole" in done.stdout

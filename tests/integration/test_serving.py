@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -246,9 +245,9 @@ def test_what_it_says_about_itself(answerer, address):
 
 
 @pytest.mark.processes
-def test_a_stop_answers_what_was_accepted_and_refuses_the_rest(model, tmp_path):
+def test_a_stop_answers_what_was_accepted_and_refuses_the_rest(model, tmp_path, forked_python):
     model.save_pretrained(tmp_path / "run")
-    program = [sys.executable, "-m", "tests.integration.serving", str(tmp_path / "run"), "0.3"]
+    program = [forked_python, "-m", "tests.integration.serving", str(tmp_path / "run"), "0.3"]
     process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         address = process.stdout.readline().strip()
@@ -272,10 +271,10 @@ def test_a_stop_answers_what_was_accepted_and_refuses_the_rest(model, tmp_path):
 
 
 @pytest.mark.processes
-def test_the_command_reads_the_asked_tasks_alone_and_says_where_it_is(model, tmp_path):
+def test_the_command_reads_the_asked_tasks_alone_and_says_where_it_is(model, tmp_path, forked_python):
     model.save_pretrained(tmp_path / "run")
     words = ["serve", str(tmp_path / "run"), "--port", "0", "--task", "rte", "--dtype", "float32"]
-    program = [sys.executable, "-m", "nlp_mtl.cli", *words]
+    program = [forked_python, "-m", "nlp_mtl.cli", *words]
     process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         line = process.stdout.readline()

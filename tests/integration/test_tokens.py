@@ -264,7 +264,7 @@ def passes_per_process(world, tmp_path, said, same=False):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("way", ["ddp", "lora", "fsdp", "rows"])
-def test_two_processes_equal_one(world, tmp_path, way):
+def test_two_processes_equal_one(world, tmp_path, forked_python, way):
     """In tokens, in micro-batches, and in passes of which the processes make different numbers."""
     said = {"tokens_per_pass": 24} if way == "rows" else {"tokens_per_batch": 130, "tokens_per_pass": 24}
     first, second = passes_per_process(world, tmp_path, said)
@@ -279,8 +279,8 @@ def test_two_processes_equal_one(world, tmp_path, way):
     two = {"config": settings(world, tmp_path / "two", **said, training={**shape, **(FSDP if way == "fsdp" else {})})}
     if way == "rows":
         two["config"]["training"]["gradient_accumulation_steps"] = 1
-    log_one, state_one = run(tmp_path, one, name=f"tokens-{way}-one")
-    log_two, state_two = run(tmp_path, two, processes=2, name=f"tokens-{way}-two")
+    log_one, state_one = run(forked_python, tmp_path, one, name=f"tokens-{way}-one")
+    log_two, state_two = run(forked_python, tmp_path, two, processes=2, name=f"tokens-{way}-two")
     assert (log_one["world"], log_two["world"]) == (1, 2)
     same_losses(log_one, log_two)
     agree(state_two, state_one, atol=1e-6, rtol=1e-5)

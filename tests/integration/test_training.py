@@ -328,7 +328,7 @@ def test_the_base_classs_methods_that_are_overridden_are_those_that_were_read(na
     assert known[name] == found
 
 
-def test_the_command_shows_progress_scores_and_what_comes_next(world, tmp_path):
+def test_the_command_shows_progress_scores_and_what_comes_next(world, tmp_path, forked_python):
     """As its own process: a bar while training, a table with baselines, and commands that run as they stand."""
     import shlex
 
@@ -336,7 +336,7 @@ def test_the_command_shows_progress_scores_and_what_comes_next(world, tmp_path):
     said = config(base, files, tmp_path / "run", training={"max_steps": 4, "eval_strategy": "steps", "eval_steps": 2})
     del said["training"]["disable_tqdm"]
     (tmp_path / "run.yaml").write_text(json.dumps(said))
-    command = [sys.executable, "-m", "nlp_mtl.cli", "train", str(tmp_path / "run.yaml")]
+    command = [forked_python, "-m", "nlp_mtl.cli", "train", str(tmp_path / "run.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "training: 100%" in done.stderr
@@ -348,7 +348,8 @@ def test_the_command_shows_progress_scores_and_what_comes_next(world, tmp_path):
     assert len(following) == 3
     predict = shlex.split(following[0])
     assert predict[-3:-1] == ["predict", str(tmp_path / "run")]
-    again = subprocess.run(predict, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert predict[0] == sys.executable
+    again = subprocess.run([forked_python, *predict[1:]], capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert set(json.loads(again.stdout)) == {"mood", "alike", "names", "rainy"}
 

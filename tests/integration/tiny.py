@@ -181,6 +181,8 @@ class InterruptSecond(TrainerCallback):
 
 def main() -> None:
     """Train as the JSON file of the first argument says; write losses and weights beside it."""
+    import gc
+
     import torch
     from accelerate.utils import gather_object
 
@@ -191,6 +193,7 @@ def main() -> None:
     run = train(said["config"], resume=said.get("resume", False), overwrite=said.get("overwrite", False))
     trainer = run.trainer
     assert trainer is not None
+    assert gc.get_freeze_count() == 0, "what was frozen for training is thawed"
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else trainer.model.state_dict()
     chosen = gather_object([{task: head.chosen() for task, head in run.model.heads.items()}])
     if trainer.args.process_index == 0:

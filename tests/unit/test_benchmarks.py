@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -167,7 +166,7 @@ with open(sys.argv[1], "a") as file:
 """
 
 
-def test_contenders_take_turns_and_are_timed_alike(script, tmp_path):
+def test_contenders_take_turns_and_are_timed_alike(script, tmp_path, forked_python):
     racing = script("racing")
     file = tmp_path / "training.py"
     file.write_text(TRAINING)
@@ -177,9 +176,9 @@ def test_contenders_take_turns_and_are_timed_alike(script, tmp_path):
     laps = []
     found = racing.race(
         [
-            racing.Contender("one", file, (str(ends),)),
-            racing.Contender("two", file, (str(ends),), {"per_device_train_batch_size": 4}),
-            racing.Contender("none", broken, ()),
+            racing.Contender("one", file, (str(ends),), python=forked_python),
+            racing.Contender("two", file, (str(ends),), {"per_device_train_batch_size": 4}, forked_python),
+            racing.Contender("none", broken, (), python=forked_python),
         ],
         every=5,
         between=lambda: laps.append(1),
@@ -195,12 +194,12 @@ def test_contenders_take_turns_and_are_timed_alike(script, tmp_path):
     assert "no such data" in found["none"]["failed"]
 
 
-def test_waiting_for_a_turn_is_not_timed(script, tmp_path):
+def test_waiting_for_a_turn_is_not_timed(script, tmp_path, forked_python):
     file, out = tmp_path / "training.py", tmp_path / "timed.json"
     file.write_text(TRAINING)
     read, give = os.pipe()
     hear, write = os.pipe()
-    command = [sys.executable, str(SCRIPTS / "timed.py"), "--out", str(out), "--every", "8", str(file), os.devnull]
+    command = [forked_python, str(SCRIPTS / "timed.py"), "--out", str(out), "--every", "8", str(file), os.devnull]
     env = {**os.environ, "NLP_MTL_TURN": f"{read} {write}"}
     with subprocess.Popen(command, cwd=tmp_path, env=env, pass_fds=(read, write), stdout=subprocess.DEVNULL) as process:
         os.close(read)

@@ -314,6 +314,7 @@ def test_one_graph_holds_all_tasks(tmp_path, family):
     assert done.difference < 1e-5
     said = json.loads((tmp_path / "out" / "tasks.json").read_text())
     assert said["passes"] == [[*names, "mean"]], "one encoder pass for all"
+    assert not [note for note in done.notes if "encoder passes in one graph" in note]
     assert {one["output"] for one in said["tasks"]} == {f"{name}.logits" for name in [*names, "mean"]}
     assert next(one for one in said["tasks"] if one["task"] == "tags")["labels"] == ["O", "B-X", "I-X"]
     for count in (1, 2, 5):
