@@ -182,7 +182,7 @@ def _adapters_read_what_comes(layer: nn.Module, narrow: bool) -> Iterator[None]:
             part.cast_input_dtype_enabled = True
 
 
-def _of(layout: Layout, rows: Tensor) -> AbstractContextManager[None]:
+def _of(layout: Layout, rows: Tensor) -> AbstractContextManager[object]:
     """Inside this block only these rows of a packed batch come: layers with adapters of tasks must know whose."""
     found = ExitStack()
     for whose in (layout.owners, layout.taps):

@@ -41,6 +41,8 @@ class MixedLosses(Trainer):
     _facts: StepFacts
     _parts: list[Any]
     _left: int
+    _begun: bool
+    _single: bool
     _before: Any = None
     _step_losses: Tensor
     _number: dict[str, int]
@@ -66,11 +68,15 @@ class MixedLosses(Trainer):
         self._task_steps += facts.present.double() / self.args.world_size
         self._facts, self._step_losses = facts, torch.zeros(len(self.tasks), dtype=torch.float64)
         self._parts, self._left = parts, len(parts)
-        single = int(counts[2].max()) <= self.args.world_size
-        if "new_losses" in self.balancer.needs:
-            self._before = _random_state()
-        self.weighing.begin(facts, self.model_wrapped, parts, single)
+        self._begun, self._single = False, int(counts[2].max()) <= self.args.world_size
         return facts
+
+    def _begin_step(self) -> None:
+        """Begin to weigh; not before the first pass, for a resumed run sets the random state between the two."""
+        if not self._begun:
+            self._begun = True
+            self._before = _random_state() if "new_losses" in self.balancer.needs else None
+            self.weighing.begin(self._facts, self.model_wrapped, self._parts, self._single)
 
     @property
     def weighing(self) -> Weighing:
@@ -90,6 +96,7 @@ class MixedLosses(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """As the base class, for each pass of the micro-batch; processes exchange gradients in the last one only."""
+        self._begin_step()
         parts, losses = passes_of(inputs), []
         for number, part in enumerate(parts):
             self._left -= 1
@@ -102,12 +109,12 @@ class MixedLosses(Trainer):
     def plain_pass(self, model: nn.Module, part: Mapping[str, Any], facts: StepFacts, *, sync: bool) -> Tensor:
         """One forward and backward pass of the weighted sum, as the base class makes it."""
         with nullcontext() if sync else self.accelerator.no_sync(model):
-            return super().training_step(model, part, facts)  # type: ignore[arg-type]
+            return super().training_step(model, part, facts)
 
     def outputs(self, model: nn.Module, part: Mapping[str, Any], facts: StepFacts, weights: Any) -> Any:
         """One forward pass in training mode, with the losses noted."""
         model.train()
-        inputs = self._prepare_inputs(part)  # type: ignore[arg-type]
+        inputs = self._prepare_inputs(part)
         with self.compute_loss_context_manager():
             return self._outputs(model, inputs, facts, weights)
 
@@ -173,6 +180,7 @@ class MixedLosses(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The balanced sum of per-task losses, each its sum over the step divided by the step's count of its units."""
+        self._begin_step()
         weights = self.weighing.for_forward()
         outputs = self._outputs(model, inputs, num_items_in_batch, weights, return_logits=return_outputs)
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]

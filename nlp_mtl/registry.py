@@ -56,7 +56,7 @@ class Registry:
                 )
             self._entries[name] = thing
             if inspect.isclass(thing):
-                thing.registered_as = name
+                thing.registered_as = name  # type: ignore[attr-defined]
             return thing
 
         return decorate

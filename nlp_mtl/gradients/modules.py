@@ -79,7 +79,7 @@ def _forward_of(module: nn.Module) -> Callable[..., Any] | None:
 
 def _looks_up(module: nn.Module) -> bool:
     plain = isinstance(module, nn.Embedding) and type(module).forward is nn.Embedding.forward
-    return plain and module.max_norm is None and not module.scale_grad_by_freq  # type: ignore[union-attr]
+    return plain and module.max_norm is None and not module.scale_grad_by_freq
 
 
 def _tap_of(taps: Taps, x: Tensor, last: int = 1) -> Tap | None:

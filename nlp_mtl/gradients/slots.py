@@ -84,7 +84,7 @@ class Slots:
         self._touched: set[tuple[int, int]] = set()
         self.lookups: dict[int, list[Lookups]] = {}
 
-    def takes(self, parameter: nn.Parameter) -> bool:
+    def takes(self, parameter: Tensor) -> bool:
         """Whether this parameter's gradients are wanted."""
         return id(parameter) in self._known
 

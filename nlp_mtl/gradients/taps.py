@@ -103,7 +103,7 @@ class Taps:
         """[rows]: whose the rows of the whole batch are, in this backward pass; −1 for nobody."""
         return Tap(self, None, rows).owners()
 
-    def takes(self, *parameters: nn.Parameter | None) -> bool:
+    def takes(self, *parameters: Tensor | None) -> bool:
         """Whether gradients of one of these are kept apart."""
         return any(p is not None and self.slots.takes(p) for p in parameters)
 
@@ -133,7 +133,7 @@ class Tap:
 
     def _owners(self) -> Tensor:
         owner = self._owner[self.taps.colour]
-        owner = owner if self._where is None else owner[self._where]  # type: ignore[index]
+        owner = owner if self._where is None else owner[self._where]
         spare = self.rows - len(owner)
         return torch.cat([owner, owner.new_full((spare,), NOBODY)]) if spare else owner
 

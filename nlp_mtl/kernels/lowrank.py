@@ -109,7 +109,7 @@ class Product:
 
     def backward(
         self, gradient: Tensor, x: Tensor, dx: Tensor | None, downs: Sequence[Tensor], *, runs: Runs | None = None
-    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    ) -> tuple[Tensor, Tensor]:
         """Gradients of `downs` and `ups`; that of x is added to `dx` [tokens, in].
 
         Args:

@@ -85,7 +85,8 @@ class Weighing:
         self.host, self.model, self.balancer = host, model, balancer
         self.watched, self.every = list(watched), every if watched else 0
         self._gradients: PerTaskGradients | None = None
-        self.shown, self.look = torch.zeros(0), None
+        self.shown = torch.zeros(0)
+        self.look: Look | None = None
 
     @property
     def gradients(self) -> PerTaskGradients:

@@ -61,7 +61,8 @@ def weighing_for(host: Host, model: Any, balancer: Balancer, *, every: int, shar
         part = scoped(model, balancer.scope)
         if balancer.lags:
             return Lagging(host, model, balancer, part, 1)
-        layer = last_layer(model)
+        again = getattr(host.args, "activation_checkpointing", False)
+        layer = None if again else last_layer(model)
         if layer is None:
             family = type(base_of(model.sharing.encoder)).__name__
             raise UnsupportedError(

@@ -179,6 +179,28 @@ def test_what_can_not_be_weighed_is_refused_before_the_first_step(world, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_recomputed_activations_change_nothing(world, tmp_path):
+    """The layers that tell rows apart would count twice; each task then has a backward pass of its own."""
+    base = write_base(tmp_path / "base")
+    found = [
+        state_of(
+            train(
+                said(
+                    {**world, "base": base},
+                    tmp_path / str(again),
+                    "pcgrad",
+                    training={"activation_checkpointing": again},
+                )
+            ).model
+        )
+        for again in (False, True)
+    ]
+    for key, value in found[0].items():
+        torch.testing.assert_close(
+            found[1][key], value, atol=2e-5, rtol=1e-3, msg=lambda text, key=key: f"{key}: {text}"
+        )
+
+
 def test_every_step_is_recorded(world, tmp_path):
     made = train(said(world, tmp_path / "run", "equal", cosines_every=2, training={"save_strategy": "epoch"}))
     lines = read_steps(tmp_path / "run")
