@@ -17,6 +17,8 @@ from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import ConfigError, NlpMtlError, shown
 from nlp_mtl.exporting import command as exporting
 from nlp_mtl.hub import command as hub
+from nlp_mtl.methods import EPILOG as METHODS_EPILOG
+from nlp_mtl.methods import methods
 from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
 from nlp_mtl.serving import command as serving
@@ -49,6 +51,7 @@ app.command("export", epilog=exporting.EPILOG)(exporting.export)
 app.command("serve", epilog=serving.SERVE_EPILOG)(serving.serve)
 app.command("demo", epilog=serving.DEMO_EPILOG)(serving.demo)
 app.command("push", epilog=hub.EPILOG)(hub.push)
+app.command("methods", epilog=METHODS_EPILOG)(methods)
 app.command("compare", epilog=studies.EPILOG)(studies.compare)
 
 DataRoot = Annotated[
@@ -271,24 +274,6 @@ def tasks_check(
         raise ConfigError(broken)
     if failed:
         raise typer.Exit(1)
-
-
-@app.command(epilog="nlp-mtl methods\n\nnlp-mtl methods sampler")
-def methods(
-    kind: Annotated[str | None, typer.Argument(help="head, sharing, sampler, balancer, metric or preparation.")] = None,
-) -> None:
-    """Every strategy: name, one line, paper."""
-    from nlp_mtl import registry
-    from nlp_mtl.errors import UnknownNameError
-
-    kinds = {known.kind: known for known in registry.ALL}
-    if kind is not None and kind not in kinds:
-        raise UnknownNameError("kind of strategy", kind, kinds)
-    for known in kinds.values() if kind is None else [kinds[kind]]:
-        print(f"\n{known.kind}")
-        print_table(
-            ("name", "what it is", "paper"), [(n, known.summary(n), known.paper(n)) for n in known.names()], indent="  "
-        )
 
 
 # ------------------------------------------------------------------------------------------------------ helpers

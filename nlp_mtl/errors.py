@@ -39,10 +39,10 @@ class ConfigError(NlpMtlError, ValueError):
 class UnknownNameError(ConfigError, LookupError):
     """A name that is not in a registry; the message suggests near ones."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = ""):
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "", why: str = ""):
         self.kind, self.name = kind, name
         known = sorted(known)
-        super().__init__(f"{where}unknown {kind} {name!r}{suggestion(name, known)}")
+        super().__init__(f"{where}unknown {kind} {name!r}{f'; {why}' if why else suggestion(name, known)}")
 
 
 class DataError(NlpMtlError, ValueError):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -95,6 +96,8 @@ class Registry:
         try:
             return self._entries[name]
         except KeyError:
+            if (why := self.left_out().get(name)) is not None:
+                raise UnknownNameError(self.kind, name, self._entries, why=f"it is left out: it {why}") from None
             raise UnknownNameError(self.kind, name, self._entries) from None
 
     def build(self, spec: Spec, *positional: Any) -> Any:
@@ -148,6 +151,20 @@ class Registry:
     def summary(self, name: str) -> str:
         """The first line of the strategy's docstring."""
         return (inspect.getdoc(self[name]) or "").split("\n", 1)[0]
+
+    def needs(self, name: str) -> str:
+        """What a strategy declares that it needs, or an empty string."""
+        return ", ".join(sorted(getattr(self[name], "needs", ())))
+
+    def cost(self, name: str) -> str:
+        """What a strategy says that it costs, and under what license its solver is if that matters; or nothing."""
+        made = self[name]
+        return "; ".join(filter(None, [getattr(made, "cost", ""), getattr(made, "license", "")]))
+
+    def left_out(self) -> dict[str, str]:
+        """Known methods that are not registered, and why (`LEFT_OUT` of the module)."""
+        self._fill()
+        return dict(getattr(sys.modules[self.module], "LEFT_OUT", {}))
 
     def paper(self, name: str) -> str:
         """Where the method comes from (`paper` attribute), or an empty string."""

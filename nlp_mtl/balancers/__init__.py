@@ -21,3 +21,11 @@ __all__ = [
     "projections",
     "scalarized",
 ]
+
+# What TorchJD has besides, and why it is no balancer here.
+LEFT_OUT: dict[str, str] = {
+    "modo": "wants gradients of two batches drawn apart from each other at every step (Chen et al., 2023, "
+    "arXiv:2305.20057), twice the work; mgda is the method it makes unbiased",
+    "sdmgrad": "wants gradients of three batches drawn apart from each other at every step (Xiao et al., 2023, "
+    "arXiv:2305.18409), three times the work; cagrad is near",
+}

@@ -37,6 +37,7 @@ VERBS = [
     ["adapters"],
     *(["adapters", name] for name in ("list", "add", "remove", "merge")),
     ["methods"],
+    ["compare"],
 ]
 ROOT = Path(nlp_mtl.__file__).parent.parent
 

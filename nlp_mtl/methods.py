@@ -1,0 +1,33 @@
+"""``nlp-mtl methods``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nlp_mtl.screen import print_table
+
+EPILOG = "nlp-mtl methods\n\nnlp-mtl methods balancer"
+
+
+def methods(
+    kind: Annotated[str | None, typer.Argument(help="head, sharing, sampler, balancer, metric or preparation.")] = None,
+) -> None:
+    """Every strategy: name, one line, paper."""
+    from nlp_mtl import registry
+    from nlp_mtl.errors import UnknownNameError
+
+    kinds = {known.kind: known for known in registry.ALL}
+    if kind is not None and kind not in kinds:
+        raise UnknownNameError("kind of strategy", kind, kinds)
+    for known in kinds.values() if kind is None else [kinds[kind]]:
+        print(f"\n{known.kind}")
+        head: tuple[str, ...] = ("name", "what it is", "paper")
+        rows = [(n, known.summary(n), known.paper(n)) for n in known.names()]
+        if kind is not None and any(known.cost(n) for n in known.names()):
+            head = (*head[:2], "needs", "paper", "costs")
+            rows = [(*row[:2], known.needs(row[0]), row[2], known.cost(row[0])) for row in rows]  # type: ignore[misc]
+        print_table(head, rows, indent="  ")
+        for name, why in known.left_out().items():
+            print(f"  not {name}: it {why}")
