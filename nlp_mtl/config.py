@@ -13,6 +13,7 @@ from nlp_mtl import registry, yamlfile
 from nlp_mtl.arguments import metric_mistake, read_training
 from nlp_mtl.errors import ConfigError, UnknownNameError, shown
 from nlp_mtl.explain import explain, no_mapping
+from nlp_mtl.grouping import sampler_of
 from nlp_mtl.runfiles import beside, import_files
 from nlp_mtl.taskfile import Task
 
@@ -73,6 +74,25 @@ class RunConfig(BaseModel):
     learning_rates: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="other learning rates for `heads`, `encoder` or parameter patterns"
     )
+    layer_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="the learning rate of each encoder layer is that of the one above times this",
+    )
+    task_rates: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict, description="what the learning rates of a task's head and own adapter are multiplied by"
+    )
+    groups: dict[str, Any] | None = Field(
+        default=None,
+        description="tasks that are trained in turn: `groups` ({name: [tasks]}, or `each`), `order` (stages, turns, "
+        "interleaved), `every` n steps, `shares` of the steps",
+    )
+    stop_tasks: dict[str, Any] | None = Field(
+        default=None,
+        description="a task gets no more rows when its own score has not become better for `patience` evaluations (by "
+        "more than `threshold`)",
+    )
     tokens_per_batch: int | None = Field(
         default=None,
         ge=1,
@@ -115,6 +135,10 @@ class RunConfig(BaseModel):
         "task_lora": "{r: 4, target_modules: all-linear}",
         "freeze": "[embeddings.*]",
         "learning_rates": "{heads: 1e-3}",
+        "layer_decay": "0.9",
+        "task_rates": "{rte: 2.0}",
+        "groups": "{order: interleaved, every: 20, groups: {pairs: [rte, mrpc], words: [conll2003]}}",
+        "stop_tasks": "{patience: 2}",
         "tokens_per_batch": "2048",
         "tokens_per_pass": "1024",
         "keep_best": "task",
@@ -232,6 +256,11 @@ def check(config: RunConfig, place: str, lines: yamlfile.Lines, overrides: Seque
         except ConfigError as error:
             for message in error.mistakes:
                 say((key,), message)
+    try:
+        sampler_of("proportional", config.groups, config.stop_tasks)
+    except ConfigError as error:
+        for message in error.mistakes:
+            say((message.partition(":")[0],), message)
     heads, messages = _heads_of(config) if "tasks" in config.model_fields_set else ({}, [])
     for message in messages:
         say(("tasks",), message)

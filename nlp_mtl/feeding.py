@@ -44,6 +44,11 @@ class MixedBatches(Trainer):
                 "one, or correct `target` and `splits`"
             )
         args = self.args
+        if self.sampler.learns and args.dataloader_num_workers:
+            raise UnsupportedError(
+                "sampler: one that learns decides about steps from those before them, and `dataloader_num_workers` "
+                f"{args.dataloader_num_workers} would have drawn them already; set it to 0"
+            )
         self.plan = self._make_plan()
         if args.max_steps > 0:
             self.plan.epochs = args.max_steps / self.plan.steps
@@ -120,7 +125,7 @@ class MixedBatches(Trainer):
 
         A sampler that learns must see a step before it decides about the next one.
         """
-        return device.type != "cpu" and not self.args.dataloader_num_workers and not self.sampler.state_dict()
+        return device.type != "cpu" and not self.args.dataloader_num_workers and not self.sampler.learns
 
     def stop_collating(self) -> None:
         """End the thread that collates the next batches, if there is one."""

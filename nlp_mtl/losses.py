@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -20,6 +21,8 @@ from nlp_mtl.samplers import Sampler
 from nlp_mtl.steps import StepRecord
 from nlp_mtl.stepsfile import StepsFile, line_of
 from nlp_mtl.weighing import Weighing, weighing_for
+
+logger = logging.getLogger("nlp_mtl")
 
 
 class MixedLosses(Trainer):
@@ -168,11 +171,20 @@ class MixedLosses(Trainer):
         look = self.weighing.look
         seen = (look.norms, look.cosines) if look is not None else (None, None)
         record = StepRecord(facts.step, losses, self.weighing.shown.double().cpu(), rates, *seen)
-        self.sampler.observe(record)
+        before = self.sampler.version
+        self.sampler.observe(record, self.tasks)
+        if self.sampler.version != before:
+            self._tell_shares(record.step)
         self._parts = []
         if self.steps_file is not None:
             self.steps_file.add(line_of(record, self.tasks))
         return record
+
+    def _tell_shares(self, step: int) -> None:
+        shares = self.sampler.shares()
+        if shares and self.args.process_index == 0:
+            said = ", ".join(f"{task} {share:.3f}" for task, share in shares.items())
+            logger.info("sampler: from step %d on the tasks' shares are %s", step + 3, said)
 
     # ----------------------------------------------------------------------------------------------------- the losses
 

@@ -66,6 +66,7 @@ class MixingPlan:
         self._covered = np.bincount(self._owner, weights=covered, minlength=len(self.pools))
         self._starts: list[np.ndarray] = [np.zeros(len(self.pools), dtype=np.int64)]
         self._counts: dict[int, np.ndarray] = {}
+        self._version = sampler.version  # of the sampler, when they were made
 
     def _caps_or(self, most: int) -> np.ndarray:
         """[pools]: at most so many rows of each pool in a step; `most` where no task of it has a cap."""
@@ -103,8 +104,9 @@ class MixingPlan:
 
     def counts(self, epoch: int) -> np.ndarray:
         """[steps, pools]: rows of each pool in each step of an epoch."""
-        if epoch not in self._counts:
+        if epoch not in self._counts or self._version != self.sampler.version:
             counts = self._count(epoch)
+            self._version = self.sampler.version
             self._counts = {epoch: counts}
             self._before = np.concatenate([np.zeros((1, len(self.pools)), dtype=np.int64), counts.cumsum(0)])
         return self._counts[epoch]

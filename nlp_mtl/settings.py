@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -11,10 +10,9 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from transformers import TrainingArguments
 
-from nlp_mtl.errors import ConfigError, UnsupportedError, near, suggestion
+from nlp_mtl.errors import ConfigError, UnsupportedError, near
 
 logger = logging.getLogger("nlp_mtl")
 Precision = Literal["auto", "args"]
@@ -122,51 +120,3 @@ def best_precision(device: torch.device) -> str:
         has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "no"
     return "no"
-
-
-def regroup(optimizer: torch.optim.Optimizer, model: nn.Module, rates: Mapping[str, float]) -> None:
-    """Move parameters whose names match to groups with their own learning rate; see :func:`chosen_rates`."""
-    chosen = chosen_rates(model, rates)
-    for group in list(optimizer.param_groups):
-        moved: dict[float, list[nn.Parameter]] = {}
-        for parameter in group["params"]:
-            if id(parameter) in chosen:
-                moved.setdefault(float(chosen[id(parameter)]), []).append(parameter)
-        group["params"] = [p for p in group["params"] if id(p) not in chosen]
-        for rate, parameters in moved.items():
-            optimizer.add_param_group(
-                {**{k: v for k, v in group.items() if k != "params"}, "params": parameters, "lr": rate}
-            )
-    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
-
-
-def chosen_rates(model: nn.Module, rates: Mapping[str, float]) -> dict[int, float]:
-    """The learning rate of each parameter (by its `id`) that has one of its own; the last match counts.
-
-    Args:
-        model: the model.
-        rates: by ``heads``, ``encoder`` or a pattern on names.
-
-    Raises:
-        ConfigError: patterns that match nothing, rates that are none.
-    """
-    names = {id(p): name.removeprefix("sharing.") for name, p in model.named_parameters() if p.requires_grad}
-    patterns = {"heads": "modules_.*", "encoder": "encoder.*"}
-    chosen: dict[int, float] = {}
-    mistakes = []
-    for key, rate in rates.items():
-        hits = [
-            i
-            for i, name in names.items()
-            if fnmatch.fnmatch(name, patterns.get(key, key)) or fnmatch.fnmatch(name, f"encoder.{key}")
-        ]
-        if not hits:
-            mistakes.append(
-                f"learning_rates: {key!r} matches no trainable parameter{suggestion(key, ['heads', 'encoder'])}"
-            )
-        if not isinstance(rate, (int, float)) or rate < 0:
-            mistakes.append(f"learning_rates: {key!r} needs a number from 0, found {rate!r}")
-        chosen.update(dict.fromkeys(hits, rate))
-    if mistakes:
-        raise ConfigError(mistakes)
-    return chosen

@@ -154,6 +154,10 @@ def trainer_with(
         tokens_per_batch=settings.tokens_per_batch,
         tokens_per_pass=settings.tokens_per_pass,
         keep_best=settings.keep_best,
+        groups=settings.groups,
+        stop_tasks=settings.stop_tasks,
+        layer_decay=settings.layer_decay,
+        task_rates=settings.task_rates,
         cosines_every=settings.cosines_every,
         callbacks=[config.callback(spec) for spec in settings.callbacks],
     )

@@ -23,12 +23,14 @@ from nlp_mtl.data import Data, load_data
 from nlp_mtl.errors import ConfigError, RunFolderError
 from nlp_mtl.evaluation import Evaluator, TaskScores, flatten
 from nlp_mtl.feeding import MixedBatches, check_budgets
+from nlp_mtl.grouping import check_stopping, sampler_of
 from nlp_mtl.hub.training import HubPushes
 from nlp_mtl.losses import MixedLosses
 from nlp_mtl.memory import freed_memory_stays
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.rates import chosen_rates, factors_of, regroup
 from nlp_mtl.saving import SafeCheckpoints
-from nlp_mtl.settings import Precision, chosen_rates, regroup, settings_for
+from nlp_mtl.settings import Precision, settings_for
 from nlp_mtl.stepsfile import StepsFile
 from nlp_mtl.taskfile import SPLITS, Split
 from nlp_mtl.updates import FusedUpdates
@@ -64,6 +66,10 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeC
         keep_best: ``run``, the checkpoint that is best in the mean (`load_best_model_at_end`); or ``task``, each task's
             adapter and head as they were at its own best evaluation, for models with `task_lora` and nothing else that
             is trained.
+        groups: tasks that are trained in turn: arguments of :class:`nlp_mtl.samplers.Grouped`.
+        stop_tasks: when a task gets no more rows: arguments of :class:`nlp_mtl.samplers.Stopping`.
+        layer_decay: the learning rate of each encoder layer is that of the one above times this.
+        task_rates: task → what the learning rate of its head and its own adapter is multiplied by.
         cosines_every: look at the tasks' gradients each so many steps, for the record, where the balancer does not; 0
             for never.
         callbacks: more callbacks.
@@ -89,14 +95,21 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeC
         tokens_per_batch: int | None = None,
         tokens_per_pass: int | None = None,
         keep_best: KeepBest = "run",
+        groups: Mapping[str, Any] | None = None,
+        stop_tasks: Mapping[str, Any] | None = None,
+        layer_decay: float = 1.0,
+        task_rates: Mapping[str, float] | None = None,
         cosines_every: int = 50,
         callbacks: Sequence[TrainerCallback] | None = None,
         **kwargs: Any,
     ):
         args = settings_for(args or TrainingArguments("runs/run"), precision)
         self.strategies = {"balancer": balancer, "sampler": sampler, "learning_rates": dict(learning_rates or {})}
-        self.balancer, self.sampler = registry.balancers.build(balancer), registry.samplers.build(sampler)
+        self.balancer = registry.balancers.build(balancer)
+        self.sampler = sampler_of(sampler, groups, stop_tasks)
+        check_stopping(stop_tasks, args)
         self.learning_rates = dict(learning_rates or {})
+        self._factors = factors_of(model, layer_decay, task_rates or {})
         if data is None:
             with args.main_process_first(desc="tokenizing"):
                 data = load_data(model.heads, model.tokenizer, max_length=model.max_length, data_root=data_root)
@@ -231,9 +244,9 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeC
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's optimizer, with parameters that have a learning rate of their own in groups of their own."""
         optimizer = super().create_optimizer(model)
-        if self.learning_rates and not getattr(self, "_regrouped", False):
+        if (self.learning_rates or self._factors) and not getattr(self, "_regrouped", False):
             self._regrouped = True
-            regroup(optimizer, model if model is not None else self.model, self.learning_rates)
+            regroup(optimizer, model if model is not None else self.model, self.learning_rates, self._factors)
         return optimizer
 
     # ------------------------------------------------------------------------------------------------ evaluation
@@ -254,11 +267,27 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeC
         self.scores = self._scores(split)
         if split == "validation":
             self._note_bests()
+            if self.is_in_train:
+                self._learn_from_scores()
         found = flatten(self.scores, metric_key_prefix)
         self.log(dict(found))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         self._memory_tracker.stop_and_update_metrics(found)
         return found
+
+    def _learn_from_scores(self) -> None:
+        """The sampler may learn from an evaluation, and may end the training."""
+        found = {t: (s.metrics[s.first], s.better) for t, s in self.scores.items() if s.first is not None}
+        before = self.sampler.version
+        self.sampler.observe_scores(self.state.global_step, found)
+        if self.sampler.version != before:
+            self._tell_shares(self.state.global_step - 1)
+        if self.sampler.finished:
+            if self.args.process_index == 0:
+                logger.info(
+                    "stop_tasks: no task gets better any more; training ends at step %d", self.state.global_step
+                )
+            self.control.should_training_stop = True
 
     def predict(
         self, test_dataset: Any = "test", ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"

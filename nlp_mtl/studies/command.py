@@ -9,7 +9,7 @@ import typer
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.screen import command, print_table
 
-EPILOG = "nlp-mtl compare scripts/runs/balancing.yaml\n\nnlp-mtl compare scripts/runs/balancing.yaml 'seeds=[0]'"
+EPILOG = "nlp-mtl compare scripts/studies/balancing.yaml\n\nnlp-mtl compare scripts/studies/balancing.yaml 'seeds=[0]'"
 
 
 def compare(
@@ -19,7 +19,7 @@ def compare(
     files = [word for word in words if "=" not in word]
     if len(files) != 1:
         raise ConfigError(
-            f"compare: one study file, found {', '.join(files) or 'none'}; e.g. scripts/runs/balancing.yaml"
+            f"compare: one study file, found {', '.join(files) or 'none'}; e.g. scripts/studies/balancing.yaml"
         )
     from pathlib import Path
 

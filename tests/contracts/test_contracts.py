@@ -27,6 +27,7 @@ from nlp_mtl.plan import MixingPlan, Pool
 from nlp_mtl.prediction import predict
 from nlp_mtl.samplers import Progress, Sampler
 from nlp_mtl.sharing import Sharing
+from nlp_mtl.steps import StepRecord
 from nlp_mtl.taskfile import Task
 from nlp_mtl.tasks import task_registry
 from nlp_mtl.testing import check_task, tiny_encoder, tiny_model, tiny_tokenizer
@@ -51,7 +52,10 @@ MORE_TASKS = [
     )
 ]
 # Arguments of strategies that need some.
-SAMPLERS = {"fixed": {"name": "fixed", "rates": {"a": 1.0, "b": 0.0, "c": 2.5}}}
+SAMPLERS = {
+    "fixed": {"name": "fixed", "rates": {"a": 1.0, "b": 0.0, "c": 2.5}},
+    "by_reference": {"name": "by_reference", "references": {"a": 0.5, "b": 0.7, "c": -1.0}},
+}
 BALANCERS = {"fixed": {"name": "fixed", "weights": {"a": 0.5, "c": 0.0}}}
 SHARINGS: dict[str, dict] = {}
 
@@ -367,9 +371,15 @@ def test_every_samplers_state_round_trips(name):
     one, two = a_sampler(name), a_sampler(name)
     for sampler in (one, two):
         sampler.setup(TASKS, SIZES)
-    state = one.state_dict()
-    two.load_state_dict(state)
-    assert two.state_dict() == state
+    for step in range(60):
+        seen = torch.tensor([1.0 / (step + 1), 0.5, 2.0])
+        one.observe(StepRecord(step, seen, torch.ones(3), torch.ones(3) / 3), TASKS)
+    one.observe_scores(60, {"a": (0.4, True), "b": (0.9, True), "c": (-2.0, True)})
+    stream = io.BytesIO()
+    torch.save(one.state_dict(), stream)
+    stream.seek(0)
+    two.load_state_dict(torch.load(stream, weights_only=True))  # as checkpoints do
+    assert str(two.state_dict()) == str(one.state_dict())
     at = Progress(1, 2, 6, 3.0)
     assert np.array_equal(one.rates(at), two.rates(at))
 

@@ -124,7 +124,9 @@ def test_every_row_once_and_unpadded(world, refs, training):
             sorted(len(ids) for pool, row, _ in refs if pool == wanted for ids in sequences_of(pools[pool], row))
             for wanted in number
         ]
-        assert batch["lengths"].tolist() == [length for run in runs for length in run], "by who reads them, and then the shortest first"
+        assert batch["lengths"].tolist() == [length for run in runs for length in run], (
+            "by who reads them, and then the shortest first"
+        )
     assert TOKENIZER.pad_token_id not in batch["input_ids"]
 
 

@@ -24,6 +24,9 @@ SPECS = {
     "annealed": {"last": 0.0},
     "round_robin": {},
     "fixed": {},
+    "learning_progress": {"every": 3},
+    "bandit": {"every": 3},
+    "by_reference": {},
 }
 STATIC = ["proportional", "uniform", "temperature", "size_capped", "fixed"]
 
@@ -40,6 +43,8 @@ def build(name, counts, **changes):
     spec = {"name": name, **SPECS[name], **changes}
     if name == "fixed":
         spec["rates"] = {f"t{i}": float(i % 3 + 1) for i in range(len(counts))}
+    if name == "by_reference":
+        spec["references"] = {f"t{i}": 0.5 for i in range(len(counts))}
     return registry.samplers.build(spec)
 
 
@@ -142,9 +147,8 @@ def test_orders_differ_between_showings_and_seeds(counts, seed):
 @given(counts=sizes, rows_per_step=steps_of, seed=seeds, another=st.integers(1, 60))
 def test_another_task_leaves_a_tasks_order_of_rows_alone(name, counts, rows_per_step, seed, another):
     def order(pools, number, fixed):
-        sampler = registry.samplers.build(
-            {"name": name, **SPECS[name], **({"rates": fixed} if name == "fixed" else {})}
-        )
+        own = {"fixed": {"rates": fixed}, "by_reference": {"references": fixed}}.get(name, {})
+        sampler = registry.samplers.build({"name": name, **SPECS[name], **own})
         plan = MixingPlan(sampler, pools, rows_per_step=rows_per_step, seed=seed, epochs=2)
         return [row for epoch in (0, 1) for pool, row, _ in epoch_rows(plan, epoch) if pool == number]
 

@@ -1,0 +1,67 @@
+"""From what a run file says of groups and of tasks that stop to the sampler that does it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import TrainingArguments
+
+from nlp_mtl import registry
+from nlp_mtl.errors import ConfigError, suggestion
+from nlp_mtl.samplers import Grouped, Sampler, Stopping
+
+
+def sampler_of(
+    spec: registry.Spec, groups: Mapping[str, Any] | None = None, stop_tasks: Mapping[str, Any] | None = None
+) -> Sampler:
+    """A sampler, among groups, without tasks that stopped.
+
+    Args:
+        spec: the sampler.
+        groups: arguments of :class:`Grouped`.
+        stop_tasks: arguments of :class:`Stopping`.
+
+    Raises:
+        ConfigError: all mistakes at once.
+    """
+    sampler: Sampler = registry.samplers.build(spec)
+    wrong = check_arguments("groups", Grouped, groups) + check_arguments("stop_tasks", Stopping, stop_tasks)
+    if groups is not None and not wrong:
+        try:
+            sampler = Grouped(sampler, **groups)
+        except ConfigError as error:
+            wrong += error.mistakes
+    if stop_tasks is not None and not check_arguments("stop_tasks", Stopping, stop_tasks):
+        try:
+            sampler = Stopping(sampler, **stop_tasks)
+        except ConfigError as error:
+            wrong += error.mistakes
+    if wrong:
+        raise ConfigError(wrong)
+    return sampler
+
+
+def check_arguments(key: str, made: Any, given: Mapping[str, Any] | None) -> list[str]:
+    """Unknown and missing arguments of a run file's key."""
+    if given is None:
+        return []
+    parameters = list(inspect.signature(made).parameters.values())[1:]
+    known = [p.name for p in parameters]
+    wrong = [f"{key}: unknown key {name!r}{suggestion(name, known)}" for name in given if name not in known]
+    needed = [p.name for p in parameters if p.default is p.empty and p.name not in given]
+    return wrong + [f"{key}: `{name}` is needed, found none" for name in needed]
+
+
+def check_stopping(stop_tasks: Mapping[str, Any] | None, args: TrainingArguments) -> None:
+    """Refuse tasks that stop by their scores in a run without scores.
+
+    Raises:
+        ConfigError: with the way out.
+    """
+    if stop_tasks is not None and args.eval_strategy == "no":
+        raise ConfigError(
+            "stop_tasks: looks at the scores of evaluations, and this run has none (`training.eval_strategy` is no); "
+            "evaluate, or leave it out"
+        )
