@@ -45,6 +45,7 @@ class MixedLosses(Trainer):
     _parts: list[Any]
     _left: int
     _begun: bool
+    control: Any
     _single: bool
     _before: Any = None
     _step_losses: Tensor
@@ -175,6 +176,8 @@ class MixedLosses(Trainer):
         self.sampler.observe(record, self.tasks)
         if self.sampler.version != before:
             self._tell_shares(record.step)
+        if self.sampler.finished:  # a run that had ended and was resumed
+            self.control.should_training_stop = True
         self._parts = []
         if self.steps_file is not None:
             self.steps_file.add(line_of(record, self.tasks))

@@ -113,10 +113,13 @@ def factors_of(model: Any, layer_decay: float, task_rates: Mapping[str, float]) 
     if layer_decay != 1:
         depth = {id(p): len(layers) - number for number, layer in enumerate(layers) for p in layer.parameters()}
         first = min(i for i, p in enumerate(base_of(encoder).parameters()) if id(p) in depth)
+        looked_up = {
+            id(p) for part in base_of(encoder).modules() if isinstance(part, nn.Embedding) for p in part.parameters()
+        }
         for i, parameter in enumerate(base_of(encoder).parameters()):
             if id(parameter) in depth:
                 found[id(parameter)] = layer_decay ** depth[id(parameter)]
-            elif i < first:
+            elif i < first or id(parameter) in looked_up:
                 found[id(parameter)] = layer_decay ** (len(layers) + 1)
     owners = owners_of(encoder)
     for task, factor in task_rates.items():
