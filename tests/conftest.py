@@ -15,16 +15,24 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 
+freeze = gc.freeze
+
 
 def pytest_collection_finish(session):
-    """What is loaded by now stays loaded: looking through it for garbage took half a second, at every training.
+    """From here on nobody freezes or thaws but `settled`.
 
-    `train` freezes and thaws too, but all there is; thawing would end this, so here it does neither. That it thaws what
-    it froze is seen where it has a process of its own (tests/integration/tiny.py).
+    `train` does both, with all there is. That it thaws what it froze is seen where it has a process of its own
+    (tests/integration/tiny.py).
     """
-    gc.collect()
-    gc.freeze()
     gc.freeze = gc.unfreeze = lambda: None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled():
+    """What is loaded by now stays loaded: looking through it for garbage took half a second, at every training."""
+    gc.collect()
+    freeze()
+    gc.collect()  # so that it counts as nothing where it is decided when to look again
 
 
 @pytest.fixture(scope="session")

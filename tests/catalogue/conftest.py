@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from nlp_mtl import cli
 from tests.catalogue import bad
@@ -48,7 +49,8 @@ def here(made, tmp_path, monkeypatch):
     """A copy of it, which is the working folder."""
     shutil.copytree(made, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
-    return Path()
+    yield Path()
+    unset_hf_deepspeed_config()  # what a refused run leaves there, until it is collected, is taken for the next one's
 
 
 @pytest.fixture

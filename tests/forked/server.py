@@ -81,7 +81,7 @@ def is_alive(process: int) -> bool:
 def read_at_import(env: Any) -> dict[str, str]:
     """What libraries read when they are imported: who asks for other values is sent away."""
     names = ("HF_", "TRANSFORMERS_", "OMP_", "MKL_", "PYTHON")
-    free = ("PYTHONPATH", "PYTHONUTF8", "TRANSFORMERS_VERBOSITY")  # these change nothing that a test looks at
+    free = ("PYTHONPATH", "PYTHONUTF8", "TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_TELEMETRY")  # no test looks at these
     return {name: value for name, value in env.items() if name.startswith(names) and name not in free}
 
 
