@@ -20,6 +20,7 @@ from nlp_mtl.errors import TrainingError
 from nlp_mtl.samplers import Sampler
 from nlp_mtl.steps import StepRecord
 from nlp_mtl.stepsfile import StepsFile, line_of
+from nlp_mtl.tallies import Tally
 from nlp_mtl.weighing import Weighing, weighing_for
 
 logger = logging.getLogger("nlp_mtl")
@@ -40,6 +41,7 @@ class MixedLosses(Trainer):
     plan: Any
     cosines_every: int
     steps_file: StepsFile | None = None
+    _tally: Tally
     _weighing: Weighing | None = None
     _facts: StepFacts
     _parts: list[Any]
@@ -175,6 +177,7 @@ class MixedLosses(Trainer):
         self.sampler.observe(record, self.tasks)
         if self.sampler.version != before:
             self._tell_shares(record.step)
+        self._tally.add(record)
         self._parts = []
         if self.steps_file is not None:
             self.steps_file.add(line_of(record, self.tasks))
@@ -231,7 +234,7 @@ class MixedLosses(Trainer):
         self._step_losses[numbers] += values / self.args.world_size
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds ``loss_<task>``, the mean over the steps since the last log in which the task was present."""
+        """Adds ``loss_<task>``, the mean since the last log over steps with the task, and a tally of steps."""
         if "loss" in logs and "learning_rate" in logs:
             both = torch.stack([self._task_losses, self._task_steps])
             if self.args.world_size > 1:
@@ -241,6 +244,7 @@ class MixedLosses(Trainer):
                     logs[f"loss_{task}"] = total / steps
             self._task_losses.zero_()
             self._task_steps.zero_()
+            logs |= self._tally.take()
             if self.steps_file is not None:
                 self.steps_file.flush()
         super().log(logs, start_time)
