@@ -48,7 +48,7 @@ class Tally:
         known = record.norms.isfinite()
         self._sums[3] += known
         self._sums[4] += torch.where(known, record.norms, nothing)
-        first, second = torch.triu_indices(*record.cosines.shape, offset=1)
+        first, second = torch.triu_indices(len(self.tasks), len(self.tasks), offset=1)
         seen = record.cosines[first, second].double()
         seen = seen[seen.isfinite()]
         self._all[1:] += torch.stack([torch.tensor(len(seen)), seen.sum(), (seen < 0).sum()])

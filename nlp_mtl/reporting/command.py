@@ -26,7 +26,8 @@ def report(
     """Draw what a run did: losses, weights, conflict between tasks, and scores, into one page."""
     if json_file is not None and str(json_file) != "-" and not json_file.absolute().parent.is_dir():
         raise ConfigError(
-            f"report: --json is a file to write, found {json_file}: there is no folder {json_file.parent}; make it first"
+            f"report: --json is a file to write, found {json_file}: there is no folder {json_file.parent}; "
+            "make it first"
         )
     from nlp_mtl.atomic import write_text
     from nlp_mtl.reporting.report import as_json

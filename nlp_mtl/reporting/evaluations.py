@@ -68,7 +68,7 @@ class Evaluations:
             scores={task: [_number(entry.get(key)) for entry in curve.values()] for task, key in keys.items()},
             metrics=metrics,
             better={task: is_better(task, metric, [*curve.values(), *after]) for task, metric in metrics.items()},
-            final={task: float(score) for task, score in ends.items() if _number(score) is not None},
+            final={task: score for task, given in ends.items() if (score := _number(given)) is not None},
             run_best=_run_best(curve, training),
         )
 

@@ -24,8 +24,10 @@ figure { margin: 0 } figcaption, caption { font-size: .87rem; text-align: left; 
 @media (max-width: 44rem) { .wide.curves svg { min-width: 40rem } .wide.many svg { min-width: 34rem } }
 table { border-collapse: collapse; font-size: .87rem; font-variant-numeric: tabular-nums; margin: .5rem 0 }
 th, td { padding: .25rem .7rem .25rem 0; text-align: right; border-bottom: 1px solid var(--faint); white-space: nowrap }
-th { font-weight: 600; vertical-align: bottom; white-space: normal; min-width: 3.2rem; max-width: 6rem } td.text, th.text { text-align: left }
-td.text:first-child { min-width: 10rem } td.text:last-child { min-width: 13rem } th.text { max-width: none } td.text { white-space: normal; overflow-wrap: anywhere; max-width: 19rem }
+th { font-weight: 600; vertical-align: bottom; white-space: normal; min-width: 3.2rem; max-width: 6rem }
+td.text, th.text { text-align: left } th.text { max-width: none }
+td.text:first-child { min-width: 10rem } td.text:last-child { min-width: 13rem }
+td.text { white-space: normal; overflow-wrap: anywhere; max-width: 19rem }
 .facts { display: flex; flex-wrap: wrap; gap: .5rem; margin: 1rem 0; padding: 0; list-style: none }
 .facts li { background: var(--card); border-radius: .4rem; padding: .35rem .7rem; overflow-wrap: anywhere }
 .facts b { font-variant-numeric: tabular-nums }

@@ -168,7 +168,7 @@ def _check_is_run(folder: str | Path) -> None:
     inside = place.resolve()
     if re.fullmatch(r"checkpoint-\d+", inside.name) and not (inside / "steps.jsonl").exists():
         raise RunFolderError(
-            f"{folder}: a report is of a whole run, found one of its checkpoints; name the run's folder, {inside.parent}"
+            f"{folder}: a report is of a whole run, found one of its checkpoints; name the run's folder, {place.parent}"
         )
     known = ("run.yaml", "metrics.json", "steps.jsonl", checkpoint.SPEC)
     if not any((place / name).is_file() for name in known) and not checkpoint.checkpoints(place):

@@ -76,14 +76,14 @@ class Report:
 def report(folder: str | Path, *, out: str | Path | None = None, see_saw: float = 0.01) -> Report:
     """Draw what a run did, into ``report.html`` and ``report.json``.
 
-    Works on a run that is finished, stopped, or still being trained; what could not be measured is said. The same folder
-    gives the same files, byte by byte.
+    Works on a run that is finished, stopped, or still being trained; what could not be measured is said. The same
+    folder gives the same files, byte by byte.
 
     Args:
         folder: the run folder.
         out: where to write; made if it is not there. Default: the run folder.
-        see_saw: how much two tasks' scores must have moved against each other to count, in their metrics' own units; see
-            :func:`nlp_mtl.reporting.seesaw.see_saws`.
+        see_saw: how much two tasks' scores must have moved against each other to count, in their metrics' own units;
+            see :func:`nlp_mtl.reporting.seesaw.see_saws`.
 
     Raises:
         RunFolderError: no run folder, one with nothing to report yet, or damaged files.
@@ -151,8 +151,9 @@ def drawn(run: Reading, found: dict[str, Any]) -> list[Picture]:
                 "cosines",
                 "Do the tasks' gradients agree?",
                 f"Mean cosines between {len(tasks)} tasks' gradients; most in conflict: {', '.join(said)}.",
-                f"Mean cosine of two tasks' gradients of the shared parameters over {found['steps']['looked']} steps. Blue: "
-                "they agree; red: they pull against each other; 0: nothing in common. The scale ends where the values do.",
+                f"Mean cosine of two tasks' gradients of the shared parameters over {found['steps']['looked']} steps. "
+                "Blue: they agree; red: they pull against each other; 0: nothing in common. The scale ends where the "
+                "values do.",
                 tasks,
                 gradients["cosine"],
                 signed=True,
@@ -165,8 +166,8 @@ def drawn(run: Reading, found: dict[str, Any]) -> list[Picture]:
                 "conflicting",
                 "Share of conflicting steps",
                 f"Share of looks with a cosine below 0, by pair; most: {', '.join(said)}.",
-                "In how many of the steps that looked (per cent) the two gradients had a cosine below 0. Gradients with "
-                "nothing in common have one in half of the steps, by chance.",
+                "In how many of the steps that looked (per cent) the two gradients had a cosine below 0. Gradients "
+                "with nothing in common have one in half of the steps, by chance.",
                 tasks,
                 gradients["conflicting"],
                 label="share of looks",

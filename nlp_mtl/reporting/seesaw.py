@@ -36,8 +36,8 @@ def see_saws(
     """Pairs of tasks that moved against each other, most often first; pairs that never did are not listed.
 
     The rule: in the interval between two evaluations that follow one another, one task's first metric became better by
-    more than `threshold` and the other's became worse by more than `threshold`, in the metric's own unit. Less than that
-    is taken for chance; on a validation split of 100 rows even a hundredth is one row.
+    more than `threshold` and the other's became worse by more than `threshold`, in the metric's own unit. Less than
+    that is taken for chance; on a validation split of 100 rows even a hundredth is one row.
 
     Args:
         steps: [evaluations].

@@ -17,8 +17,8 @@
     missing       what could not be measured, each a sentence
 
 Every pair of tasks stands once, under the one that comes first in ``tasks``. What is not known is null or left out;
-there is no NaN. ``loss.first`` and ``loss.last`` are means over the first and last tenth of the task's steps; ``rate`` is
-its mean share of the rows, 0 where it was absent; ``weight`` counts only steps in which it was present.
+there is no NaN. ``loss.first`` and ``loss.last`` are means over the first and last tenth of the task's steps; ``rate``
+is its mean share of the rows, 0 where it was absent; ``weight`` counts only steps in which it was present.
 """
 
 from __future__ import annotations
