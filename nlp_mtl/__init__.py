@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nlp_mtl.hub.push import Pushed, push
     from nlp_mtl.model import MultiTaskModel
     from nlp_mtl.prediction import predict, predict_stream
+    from nlp_mtl.reporting.report import Report, report
     from nlp_mtl.run import Run, evaluate, train
     from nlp_mtl.taskfile import Task
     from nlp_mtl.tasks import load_tasks
@@ -49,6 +50,7 @@ _WHERE = {
     "Export": "exporting.export",
     "MultiTaskModel": "model",
     "MultiTaskTrainer": "trainer",
+    "Report": "reporting.report",
     "Run": "run",
     "Task": "tasks",
     "add_task": "adapting.adding",
@@ -62,6 +64,7 @@ _WHERE = {
     "predict_stream": "prediction",
     "push": "hub.push",
     "remove_adapter": "adapting.removing",
+    "report": "reporting.report",
     "train": "run",
 }
 
@@ -77,6 +80,7 @@ __all__ = [
     "NlpMtlError",
     "NotFoundError",
     "Pushed",
+    "Report",
     "Run",
     "RunFolderError",
     "Task",
@@ -93,6 +97,7 @@ __all__ = [
     "predict_stream",
     "push",
     "remove_adapter",
+    "report",
     "train",
 ]
 

@@ -36,7 +36,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
 }
 _TRACKERS = {
     "tensorboard": pip_install("tensorboard"),
-    **{name: f"pip install {name}" for name in ("clearml", "codecarbon", "dvclive", "mlflow", "swanlab", "trackio")},
+    "trackio": pip_install("trackio"),
+    **{name: f"pip install {name}" for name in ("clearml", "codecarbon", "dvclive", "mlflow", "swanlab")},
     "wandb": "pip install wandb",
     "comet_ml": "pip install comet-ml",
 }

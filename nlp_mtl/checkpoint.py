@@ -33,6 +33,7 @@ logger = logging.getLogger("nlp_mtl")
 FORMAT = 1
 SPEC, COMPLETE = "nlp_mtl.json", "complete.json"
 _MOVING = ".moving"  # stands in a run folder while a new model is moved into it
+_WRITTEN = ("run.yaml", "metrics.json", "steps.jsonl", "report.json", "report.html")  # beside a model
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -194,7 +195,7 @@ def remove_run(folder: str | Path) -> None:
     except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
         names = []
     names += [f"predictions/{file.name}" for file in (folder / "predictions").glob("*.jsonl")]
-    for name in (COMPLETE, SPEC, _MOVING, "run.yaml", "metrics.json", "steps.jsonl", *names):
+    for name in (COMPLETE, SPEC, _MOVING, *_WRITTEN, *names):
         if (folder / name).resolve().is_relative_to(folder.resolve()):
             (folder / name).unlink(missing_ok=True)
     for part in [*checkpoints(folder), *folder.glob(".checkpoint-*"), *folder.glob(".model*")]:

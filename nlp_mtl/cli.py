@@ -20,6 +20,7 @@ from nlp_mtl.hub import command as hub
 from nlp_mtl.methods import EPILOG as METHODS_EPILOG
 from nlp_mtl.methods import methods
 from nlp_mtl.newtask import SeveralWords, tasks_new
+from nlp_mtl.reporting import command as reporting
 from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
 from nlp_mtl.serving import command as serving
 from nlp_mtl.studies import command as studies
@@ -52,6 +53,7 @@ app.command("serve", epilog=serving.SERVE_EPILOG)(serving.serve)
 app.command("demo", epilog=serving.DEMO_EPILOG)(serving.demo)
 app.command("push", epilog=hub.EPILOG)(hub.push)
 app.command("methods", epilog=METHODS_EPILOG)(methods)
+app.command("report", epilog=reporting.EPILOG)(reporting.report)
 app.command("compare", epilog=studies.EPILOG)(studies.compare)
 
 DataRoot = Annotated[

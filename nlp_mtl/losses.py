@@ -20,6 +20,7 @@ from nlp_mtl.errors import TrainingError
 from nlp_mtl.samplers import Sampler
 from nlp_mtl.steps import StepRecord
 from nlp_mtl.stepsfile import StepsFile, line_of
+from nlp_mtl.tallies import Tally
 from nlp_mtl.weighing import Weighing, weighing_for
 
 logger = logging.getLogger("nlp_mtl")
@@ -40,6 +41,7 @@ class MixedLosses(Trainer):
     plan: Any
     cosines_every: int
     steps_file: StepsFile | None = None
+    _tally: Tally
     _weighing: Weighing | None = None
     _facts: StepFacts
     _parts: list[Any]
@@ -178,6 +180,7 @@ class MixedLosses(Trainer):
             self._tell_shares(record.step)
         if self.sampler.finished:  # a run that had ended and was resumed
             self.control.should_training_stop = True
+        self._tally.add(record)
         self._parts = []
         if self.steps_file is not None:
             self.steps_file.add(line_of(record, self.tasks))
@@ -234,7 +237,7 @@ class MixedLosses(Trainer):
         self._step_losses[numbers] += values / self.args.world_size
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds ``loss_<task>``, the mean over the steps since the last log in which the task was present."""
+        """Adds ``loss_<task>``, the mean since the last log over steps with the task, and a tally of steps."""
         if "loss" in logs and "learning_rate" in logs:
             both = torch.stack([self._task_losses, self._task_steps])
             if self.args.world_size > 1:
@@ -244,6 +247,7 @@ class MixedLosses(Trainer):
                     logs[f"loss_{task}"] = total / steps
             self._task_losses.zero_()
             self._task_steps.zero_()
+            logs |= self._tally.take()
             if self.steps_file is not None:
                 self.steps_file.flush()
         super().log(logs, start_time)

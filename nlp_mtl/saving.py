@@ -24,6 +24,7 @@ from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.runspec import read_spec
 from nlp_mtl.samplers import Sampler
 from nlp_mtl.stepsfile import StepsFile
+from nlp_mtl.tallies import Tally
 
 logger = logging.getLogger("nlp_mtl")
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -45,6 +46,7 @@ class SafeCheckpoints(TaskBests):
     _tuned_at: int | None
     _task_losses: Tensor
     _task_steps: Tensor
+    _tally: Tally
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As the base class, but beside its place: moved there when whole, and older ones removed only then."""
@@ -118,6 +120,7 @@ class SafeCheckpoints(TaskBests):
             "sampler": self.sampler.state_dict(),
             "task_losses": self._task_losses,
             "task_steps": self._task_steps,
+            "tally": self._tally.state_dict(),
         }
         torch.save(own, folder / "strategies.pt")
         self._save_bests(folder)
@@ -197,6 +200,8 @@ class SafeCheckpoints(TaskBests):
                 self.steps_file.begin_at(_step_of(checkpoint))
             self.balancer.load_state_dict(own["balancer"])
             self.sampler.load_state_dict(own["sampler"])
+            if "tally" in own:
+                self._tally.load_state_dict(own["tally"])
             if self.args.process_index == 0:  # they are summed over processes when logged
                 self._task_losses, self._task_steps = own["task_losses"], own["task_steps"]
 

@@ -32,6 +32,7 @@ from nlp_mtl.rates import chosen_rates, factors_of, regroup
 from nlp_mtl.saving import SafeCheckpoints
 from nlp_mtl.settings import Precision, settings_for
 from nlp_mtl.stepsfile import StepsFile
+from nlp_mtl.tallies import Tally
 from nlp_mtl.taskfile import SPLITS, Split
 from nlp_mtl.updates import FusedUpdates
 
@@ -139,6 +140,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeC
         self.cosines_every = cosines_every
         self._task_losses = torch.zeros(len(self.tasks), dtype=torch.float64)
         self._task_steps = torch.zeros(len(self.tasks), dtype=torch.float64)
+        self._tally = Tally(self.tasks)
         self.scores: dict[str, TaskScores] = {}
         self._stop, self._began = StopSafely(), False
         self._tuned_at: int | None = None  # the step whose weights the heads' thresholds were chosen for

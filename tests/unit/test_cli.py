@@ -29,6 +29,7 @@ VERBS = [
     ["serve"],
     ["demo"],
     ["push"],
+    ["report"],
     ["tasks"],
     ["tasks", "list"],
     ["tasks", "show"],

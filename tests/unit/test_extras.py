@@ -88,7 +88,7 @@ def test_the_commands_name_extras_that_are_there():
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "pip_install"
     ]
-    assert {"gguf", "tensorboard"} <= set(told) <= set(EXTRAS)
+    assert {"gguf", "tensorboard", "trackio"} <= set(told) <= set(EXTRAS)
     assert canonicalize_name("nlp_mtl") == SAID["name"]
 
 
