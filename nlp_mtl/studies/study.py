@@ -102,9 +102,15 @@ def load_study(source: str | Path | Mapping[str, Any], overrides: Sequence[str] 
     rest = [word for word in overrides if word not in own]
     runs, base = [], Path(study.output_dir)
     for name, changes in methods.items():
-        checked = config.load_config({**keys, **changes}, rest)  # refused here, and not after hours
+        try:  # refused here, and not after hours
+            checked = config.load_config({**keys, **changes}, rest)
+        except ConfigError as error:
+            mistakes += [f"{place}: {name!r}: {message.removeprefix('the run: ')}" for message in error.mistakes]
+            continue
         for seed in study.seeds:
             runs.append(_planned(name, seed, base / _folder_name(name), checked.model_dump(exclude_unset=True)))
+    if mistakes:
+        raise ConfigError(mistakes)
     if study.single:
         whole = config.load_config({**keys, **next(iter(methods.values()))}, rest).model_dump(exclude_unset=True)
         names = [task.name for task in load_tasks(whole["tasks"], registry=whole.get("registry", ()))]

@@ -12,6 +12,7 @@ import pytest
 from nlp_mtl.errors import NlpMtlError
 from tests.catalogue import (
     api_arguments,
+    balancing,
     cli_arguments,
     data_files,
     folders,
@@ -34,6 +35,7 @@ KINDS = {
     "own data": own_data,
     "inputs of predict": prediction_inputs,
     "the Hub": hub,
+    "balancing": balancing,
 }
 ALL = [pytest.param(entry, id=f"{kind}: {entry.id}") for kind, module in KINDS.items() for entry in module.ENTRIES]
 
