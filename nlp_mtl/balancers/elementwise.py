@@ -16,7 +16,10 @@ _COST = "the tasks' gradients, dense, twice over: twice as many times the memory
 
 
 class Elementwise(Balancer):
-    """Base of balancers on the Jacobian. What they show as weights is how much of each gradient is in the result."""
+    """Base of balancers on the Jacobian.
+
+    What they show as weights is how much of each gradient is in the result, unless they have weights of their own.
+    """
 
     needs = frozenset({"jacobian"})
     cost = _COST
@@ -29,6 +32,9 @@ class Elementwise(Balancer):
         else:
             with self.drawing(facts):
                 found = self.of(here, jacobian)
+        known = self.weights_of(here)
+        if known is not None and len(here) > 1:
+            return found, torch.zeros(len(facts.units), dtype=torch.float64).index_copy(0, here, known.double().cpu())
         squares = jacobian.double().pow(2).sum(1).clamp_min(1e-300)
         part = (jacobian.double() @ found.double()) / squares
         return found, torch.zeros(len(facts.units), dtype=torch.float64).index_copy(0, here, part.cpu())
@@ -36,6 +42,10 @@ class Elementwise(Balancer):
     def of(self, here: Tensor, jacobian: Tensor) -> Tensor:
         """[numbers]: one gradient of those of the tasks `here`."""
         raise NotImplementedError
+
+    def weights_of(self, here: Tensor) -> Tensor | None:
+        """[tasks present]: the weights that were used last; None for a method without."""
+        return None
 
 
 @balancers.register("graddrop")
@@ -130,9 +140,13 @@ class ExcessMtl(Elementwise):
         """The rows by TorchJD's weights."""
         if here.tolist() == self._learning:
             return self._tool(jacobian) @ jacobian
+        return self.weights_of(here).to(jacobian) @ jacobian
+
+    def weights_of(self, here: Tensor) -> Tensor:
+        """The last weights, among the tasks present."""
         last: Any = self._tool._weights
-        share = jacobian.new_ones(len(here)) if last is None else last[[self._learning.index(i) for i in here.tolist()]]
-        return (share / share.sum()).to(jacobian) @ jacobian
+        share = torch.ones(len(here)) if last is None else last[[self._learning.index(i) for i in here.tolist()]]
+        return share / share.sum()
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, risks and squares."""

@@ -1,6 +1,7 @@
 """Ours on the rows of shared/peers: one JSON line with examples/s and real tokens/s of the training loop.
 
     python scripts/benchmarks/ours.py DATA MODEL ROWS ['{"lora": {"r": 8}}'] [--task=NAME] [--batch=32]
+        [--balancer=NAME]
 
 The same five tasks, rows, batch size, epoch, maximum length and learning rate as the peers' scripts. What the trainer
 tries before the first step, every metric on a trivial baseline, is done before the clock starts: the peers have nothing
@@ -46,7 +47,8 @@ def main() -> None:
             report_to="none",
             disable_tqdm=True,
         )
-        trainer = mtl.MultiTaskTrainer(model, arguments, data_root=data)
+        balancing = {"balancer": said["balancer"], "cosines_every": 0} if "balancer" in said else {}
+        trainer = mtl.MultiTaskTrainer(model, arguments, data_root=data, **balancing)
         tokens = sum(int(pool.tokens.sum()) for pool in trainer.data.splits["train"])
         trainer.evaluator.check()
         began = time.perf_counter()

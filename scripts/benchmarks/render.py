@@ -28,6 +28,8 @@ def render(recorded: Path) -> str:
         scaling(recorded),
         passes(recorded),
         adapters(recorded),
+        balancing(recorded),
+        comparison(recorded),
         prediction(recorded),
         serving(recorded),
         memory(recorded),
@@ -225,6 +227,42 @@ def adapters(recorded: Path) -> str:
         f"## One adapter per task\n\n`{found['command']}`\n\n{found['tasks']} tasks of four kinds in one mixed pass, "
         "LoRA r 8 on all linear layers; asked is at most 1.15 of one shared adapter.\n\n"
         + table(["rows a step", "adapters", "µs per token", "over one shared"], rows)
+    )
+
+
+def balancing(recorded: Path) -> str:
+    """A step that weighs the tasks' gradients beside one with equal weights."""
+    found = load(recorded / "balancing_speed.json")
+    if not found:
+        return ""
+    rows = [
+        [
+            name,
+            *(f"{one['median'][way]:.1f}" for way in one["median"]),
+            *(f"{over['median']} ({over['least']} to {over['most']})" for over in one["ratio"].values()),
+        ]
+        for name, one in found["settings"].items()
+    ]
+    ways = list(next(iter(found["settings"].values()))["median"])
+    head = ["", *(f"{way}, µs a token" for way in ways), *(f"{way} / equal" for way in ways)]
+    keep = [i for i, title in enumerate(head) if title != "equal / equal"]
+    return (
+        "## Weighing the tasks' gradients\n\n`"
+        + found["command"]
+        + "`\n\n"
+        + table([head[i] for i in keep], [[row[i] for i in keep] for row in rows])
+        + "\n\nAsked: at most 1.25 (LoRA, 5 tasks), 1.6 (full), 1.6 (LoRA, 20 tasks)."
+    )
+
+
+def comparison(recorded: Path) -> str:
+    """Balancers over seeds."""
+    file = recorded / "balancing.md"
+    if not file.exists():
+        return ""
+    return (
+        "## Balancers compared\n\n`nlp-mtl compare scripts/studies/balancing.yaml data_root=DIR`: "
+        + file.read_text(encoding="utf-8").strip()
     )
 
 

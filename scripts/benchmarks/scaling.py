@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--tuning", nargs="+", choices=list(TUNING), default=["full", "lora"])
     parser.add_argument("--profile", type=int, default=None)
+    parser.add_argument("--balancer", default=None, help="with --one: another than equal weights")
     parser.add_argument("--one", action="store_true", help="used by itself: train the first of each list")
     parser.add_argument("--out", type=Path, default=HERE / "recorded" / "scaling.json")
     given = parser.parse_args()
@@ -141,7 +142,8 @@ def train(given: argparse.Namespace, count: int, kind: str, tuning: str) -> None
             report_to="none",
             disable_tqdm=True,
         )
-        mtl.MultiTaskTrainer(model, arguments).train()
+        balancing = {} if given.balancer is None else {"balancer": given.balancer, "cosines_every": 0}
+        mtl.MultiTaskTrainer(model, arguments, **balancing).train()
 
 
 def write_tasks(folder: Path, data_root: str, count: int, kinds: list[str], *, rows: int) -> list[str]:
