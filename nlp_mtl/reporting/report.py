@@ -131,7 +131,10 @@ def drawn(run: Reading, found: dict[str, Any]) -> list[Picture]:
     if np.isfinite(steps.weights).any():
         note = "What a task's loss or gradient counted in a step; nothing where it was absent."
         alt = f"Weights over steps of {listed}."
-        how = {"share_y": True, "least": 0 if np.nanmin(steps.weights) >= 0 else None}
+        few, many = np.nanpercentile(steps.weights, [2, 98])
+        positive = np.nanmin(steps.weights) > 0
+        how: dict[str, Any] = {"share_y": True, "log": bool(positive and many > 20 * few)}
+        how["least"] = 0 if np.nanmin(steps.weights) >= 0 else None
         made.append(over_steps("weights", "Weights", alt, note, tasks, steps.numbers, steps.weights, **how))
     if np.isfinite(steps.rates).any():
         note = "Each task's share of a step's rows; rows that several tasks label count for each."

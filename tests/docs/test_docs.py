@@ -103,8 +103,12 @@ def test_the_ten_lines_of_python_run(tmp_path, monkeypatch, quickstart_packages,
     assert "'quick_trec'" in done.stdout and "'label'" in done.stdout
 
 
+# name → pictures in it
+NOTEBOOKS = {"01_quickstart": 2, "02_own_data": 0, "03_add_a_task": 0, "04_balancing_and_conflict": 4}
+
+
 @pytest.mark.packages
-@pytest.mark.parametrize(("name", "images"), [("01_quickstart", 2), ("02_own_data", 0), ("03_add_a_task", 0)])
+@pytest.mark.parametrize(("name", "images"), NOTEBOOKS.items())
 def test_the_notebook_runs_and_is_committed_without_outputs(
     tmp_path, monkeypatch, quickstart_packages, forked_python, name, images
 ):
@@ -161,8 +165,17 @@ def test_the_notebook_that_pushes_runs_against_a_hub_on_loopback(tmp_path, monke
 
 
 def test_every_notebook_is_run_here():
-    known = {"01_quickstart", "02_own_data", "02_push_and_load", "03_add_a_task"}
+    known = {*NOTEBOOKS, "02_push_and_load"}
     assert {file.stem for file in (ROOT / "notebooks").glob("*.ipynb")} == known
+
+
+def test_the_notebook_on_balancing_names_balancers_that_are_there():
+    from nlp_mtl.registry import balancers
+
+    text = (ROOT / "notebooks" / "04_balancing_and_conflict.ipynb").read_text(encoding="utf-8")
+    named = {name for row in re.findall(r'"\| .*? \| (.*?) \|', text) for name in re.findall(r"`(\w+)`", row)}
+    assert len(named) > 8
+    assert named - {"task_lora"} <= set(balancers.names())
 
 
 @pytest.mark.packages
