@@ -47,15 +47,20 @@ class GramianMethod(Balancer):
             try:
                 found = self.make(present)
             except ValueError as error:
-                raise ConfigError(f"balancer {self.name!r}: {error}") from None
+                said = str(error).rstrip(".")
+                raise ConfigError(f"balancer {self.name!r}: {said}; correct it, or leave it out") from None
             except ImportError:
                 raise NotFoundError(
-                    f"what the solver of balancer {self.name!r} needs,",
+                    f"the solver of balancer {self.name!r}",
                     ["the installed packages"],
-                    [pip_install("nash" if self.license else "balancing")],
+                    [self.way_to_install()],
                 ) from None
             self._made[tuple(present)] = found
         return found
+
+    def way_to_install(self) -> str:
+        """The command that installs the solver."""
+        return pip_install("balancing")
 
     def setup(self, tasks: Sequence[str], sizes: Sequence[int], *, classes: Sequence[int] = (), seed: int = 0) -> None:
         """Learn the tasks; begins anew."""

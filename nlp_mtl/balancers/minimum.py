@@ -11,7 +11,7 @@ from torch import Tensor
 from nlp_mtl.balancers.base import Scope, StepFacts
 from nlp_mtl.balancers.gramian import GramianMethod, Preferring
 from nlp_mtl.balancers.roots import root_of, weights_of
-from nlp_mtl.errors import ConfigError
+from nlp_mtl.errors import ConfigError, pip_install
 from nlp_mtl.registry import balancers
 
 
@@ -175,6 +175,10 @@ class NashMtl(GramianMethod):
     ):
         self.max_norm, self.update_weights_every, self.optim_niter = max_norm, update_weights_every, optim_niter
         super().__init__(scope=scope)
+
+    def way_to_install(self) -> str:
+        """The command that installs the solver."""
+        return pip_install("nash")
 
     def make(self, present: Sequence[int]) -> Any:
         """TorchJD's `NashMTL`: it looks at the products of the rows only, which those of a root have too."""

@@ -51,7 +51,7 @@ ENTRIES = [
     bad_run(
         "a method that is left out",
         balancer="modo",
-        parameter="balancer 'modo'",
+        parameter="unknown balancer",
         rule="it is left out",
         found="'modo'",
         way_out="mgda is the method",
@@ -59,10 +59,10 @@ ENTRIES = [
     bad_run(
         "a value that a solver refuses",
         balancer={"name": "cagrad", "c": -1.0},
-        parameter="balancer 'cagrad': c",
+        parameter="balancer 'cagrad'",
         rule="must be non-negative",
-        found="-1.0",
-        way_out="c",
+        found="got -1.0",
+        way_out="leave it out",
     ),
     bad_run(
         "gradients of a LoRA that is not there",

@@ -45,10 +45,17 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_readme_run_file_and_task_file_are_valid(tmp_path):
-    run, task = blocks("yaml")
+    run, mixing, study, task = blocks("yaml")
     file = tmp_path / "run.yaml"
     file.write_text(run)
     assert load_config(file).tasks[0] == "cola"
+    (tmp_path / "mixed.yaml").write_text("model: bert-base-cased\ntasks: [rte, mrpc, conll2003]\n" + mixing)
+    assert load_config(tmp_path / "mixed.yaml").groups is not None
+    (tmp_path / "study.yaml").write_text(study)
+    (tmp_path / "glue_ner_lora.yaml").write_text((ROOT / "scripts" / "runs" / "glue_ner_lora.yaml").read_text())
+    from nlp_mtl.studies.study import load_study
+
+    assert len(load_study(tmp_path / "study.yaml")[1]) == 3 * (4 + 6)
     from nlp_mtl.taskreader import read_task
     from nlp_mtl.testing import check_task
 
@@ -59,6 +66,14 @@ def test_the_readme_run_file_and_task_file_are_valid(tmp_path):
 @pytest.mark.parametrize("file", sorted((ROOT / "scripts" / "runs").glob("*.yaml")), ids=lambda f: f.stem)
 def test_shipped_run_files_are_valid(file):
     assert load_config(file).tasks
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "scripts" / "studies").glob("*.yaml")), ids=lambda f: f.stem)
+def test_shipped_studies_are_valid(file):
+    from nlp_mtl.studies.study import load_study
+
+    study, runs = load_study(file)
+    assert len(runs) >= len(study.seeds) * len(study.balancers)
 
 
 def test_generated_tables_are_current():

@@ -146,3 +146,19 @@ def test_trackers_that_are_there_or_not_asked_for_are_no_mistake(monkeypatch, tm
     monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: True)
     for asked in ("none", "all", "[]", "null", "tensorboard", "[tensorboard]"):
         assert load_config({"model": "x", "tasks": ["rte"], "training": {}}, [f"training.report_to={asked}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "extra"), [("cagrad", "clarabel", "balancing"), ("nash_mtl", "ecos", "nash")]
+)
+def test_without_its_solver_a_balancer_says_what_to_install(monkeypatch, name, missing, extra):
+    from torchjd import _mixins
+
+    from nlp_mtl import registry
+    from nlp_mtl.errors import NotFoundError
+
+    find = _mixins.find_spec
+    monkeypatch.setattr(_mixins, "find_spec", lambda asked: None if asked == missing else find(asked))
+    with pytest.raises(NotFoundError) as caught:
+        registry.balancers.build(name)
+    assert pip_install(extra) in str(caught.value)
