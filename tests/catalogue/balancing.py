@@ -67,9 +67,9 @@ ENTRIES = [
     bad_run(
         "gradients of a LoRA that is not there",
         balancer={"name": "mgda", "scope": "lora"},
-        parameter="`scope` is lora",
-        rule="the model has none",
-        found="lora",
+        parameter="balancer 'mgda'",
+        rule="`scope` is lora",
+        found="the model has none",
         way_out="use shared or last_layer",
     ),
     bad_run(
