@@ -104,7 +104,7 @@ ENTRIES = [
         parameter="`references`",
         rule="leaves out",
         found="alike",
-        way_out="references",
+        way_out="say its score too",
     ),
     bad_run(
         "groups of other tasks",
