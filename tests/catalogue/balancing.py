@@ -181,11 +181,10 @@ ENTRIES = [
     bad_study(
         "a study of an unknown balancer",
         balancers=["equal", "pcgard"],
-        parameter="balancer",
+        parameter="study.yaml",
         rule="unknown balancer",
         found="'pcgard'",
         way_out="did you mean 'pcgrad'",
-        also=("study.yaml: 'pcgard'",),
     ),
     bad_study(
         "a study of a run file that is not there",
