@@ -273,7 +273,9 @@ class ByReference(LearnedSampler):
         super().setup(tasks, sizes)
         missing = [task for task in tasks if task not in self.references]
         if missing:
-            raise ConfigError(f"sampler 'by_reference': `references` leaves out {', '.join(missing)}; say its score too")
+            raise ConfigError(
+                f"sampler 'by_reference': `references` leaves out {', '.join(missing)}; say its score too"
+            )
 
     def observe_scores(self, step: int, scores: Mapping[str, tuple[float, bool]]) -> None:
         """Decide by how far each task is from its reference."""
