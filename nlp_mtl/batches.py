@@ -115,8 +115,9 @@ def collate(
     texts = [number for number, row in enumerate(rows) if "stacked" not in row]
     placed: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     if texts:
-        kinds: dict[tuple[str, ...], int] = {}
-        kind = [kinds.setdefault(tuple(tasks[number]), len(kinds)) for number in texts]
+        readers_of = [tuple(sorted(tasks[number])) for number in texts]
+        kinds = {readers: place for place, readers in enumerate(sorted(set(readers_of)))}
+        kind = [kinds[readers] for readers in readers_of]
         placed.update(zip(texts, _pack([rows[number] for number in texts], batch, kind), strict=True))
     others = [number for number in range(len(rows)) if number not in placed]
     if others:

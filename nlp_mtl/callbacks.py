@@ -110,12 +110,6 @@ class StepDone(TrainerCallback):
         """Say so."""
         self._trainer.step_done()
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """The balancer may count in epochs."""
-        self._trainer.balancer.epoch_done()
-
 
 class Progress(TrainerCallback):
     """A bar with the mean loss while training, and one line per evaluation; takes the place of the Trainer's own."""

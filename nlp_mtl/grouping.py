@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import TrainingArguments
 
 from nlp_mtl import registry
 from nlp_mtl.errors import ConfigError, suggestion
+from nlp_mtl.plan import Pool
 from nlp_mtl.samplers import Grouped, Sampler, Stopping
 
 
@@ -41,6 +42,27 @@ def sampler_of(
     if wrong:
         raise ConfigError(wrong)
     return sampler
+
+
+def check_pools(groups: Mapping[str, Any] | None, pools: Sequence[Pool]) -> None:
+    """Refuse groups that part tasks which label the same rows: a row trains all of its tasks.
+
+    Raises:
+        ConfigError: with the tasks.
+    """
+    named = (groups or {}).get("groups", {})
+    group_of = {task: task for pool in pools for task in pool.tasks} if named == "each" else {}
+    if isinstance(named, Mapping):
+        group_of = {task: name for name, members in named.items() for task in members}
+    parted = [pool.tasks for pool in pools if groups is not None and len({group_of.get(t) for t in pool.tasks}) > 1]
+    if parted:
+        raise ConfigError(
+            [
+                f"groups: {', '.join(tasks)} label the same rows, and a row trains all of its tasks; put them into one "
+                "group"
+                for tasks in parted
+            ]
+        )
 
 
 def check_arguments(key: str, made: Any, given: Mapping[str, Any] | None) -> list[str]:

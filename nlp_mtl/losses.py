@@ -16,7 +16,7 @@ from transformers import Trainer
 from nlp_mtl.balancers import Balancer, StepFacts
 from nlp_mtl.batches import passes_of
 from nlp_mtl.data import Data
-from nlp_mtl.errors import TrainingError
+from nlp_mtl.errors import TrainingError, UnsupportedError
 from nlp_mtl.samplers import Sampler
 from nlp_mtl.steps import StepRecord
 from nlp_mtl.stepsfile import StepsFile, line_of
@@ -87,14 +87,20 @@ class MixedLosses(Trainer):
     @property
     def weighing(self) -> Weighing:
         """How the tasks of a step are weighed."""
-        if self._weighing is None:
-            accelerator = self.accelerator
+        accelerator = self.accelerator
+        if self._weighing is None or self._weighing.model is not accelerator.unwrap_model(self.model):
+            own = type(self).compute_loss is not MixedLosses.compute_loss
+            if own and {"gramian", "jacobian"} & self.balancer.needs:
+                raise UnsupportedError(
+                    f"balancer {self.balancer.name!r}: takes each task's loss from the model itself, and would never "
+                    f"call {type(self).__name__}.compute_loss; leave that out, or use a balancer on losses"
+                )
             sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
             self._weighing = weighing_for(
                 self,
                 accelerator.unwrap_model(self.model),
                 self.balancer,
-                every=self.cosines_every,
+                every=0 if own else self.cosines_every,
                 sharded=self.is_fsdp_enabled or accelerator.distributed_type in sharded,
                 scaled=accelerator.mixed_precision == "fp16",
             )

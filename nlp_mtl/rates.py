@@ -123,7 +123,8 @@ def factors_of(model: Any, layer_decay: float, task_rates: Mapping[str, float]) 
                 found[id(parameter)] = layer_decay ** (len(layers) + 1)
     owners = owners_of(encoder)
     for task, factor in task_rates.items():
-        own = list(model.module_of(task).parameters())
+        shared = {id(p) for p in encoder.parameters()}  # a head may be tied to them
+        own = [p for p in model.module_of(task).parameters() if id(p) not in shared]
         name = owners.adapter_of[task] if owners is not None else None
         if name is not None:
             own += [p for key, p in encoder.named_parameters() if f".{name}." in key and "lora_" in key]

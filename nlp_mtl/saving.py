@@ -116,6 +116,7 @@ class SafeCheckpoints(TaskBests):
     def _save_own_state(self, folder: Path) -> None:
         """Balancer, sampler and running sums of per-task losses: what resuming needs besides the base class's files."""
         own = {
+            "names": {"balancer": type(self.balancer).__name__, "sampler": type(self.sampler).__name__},
             "balancer": self.balancer.state_dict(),
             "sampler": self.sampler.state_dict(),
             "task_losses": self._task_losses,
@@ -196,6 +197,13 @@ class SafeCheckpoints(TaskBests):
         file = Path(checkpoint) / "strategies.pt"
         if file.is_file():
             own = torch.load(file, map_location="cpu", weights_only=True)
+            now = {"balancer": type(self.balancer).__name__, "sampler": type(self.sampler).__name__}
+            if wrong := [key for key, name in own.get("names", now).items() if name != now[key]]:
+                said = ", ".join(f"its {key} is {own['names'][key]}, this run's is {now[key]}" for key in wrong)
+                raise RunFolderError(
+                    f"{checkpoint}: a checkpoint of a run that mixed or weighed its tasks in another way: {said}; "
+                    "resume with the run file it was begun with, or train into another folder"
+                )
             if self.steps_file is not None:
                 self.steps_file.begin_at(_step_of(checkpoint))
             self.balancer.load_state_dict(own["balancer"])

@@ -23,7 +23,7 @@ from nlp_mtl.data import Data, load_data
 from nlp_mtl.errors import ConfigError, RunFolderError
 from nlp_mtl.evaluation import Evaluator, TaskScores, flatten
 from nlp_mtl.feeding import MixedBatches, check_budgets
-from nlp_mtl.grouping import check_stopping, sampler_of
+from nlp_mtl.grouping import check_pools, check_stopping, sampler_of
 from nlp_mtl.hub.training import HubPushes
 from nlp_mtl.losses import MixedLosses
 from nlp_mtl.memory import freed_memory_stays
@@ -134,6 +134,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, HubPushes, SafeC
                 fresh = model.fresh and head.task.head_key == task
                 head.begin(model.module_of(task), pool.labels(task), fresh=fresh)
         pools = pools_of(self._train_pools)
+        check_pools(groups, pools)
         sizes = {task: size for pool in pools for task, size in zip(pool.tasks, pool.sizes, strict=True)}
         classes = [len(head.labels or ()) for head in model.heads.values()]
         self.balancer.setup(self.tasks, [sizes.get(task, 0) for task in self.tasks], classes=classes, seed=args.seed)

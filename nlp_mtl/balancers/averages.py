@@ -40,12 +40,16 @@ class Dwa(Balancer):
         super().setup(tasks, sizes, classes=classes, seed=seed)
         self._sum, self._steps = (torch.zeros(len(tasks), dtype=torch.float64) for _ in range(2))
         self._before: list[Tensor] = []
+        self._epoch = 0
 
     def weights(self, facts: StepFacts, losses: Tensor | None = None, gramian: Tensor | None = None) -> Tensor:
         """[tasks]: TorchJD's weights, where absent 0."""
         from torchjd.scalarization import DWA
 
         assert losses is not None
+        if facts.epoch != self._epoch:
+            self._epoch_done()
+            self._epoch = facts.epoch
         present, values = facts.present.cpu(), losses.detach().double().cpu()
         self._sum += torch.where(present, values, 0.0)
         self._steps += present
@@ -58,7 +62,7 @@ class Dwa(Balancer):
             found = torch.autograd.grad(scalarizer(values), values)[0]
         return torch.where(present, found, 0.0)
 
-    def epoch_done(self) -> None:
+    def _epoch_done(self) -> None:
         """The epoch's means become the last ones."""
         last = self._before[-1] if self._before else torch.ones_like(self._sum)
         mean = torch.where(self._steps > 0, self._sum / self._steps.clamp_min(1), last)
@@ -67,9 +71,9 @@ class Dwa(Balancer):
 
     def state_dict(self) -> dict[str, Any]:
         """Sums of this epoch and means of the last two."""
-        return {"sum": self._sum, "steps": self._steps, "before": list(self._before)}
+        return {"sum": self._sum, "steps": self._steps, "before": list(self._before), "epoch": self._epoch}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take them over."""
         self._sum, self._steps = state["sum"].clone(), state["steps"].clone()
-        self._before = [mean.clone() for mean in state["before"]]
+        self._before, self._epoch = [mean.clone() for mean in state["before"]], int(state["epoch"])

@@ -114,9 +114,6 @@ class Balancer:
     def learn(self, facts: StepFacts, losses: Tensor) -> None:
         """Hear the losses of the same rows after the step; [tasks], 0 where absent."""
 
-    def epoch_done(self) -> None:
-        """Hear that an epoch ended."""
-
     def state_dict(self) -> dict[str, Any]:
         """What has been learned so far."""
         return {}

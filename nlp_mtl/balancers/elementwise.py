@@ -138,6 +138,12 @@ class ExcessMtl(Elementwise):
 
     def of(self, here: Tensor, jacobian: Tensor) -> Tensor:
         """The rows by TorchJD's weights."""
+        squares: Any = self._tool._sq_grad_sum
+        if squares is not None and squares.device != jacobian.device:  # a checkpoint was read on the CPU
+            for name in self.held:
+                if isinstance(value := getattr(self._tool, name), Tensor):
+                    setattr(self._tool, name, value.to(jacobian.device))
+            self._tool._state_key = (*squares.shape, squares.dtype, jacobian.device)
         if here.tolist() == self._learning:
             return self._tool(jacobian) @ jacobian
         return self.weights_of(here).to(jacobian) @ jacobian

@@ -104,7 +104,7 @@ class ImtlL(Learned):
     Relations: `uncertainty` with another scale; the half of IMTL that looks at losses, `imtl_g` is the other.
     """
 
-    paper = "Liu et al., 2021, ICLR, openreview:IMPnRXEWpvr"
+    paper = "Liu et al., 2021, openreview:IMPnRXEWpvr"
 
     def make(self, tasks: int) -> tuple[Any, torch.nn.Parameter]:
         """TorchJD's `IMTLL`."""

@@ -76,7 +76,7 @@ class ImtlG(GramianMethod):
     Relations: what `imtl_l` is for losses. Weights may be negative.
     """
 
-    paper = "Liu et al., 2021, ICLR, openreview:IMPnRXEWpvr"
+    paper = "Liu et al., 2021, openreview:IMPnRXEWpvr"
 
     def make(self, present: Sequence[int]) -> Any:
         """TorchJD's `IMTLGWeighting`."""
@@ -266,7 +266,7 @@ class CrMogm(GramianMethod):
     Relations: with `alpha` 0 the other method.
     """
 
-    paper = "Zhou et al., 2022, NeurIPS"
+    paper = "Zhou et al., 2022, NeurIPS 35"
     held = {"_lambda": 1}
 
     def __init__(self, of: str | dict[str, Any] = "upgrad", alpha: float = 0.9):

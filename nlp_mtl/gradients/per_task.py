@@ -29,16 +29,23 @@ class PerTaskGradients:
         root: the module that the parameters are in.
         parameters: which; each once.
         tasks: the tasks' names.
+        whole: the model that the root is a part of, whose other parts may use the parameters too.
 
     Relations: `torchjd.autojac.mtl_backward` gives the same by differentiating through every task; GradIter and
     BackPACK's first-order extensions keep examples apart in the same way.
     """
 
-    def __init__(self, root: nn.Module, parameters: Sequence[nn.Parameter], tasks: Sequence[str]):
+    def __init__(
+        self,
+        root: nn.Module,
+        parameters: Sequence[nn.Parameter],
+        tasks: Sequence[str],
+        whole: nn.Module | None = None,
+    ):
         self.root, self.tasks = root, list(tasks)
         self.slots = Slots(parameters, len(self.tasks))
         self.taps = Taps(self.slots, self.tasks)
-        self.slots.sparse(only_looked_up_in(root, self.taps))
+        self.slots.sparse(only_looked_up_in(root if whole is None else whole, self.taps))
         self._rest: dict[int, nn.Parameter] = {}  # that gradients reach in other ways
         self._met: set[str] = set()
         self._several = _in_several(root)
@@ -63,7 +70,12 @@ class PerTaskGradients:
             yield self.taps
 
     def backward(
-        self, losses: Mapping[str, Tensor], run: Callable[..., None] | None = None, *, keep: bool = False
+        self,
+        losses: Mapping[str, Tensor],
+        run: Callable[..., None] | None = None,
+        *,
+        keep: bool = False,
+        count: bool = True,
     ) -> None:
         """Add the gradients of some tasks' losses, which one forward pass gave.
 
@@ -71,13 +83,15 @@ class PerTaskGradients:
             losses: task → its part of the step's loss.
             run: in the place of ``total.backward(retain_graph=…)``, called with both.
             keep: keep the graph for whoever comes after.
+            count: add to the slots; else only go back, for what was counted before.
         """
         taps = self.taps
         colours = [[task for task in colour if task in losses] for colour in taps.colours]
         colours = [colour for colour in colours if colour]
         known = {task for colour in colours for task in colour}
         colours += [[task] for task in losses if task not in known]
-        unsure = bool(self._rest) or not self._met.issuperset(losses)
+        unsure = bool(self._rest) or not self._met.issuperset(losses) or not taps.knows
+        taps.on = count
         held = {id(p): p.grad for p in self.slots.parameters if p.grad is not None}
         assert not held, "a parameter has a gradient before the step's tasks were weighed"
         for number, colour in enumerate(colours):
@@ -85,6 +99,7 @@ class PerTaskGradients:
             total = torch.stack([losses[task] for task in colour]).sum()
             last = number == len(colours) - 1
             (run or _backward)(total, retain_graph=keep or unsure or not last)
+        taps.on = True
         for parameter in self.slots.parameters:
             if parameter.grad is not None:
                 if id(parameter) not in self._rest and not unsure:
@@ -92,7 +107,7 @@ class PerTaskGradients:
                 self._rest[id(parameter)] = parameter
                 parameter.grad = None
         self._met.update(losses)
-        if self._rest:
+        if self._rest and count:
             self._one_by_one(losses)
 
     def _one_by_one(self, losses: Mapping[str, Tensor]) -> None:

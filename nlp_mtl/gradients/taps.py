@@ -55,8 +55,8 @@ class Taps:
             read_by: task → the numbers of the tokens that its head reads.
         """
         self._now, self._owner, self.colours, self.colour = None, [], [], 0
-        if layout is None:
-            self.colours = [[task] for task in read_by]
+        if layout is None:  # nothing is told apart in it
+            self.colours = [list(read_by)]
             return
         lengths = torch.tensor(layout.lengths)
         ends = torch.tensor(layout.offsets[1:])
@@ -98,6 +98,11 @@ class Taps:
             yield
         finally:
             self._now = before
+
+    @property
+    def knows(self) -> bool:
+        """Whether the rows of the batch that was seen last can be told apart."""
+        return bool(self._owner)
 
     def owners_now(self, rows: int) -> Tensor:
         """[rows]: whose the rows of the whole batch are, in this backward pass; −1 for nobody."""

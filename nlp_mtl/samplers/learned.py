@@ -248,7 +248,7 @@ class ByReference(LearnedSampler):
     Relations: dynamic sampling of Gottumukkala et al.; the scores of `nlp-mtl compare` with `single` are references.
     """
 
-    paper = "Gottumukkala et al., 2020, ACL"
+    paper = "Gottumukkala et al., 2020, doi:10.18653/v1/2020.acl-main.86"
 
     def __init__(
         self,

@@ -177,7 +177,8 @@ class Stopping(Masked):
     """Tasks whose score stopped getting better get no more rows.
 
     After an evaluation in which a task's own first metric was no better than its best by more than `threshold`, for the
-    `patience`-th time in a row, it stops; training ends when all have. The shared parameters go on changing while other
+    `patience`-th time in a row, it stops; training ends when all have. Rows that it shares with a task that goes on
+    train it all the same. The shared parameters go on changing while other
     tasks train, so the score of a task that stopped still moves: `keep_best: task` keeps each task's own best, where
     nothing is shared.
 
@@ -226,6 +227,8 @@ class Stopping(Masked):
             if task not in scores or task in before:
                 continue
             score, higher = scores[task]
+            if score != score:  # nothing was measured
+                continue
             gain = score if higher else -score
             if task not in self._best or gain > self._best[task] + self.threshold:
                 self._best[task], self._waited[task] = gain, 0

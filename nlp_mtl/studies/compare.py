@@ -173,7 +173,10 @@ def compared(study: Study, outcomes: Sequence[Outcome]) -> Comparison:
         times[run.seed] = times.get(run.seed, 0.0) + metrics["training_seconds"]
     values = {way: {seed: own for seed, own in by.items() if set(own) >= set(first)} for way, by in values.items()}
     values = {way: by for way, by in values.items() if by}
-    baseline = next(way for way in dict.fromkeys(o.run.method for o in shared) if way in values)
+    whole = [way for way in dict.fromkeys(o.run.method for o in shared) if way in values]
+    if not whole:
+        raise ConfigError("compare: no run has a score of every task; look at the tasks' validation rows")
+    baseline = whole[0]
     single, level = values.get(SINGLE, {}), study.confidence
 
     def mean(own: Mapping[str, float]) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nlp_mtl import checkpoint, yamlfile
+from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import NlpMtlError, RunFolderError
 from nlp_mtl.studies.study import PlannedRun
 
@@ -62,9 +63,11 @@ def run_missing(runs: Sequence[PlannedRun]) -> tuple[list[Outcome], bool]:
             logger.info("run %d of %d: %s, seed %d%s", done + 1, len(missing), what, run.seed, left)
             try:
                 stopped = _do(run)
-            except NlpMtlError as error:
-                logger.warning("%s, seed %d failed: %s", what, run.seed, error)
-                found.append(Outcome(run, None, str(error)))
+            except Exception as error:  # of whatever library: the others go on, and the study says which failed
+                known_kind = isinstance(error, NlpMtlError)
+                said = str(error) if known_kind else f"{type(error).__name__}: {error}"
+                logger.warning("%s, seed %d failed: %s", what, run.seed, said, exc_info=not known_kind)
+                found.append(Outcome(run, None, said))
                 done += 1
                 continue
             if stopped:
@@ -82,6 +85,8 @@ def _do(run: PlannedRun) -> bool:
 
     resume = bool(checkpoint.checkpoints(run.folder))
     begun = checkpoint.holds_run(run.folder)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_text(run.folder / "study.yaml", yamlfile.dumps(_said(run)))
     said = logging.getLogger("nlp_mtl")
     level, said.level = said.level, logging.WARNING  # what each run says of its model is the same every time
     try:
@@ -89,7 +94,6 @@ def _do(run: PlannedRun) -> bool:
     finally:
         said.level = level
     stopped = result.stopped
-    (run.folder / "study.yaml").write_text(yamlfile.dumps(_said(run)), encoding="utf-8")
     result.trainer = None
     gc.collect()
     return stopped

@@ -16,6 +16,7 @@ from nlp_mtl.registry import parse_spec
 from nlp_mtl.tasks import load_tasks
 
 SINGLE = "single tasks"
+_OF_SEVERAL = ("balancer", "sampler", "groups", "task_rates")  # what a task alone has no use for
 
 
 class Study(BaseModel):
@@ -115,7 +116,7 @@ def load_study(source: str | Path | Mapping[str, Any], overrides: Sequence[str] 
         whole = config.load_config({**keys, **next(iter(methods.values()))}, rest).model_dump(exclude_unset=True)
         names = [task.name for task in load_tasks(whole["tasks"], registry=whole.get("registry", ()))]
         for name, item in zip(names, _one_by_one(whole), strict=True):
-            alone = {key: value for key, value in whole.items() if key not in ("balancer", "sampler")}
+            alone = {key: value for key, value in whole.items() if key not in _OF_SEVERAL}
             for seed in study.seeds:
                 runs.append(_planned(SINGLE, seed, base / "single" / name, {**alone, "tasks": [item]}, name))
     runs.sort(key=lambda run: study.seeds.index(run.seed))  # a study that is stopped has whole seeds

@@ -92,7 +92,7 @@ class Weighing:
     def gradients(self) -> PerTaskGradients:
         """Who keeps the gradients of the watched parameters apart."""
         if self._gradients is None:
-            self._gradients = PerTaskGradients(self.model.sharing.encoder, self.watched, self.host.tasks)
+            self._gradients = PerTaskGradients(self.model.sharing.encoder, self.watched, self.host.tasks, self.model)
         return self._gradients
 
     def begin(self, facts: StepFacts, model: nn.Module, parts: Sequence[Mapping[str, Any]], single: bool) -> None:
@@ -155,8 +155,8 @@ class Weighing:
         self.exchange_slots()
         weighted = self.gradients.gramian()
         factor = self.shown.double().cpu()
-        both = (factor[:, None] * factor).clamp_min(1e-300)
-        gramian = torch.where(both > 1e-300, weighted / both, 0.0)
+        both = factor[:, None] * factor
+        gramian = torch.where(both != 0, weighted / torch.where(both != 0, both, 1.0), 0.0)
         self.look = Look.at(gramian, present)
         slots.write(torch.ones(len(self.host.tasks)))
         self.exchange_rest()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nlp_mtl.adapters import is_adapter
 from nlp_mtl.balancers import StepFacts
+from nlp_mtl.errors import TrainingError
 from nlp_mtl.weighing.base import Look, Weighing
 
 
@@ -41,6 +42,7 @@ class ByGradients(Weighing):
         slots, facts, present = self.gradients.slots, self.facts, self.facts.present
         losses = self.host.noted() if "losses" in self.balancer.needs else None
         gramian = self.gradients.gramian(self._asked())
+        self._check(gramian)
         self.look = Look.at(gramian, present)
         if "jacobian" in self.balancer.needs:
             here = present.nonzero().squeeze(1).tolist()
@@ -50,6 +52,15 @@ class ByGradients(Weighing):
         more = {} if losses is None else {"losses": losses}
         self.shown = self.balancer.weights(facts, gramian=gramian, **more)
         slots.write(self.shown)
+
+    def _check(self, gramian: Tensor) -> None:
+        """Refuse gradients that are not numbers, which every method would spread to all tasks."""
+        bad = [t for t, ok in zip(self.host.tasks, torch.isfinite(gramian.diagonal()).tolist(), strict=True) if not ok]
+        if bad:
+            raise TrainingError(
+                f"the gradient of {', '.join(bad)} is not a number at step {self.facts.step + 1}; lower learning_rate, "
+                "set max_grad_norm, or look at that task's rows"
+            )
 
     def _asked(self) -> list[nn.Parameter] | None:
         """Which parameters the products are of; None for all that are kept apart."""
@@ -96,7 +107,7 @@ class ByLastLayer(ByGradients):
         loss, entry, slopes = self._first_half(model, part, heads=True, keep=not self._known)
         if not self._known:
             self._weigh_look()
-        if entry is not None:
+        if entry is not None and slopes:
             weights = torch.cat([self.shown.to(entry), entry.new_zeros(1)])  # nobody's is 0
             rows = sum(slope * weights[owner.to(entry.device)][:, None] for slope, owner in slopes)
             with self.host.accelerator.no_sync(model):
@@ -109,6 +120,7 @@ class ByLastLayer(ByGradients):
     def _weigh_look(self) -> None:
         self.exchange_slots()
         gramian = self.gradients.gramian()
+        self._check(gramian)
         self.look = Look.at(gramian, self.facts.present)
         losses = {"losses": self.host.noted()} if "losses" in self.balancer.needs else {}
         self.shown = self.balancer.weights(self.facts, gramian=gramian, **losses)
@@ -140,11 +152,7 @@ class ByLastLayer(ByGradients):
                         entry.grad = None
 
                 if found["terms"]:
-                    taps.on = keep
-                    try:
-                        self.gradients.backward(found["terms"], run, keep=True)
-                    finally:
-                        taps.on = True
+                    self.gradients.backward(found["terms"], run, keep=True, count=keep)
         finally:
             hook.remove()
         return found["loss"].detach(), entry, slopes

@@ -6,11 +6,14 @@ from typing import Any
 
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.training_args import OptimizerNames
 
 from nlp_mtl.adapters import is_adapter
 from nlp_mtl.balancers import Balancer
 from nlp_mtl.errors import ConfigError, UnsupportedError
+from nlp_mtl.heads.vanilla import tied_keys
 from nlp_mtl.packing import base_of
+from nlp_mtl.tasklora import owners_of
 from nlp_mtl.weighing.base import ByLosses, Host, Lagging, Weighing
 from nlp_mtl.weighing.by_gradients import ByGradients, ByLastLayer
 
@@ -36,8 +39,9 @@ def weighing_for(host: Host, model: Any, balancer: Balancer, *, every: int, shar
         ConfigError: no parameters of the balancer's scope are trained.
     """
     needs = balancer.needs
+    at_once = host.args.optim in (OptimizerNames.LOMO, OptimizerNames.ADALOMO)
     if not {"gramian", "jacobian"} & needs:
-        watched = [] if sharded or scaled else usual_look(model)
+        watched = [] if sharded or scaled or at_once else usual_look(model)
         kind = ByLosses if "losses" in needs else Weighing
         return kind(host, model, balancer, watched, every)
     if sharded or scaled:
@@ -45,6 +49,11 @@ def weighing_for(host: Host, model: Any, balancer: Balancer, *, every: int, shar
         raise UnsupportedError(
             f"balancer {balancer.name!r}: weighs the tasks' gradients, and {_SHARDED if sharded else _SCALED}; {way}, "
             "or a balancer on losses, e.g. uncertainty or famo"
+        )
+    if at_once:
+        raise UnsupportedError(
+            f"balancer {balancer.name!r}: weighs the tasks' gradients after the backward pass, and optim "
+            f"{host.args.optim.value!r} updates the weights in it; use another optim, or a balancer on losses"
         )
     shared = list(model.sharing.shared_parameters())
     if not shared:
@@ -59,10 +68,16 @@ def weighing_for(host: Host, model: Any, balancer: Balancer, *, every: int, shar
         )
     if balancer.scope == "last_layer" or balancer.lags:
         part = scoped(model, balancer.scope)
-        if balancer.lags:
-            return Lagging(host, model, balancer, part, 1)
         again = getattr(host.args, "activation_checkpointing", False)
         layer = None if again else last_layer(model)
+        if balancer.lags and (layer is not None or balancer.scope != "last_layer"):
+            return Lagging(host, model, balancer, part, 1)
+        own = owners_of(model.sharing.encoder) is not None or any(tied_keys(m) for m in model.modules_.values())
+        if layer is not None and own:
+            raise UnsupportedError(
+                f"balancer {balancer.name!r}: `scope` is last_layer, and task adapters or a head tied to embeddings "
+                "train more of the encoder than what is shared below that layer; use shared"
+            )
         if layer is None:
             family = type(base_of(model.sharing.encoder)).__name__
             raise UnsupportedError(
@@ -99,4 +114,6 @@ def scoped(model: Any, scope: str) -> list[nn.Parameter]:
 def usual_look(model: Any) -> list[nn.Parameter]:
     """What is looked at for the record: a LoRA whole, which is small, and of a whole encoder the last layer."""
     found = scoped(model, "lora")
-    return found if found else scoped(model, "last_layer")
+    if found:
+        return found
+    return scoped(model, "last_layer") if last_layer(model) is not None else []

@@ -142,7 +142,8 @@ def batches_hold_their_rows(rows: list[tuple[str, dict[str, Any], list[str]]], f
     batch = collate([row for _, row, _ in rows], [readers for _, _, readers in rows], heads())
     cut = [part.tolist() for part in batch["input_ids"].split(batch["lengths"].tolist())]
     assert sorted(cut) == sorted(part for _, row, _ in rows for part in sequences_of(row))
-    assert batch["lengths"].tolist() == sorted(batch["lengths"].tolist())
+    found = [(tuple(sorted(readers)), len(part)) for _, row, readers in rows for part in sequences_of(row)]
+    assert batch["lengths"].tolist() == [length for _, length in sorted(found)], "by who reads them, then by length"
     assert batch["token_type_ids"].tolist() == [i % 2 for part in cut for i in part]
     reading = {task: [n for n, row in enumerate(rows) if task in row[2]] for task in heads()}
     assert {task: owners.tolist() for task, owners in batch["owners"].items()} == {

@@ -114,5 +114,5 @@ def test_it_is_for_accelerators_without_workers_and_samplers_that_learn_nothing(
     trainer.args.dataloader_num_workers = 1
     assert not trainer._collates_ahead(torch.device("cuda", 0))
     trainer.args.dataloader_num_workers = 0
-    trainer.sampler.state_dict = lambda: {"rates": [1.0]}
+    trainer.sampler.learns = True
     assert not trainer._collates_ahead(torch.device("cuda", 0))

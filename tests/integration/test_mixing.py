@@ -97,13 +97,16 @@ def test_a_stopped_task_gets_no_more_rows(world, tmp_path):
 def test_what_can_not_be_done_is_refused(world, tmp_path):
     with pytest.raises(ConfigError, match="this run has none"):
         train(said(world, tmp_path / "a", stop_tasks={"patience": 1}, training={"eval_strategy": "no"}))
+    parted = {"groups": {"x": ["mood", "names"], "y": ["rainy"]}}
+    with pytest.raises(ConfigError, match="names, rainy label the same rows"):
+        train(said(world, tmp_path / "e", groups=parted))
     with pytest.raises(UnsupportedError, match="would have drawn them already; set it to 0"):
         train(said(world, tmp_path / "b", **WAYS["bandit"], training={"dataloader_num_workers": 1}))
     with pytest.raises(ConfigError) as caught:
         train(said(world, tmp_path / "c", task_rates={"mod": 2.0, "mood": 2.0}, layer_decay=0.5, balancer="equal"))
     assert "task_rates: 'mod' is not a task; did you mean 'mood'?" in str(caught.value)
     with pytest.raises(ConfigError, match="groups: 'moo' is not a task with training rows; did you mean 'mood'"):
-        train(said(world, tmp_path / "d", groups={"groups": {"x": ["moo"], "y": ["names"]}}))
+        train(said(world, tmp_path / "d", groups={"groups": {"x": ["moo"], "y": ["alike"]}}))
 
 
 @pytest.mark.parametrize(

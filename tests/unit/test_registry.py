@@ -17,7 +17,9 @@ EVERY = [(kind, name) for kind in registry.ALL for name in kind.names()]
 ids = [f"{kind.kind}-{name}" for kind, name in EVERY]
 
 YEAR = re.compile(r"\b(?:18|19|20)\d\d\b(?!\.)")
-FOUND_BY = re.compile(r"arXiv:(?:\d{4}\.\d{4,5}|[a-z-]+/\d{7})\b|, [A-Z][A-Za-z &-]+ \d+$")  # or a journal and volume
+FOUND_BY = re.compile(
+    r"doi:10\.\d+/\S+$|openreview:\w+$|arXiv:(?:\d{4}\.\d{4,5}|[a-z-]+/\d{7})\b|, [A-Z][A-Za-z &-]+ \d+$"
+)  # or a journal and volume
 
 
 class Thing:

@@ -23,6 +23,9 @@ SPECS = {
     "annealed": {"last": 0.0},
     "round_robin": {},
     "fixed": {},
+    "learning_progress": {"every": 3},
+    "bandit": {"every": 3},
+    "by_reference": {},
 }
 STATIC = ["proportional", "uniform", "temperature", "size_capped", "fixed"]
 
@@ -39,6 +42,8 @@ def build(name, count, **changes):
     spec = {"name": name, **SPECS[name], **changes}
     if name == "fixed":
         spec["rates"] = {f"t{i}": float(i % 3 + 1) for i in range(count)}
+    if name == "by_reference":
+        spec["references"] = {f"t{i}": 0.5 for i in range(count)}
     return registry.samplers.build(spec)
 
 
