@@ -261,7 +261,7 @@ def comparison(recorded: Path) -> str:
     if not file.exists():
         return ""
     return (
-        "## Balancers compared\n\n`nlp-mtl compare scripts/studies/balancing.yaml data_root=DIR`: "
+        "## Balancers compared\n\n`nlp-mtl compare scripts/studies/balancing.yaml data_root=DIR`\n\n"
         + file.read_text(encoding="utf-8").strip()
     )
 
