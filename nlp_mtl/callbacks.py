@@ -97,7 +97,9 @@ class RowsSeen(TrainerCallback):
         plan = self._trainer.plan
         epoch, done = divmod(state.global_step, plan.steps)
         epoch, done = (epoch - 1, plan.steps) if done == 0 else (epoch, done)
+        due = control.should_log  # the base class takes any log for the one that is due
         self._trainer.log({f"rows_{task}": count for task, count in self._trainer.rows_shown(epoch, done).items()})
+        control.should_log = due
 
 
 class StepDone(TrainerCallback):

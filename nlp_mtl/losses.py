@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -126,37 +126,36 @@ class MixedLosses(Trainer):
     def outputs(self, model: nn.Module, part: Mapping[str, Any], facts: StepFacts, weights: Any) -> Any:
         """One forward pass in training mode, with the losses noted."""
         model.train()
+        if callable(getattr(self.optimizer, "train", None)):  # of schedule-free ones
+            self.optimizer.train()
         inputs = self._prepare_inputs(part)
         with self.compute_loss_context_manager():
             return self._outputs(model, inputs, facts, weights)
 
     def losses_of(self, model: nn.Module, parts: Sequence[Mapping[str, Any]], facts: StepFacts) -> Tensor:
         """[tasks]: the step's losses by forward passes alone, over all processes, with the dropout of its passes."""
-        now, noted = _random_state(), self._step_losses
-        _set_random_state(self._before if self._left == 0 and self._before is not None else now)
-        self._step_losses = torch.zeros_like(noted)
-        logged = self._task_losses.clone()
-        try:
-            with torch.no_grad():
-                for part in parts:
-                    self.outputs(model, part, facts, None)
+        with self.rehearsal(), torch.no_grad():
+            if not self._left and self._before is not None:  # the step is made: as its passes were
+                _set_random_state(self._before)
+            for part in parts:
+                self.outputs(model, part, facts, None)
             return self.noted()
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """Passes inside this block leave no trace: random numbers and losses are afterwards what they were."""
+        state, noted, logged = _random_state(), self._step_losses, self._task_losses.clone()
+        self._step_losses = torch.zeros_like(noted)
+        try:
+            yield
         finally:
             self._step_losses, self._task_losses = noted, logged
-            _set_random_state(now)
+            _set_random_state(state)
 
     def noted(self) -> Tensor:
         """[tasks]: the step's losses noted so far, over all processes."""
         found = self._step_losses.clone()
         return self.over_processes(found.to(self.args.device)).cpu() if self.args.world_size > 1 else found
-
-    def noted_so_far(self) -> tuple[Tensor, Tensor]:
-        """This process's sums of losses, for :meth:`note_again`."""
-        return self._step_losses.clone(), self._task_losses.clone()
-
-    def note_again(self, noted: tuple[Tensor, Tensor]) -> None:
-        """Forget what was noted since."""
-        self._step_losses, self._task_losses = noted
 
     @property
     def products_in_bfloat16(self) -> bool:

@@ -116,7 +116,7 @@ class SafeCheckpoints(TaskBests):
     def _save_own_state(self, folder: Path) -> None:
         """Balancer, sampler and running sums of per-task losses: what resuming needs besides the base class's files."""
         own = {
-            "names": {"balancer": type(self.balancer).__name__, "sampler": type(self.sampler).__name__},
+            "names": self._names(),
             "balancer": self.balancer.state_dict(),
             "sampler": self.sampler.state_dict(),
             "task_losses": self._task_losses,
@@ -125,6 +125,10 @@ class SafeCheckpoints(TaskBests):
         }
         torch.save(own, folder / "strategies.pt")
         self._save_bests(folder)
+
+    def _names(self) -> dict[str, str]:
+        """What the strategies' states are of."""
+        return {"balancer": type(self.balancer).__name__, "sampler": self.sampler.kind}
 
     def _wait(self) -> None:
         if self.args.world_size > 1:
@@ -197,7 +201,7 @@ class SafeCheckpoints(TaskBests):
         file = Path(checkpoint) / "strategies.pt"
         if file.is_file():
             own = torch.load(file, map_location="cpu", weights_only=True)
-            now = {"balancer": type(self.balancer).__name__, "sampler": type(self.sampler).__name__}
+            now = self._names()
             if wrong := [key for key, name in own.get("names", now).items() if name != now[key]]:
                 said = ", ".join(f"its {key} is {own['names'][key]}, this run's is {now[key]}" for key in wrong)
                 raise RunFolderError(

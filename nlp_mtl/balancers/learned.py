@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlp_mtl.balancers.base import Balancer, StepFacts
+from nlp_mtl.balancers.base import Balancer, StepFacts, in_order
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.registry import balancers
 
@@ -142,8 +142,6 @@ class Famo(Balancer):
     def setup(self, tasks: Sequence[str], sizes: Sequence[int], *, classes: Sequence[int] = (), seed: int = 0) -> None:
         """Learn the tasks; begins anew."""
         from torchjd.scalarization import FAMO
-
-        from nlp_mtl.balancers.base import in_order
 
         super().setup(tasks, sizes, classes=classes, seed=seed)
         least = in_order("famo", self.min_losses, tasks, 0.0, "min_losses").double()

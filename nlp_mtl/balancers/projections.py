@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nlp_mtl.balancers.base import Scope
 from nlp_mtl.balancers.gramian import GramianMethod, Preferring
+from nlp_mtl.errors import ConfigError, suggestion
 from nlp_mtl.registry import balancers
 
 
@@ -126,8 +127,6 @@ class Pcd(GramianMethod):
 
     def setup(self, tasks: Sequence[str], sizes: Sequence[int], *, classes: Sequence[int] = (), seed: int = 0) -> None:
         """Learn the tasks; the primary one is one of them."""
-        from nlp_mtl.errors import ConfigError, suggestion
-
         super().setup(tasks, sizes, classes=classes, seed=seed)
         if self.primary is not None and self.primary not in tasks:
             raise ConfigError(

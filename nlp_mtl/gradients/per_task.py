@@ -31,8 +31,8 @@ class PerTaskGradients:
         tasks: the tasks' names.
         whole: the model that the root is a part of, whose other parts may use the parameters too.
 
-    Relations: `torchjd.autojac.mtl_backward` gives the same by differentiating through every task; GradIter and
-    BackPACK's first-order extensions keep examples apart in the same way.
+    Relations: `torchjd.autojac.mtl_backward` gives the same by differentiating through every task; BackPACK (Dangel et
+    al., 2020, arXiv 1912.10985) keeps examples apart in the same way.
     """
 
     def __init__(

@@ -92,6 +92,11 @@ class Sampler:
             scores: task → its first metric on the validation rows, and whether more of it is better.
         """
 
+    @property
+    def kind(self) -> str:
+        """What its state is of."""
+        return type(self).__name__
+
     def shares(self) -> dict[str, float]:
         """Task → the share that it has now, for those that learn; for logs."""
         return {}

@@ -22,6 +22,11 @@ class Masked(Sampler):
         self.inner, self.epoch, self.caps = inner, inner.epoch, inner.caps
 
     @property
+    def kind(self) -> str:
+        """Its own, and the other one's."""
+        return f"{type(self).__name__} of {self.inner.kind}"
+
+    @property
     def learns(self) -> bool:  # type: ignore[override]
         """As the other one."""
         return self.inner.learns

@@ -21,13 +21,9 @@ def compare(
         raise ConfigError(
             f"compare: one study file, found {', '.join(files) or 'none'}; e.g. scripts/studies/balancing.yaml"
         )
-    from pathlib import Path
-
     from nlp_mtl.studies.compare import compare as run_study
-    from nlp_mtl.studies.study import load_study
 
-    overrides = [word for word in words if "=" in word]
-    found = run_study(files[0], overrides)
+    found = run_study(files[0], [word for word in words if "=" in word])
     rows = found.table()
     head = tuple(rows[0])
     print()
@@ -35,8 +31,7 @@ def compare(
     print(f"\n{found.sentence()}")
     for what, why in found.failed.items():
         print(f"{what} failed: {why}")
-    folder = Path(load_study(files[0], overrides)[0].output_dir)
-    print(f"compare.json, compare.md and compare.svg are in {folder}")
+    print(f"compare.json, compare.md and compare.svg are in {found.folder}")
     if found.stopped:
         print(f"stopped; go on with:\n  {command('compare', *words)}")
         raise typer.Exit(130)

@@ -37,6 +37,7 @@ class Comparison:
         seeds: way → the seeds that count.
         failed: runs that failed, and why.
         stopped: whether runs are missing because it was stopped.
+        folder: where it is written.
     """
 
     baseline: str
@@ -51,6 +52,7 @@ class Comparison:
     seeds: dict[str, list[int]]
     failed: dict[str, str]
     stopped: bool = False
+    folder: Path = Path()
 
     def table(self) -> list[dict[str, str]]:
         """A row for each way, as text."""
@@ -133,8 +135,8 @@ def compare(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (
     study, runs = load_study(source, overrides)
     outcomes, stopped = run_missing(runs)
     found = compared(study, outcomes)
-    found.stopped = stopped
-    folder = Path(study.output_dir)
+    found.stopped, found.folder = stopped, Path(study.output_dir)
+    folder = found.folder
     write_text(folder / "compare.json", json.dumps(found.as_json(), indent=1, ensure_ascii=False) + "\n")
     write_text(folder / "compare.md", found.markdown())
     from nlp_mtl.studies.plot import draw

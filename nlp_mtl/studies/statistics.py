@@ -67,8 +67,8 @@ def relative_change(scores: Mapping[str, float], reference: Mapping[str, float],
         reference: task → that of the task trained alone; a task with 0 there has no relative change and is left out.
         higher: task → whether more is better.
 
-    Relations: Maninis et al. (2019, arXiv 1904.08918), with the sign turned so that more is better. A reference near 0
-    (Matthews of CoLA) makes a task count for many, so the mean difference in points stands beside it.
+    Relations: Maninis et al. (2019, arXiv 1904.08918). A reference near 0 (Matthews of CoLA) makes a task count for
+    many, so the mean difference in points stands beside it.
 
     Example:
         >>> round(relative_change({"a": 0.55, "b": 0.9}, {"a": 0.5, "b": 1.0}, {"a": True, "b": True}), 9)

@@ -13,6 +13,7 @@ from nlp_mtl import config, yamlfile
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.explain import explain, no_mapping
 from nlp_mtl.registry import parse_spec
+from nlp_mtl.runfiles import beside
 from nlp_mtl.tasks import load_tasks
 
 SINGLE = "single tasks"
@@ -35,7 +36,9 @@ class Study(BaseModel):
         default_factory=lambda: [0, 1, 2], description="`training.seed` of each run of a way"
     )
     single: bool = Field(
-        default=True, description="also train each task alone, with the same number of epochs over its rows, for Δm"
+        default=True,
+        description="also train each task alone, for Δm: as many epochs over its rows, so fewer steps than together; "
+        "with `max_steps`, as many steps",
     )
     confidence: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.95, description="of the intervals")
     output_dir: str = Field(default="runs/compare", description="folder of the runs and results")
@@ -128,8 +131,6 @@ def _run_keys(study: Study, folder: Path) -> dict[str, Any]:
         return dict(study.run)
     file = next((path for path in (folder / study.run, Path(study.run)) if path.is_file()), folder / study.run)
     config.load_config(file)  # its mistakes with its lines
-    from nlp_mtl.runfiles import beside
-
     return beside(yamlfile.load(file)[0], file.parent)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,6 +36,9 @@ class Host(Protocol):
     def losses_of(self, model: nn.Module, parts: Sequence[Mapping[str, Any]], facts: StepFacts) -> Tensor:
         """[tasks]: the step's losses by forward passes alone, over all processes, with the dropout of those to come."""
 
+    def rehearsal(self) -> AbstractContextManager[None]:
+        """Passes inside this block leave no trace: random numbers and losses are afterwards what they were."""
+
     def over_processes(self, values: Tensor) -> Tensor:
         """The sum over processes."""
 
@@ -66,6 +70,12 @@ class Look:
         here = present.cpu()
         cosines[~here], cosines[:, ~here] = torch.nan, torch.nan
         return cls(torch.where(here, norms, torch.nan), cosines)
+
+
+def unweighed(gramian: Tensor, weights: Tensor) -> Tensor:
+    """[tasks, tasks]: products of gradients, from those of the gradients times `weights` [tasks]; 0 where one is 0."""
+    both = weights[:, None] * weights
+    return torch.where(both != 0, gramian / torch.where(both != 0, both, 1.0), 0.0)
 
 
 class Weighing:
@@ -153,10 +163,7 @@ class Weighing:
         """What was kept apart is put together again, and exchanged."""
         slots, present = self.gradients.slots, self.facts.present
         self.exchange_slots()
-        weighted = self.gradients.gramian()
-        factor = self.shown.double().cpu()
-        both = factor[:, None] * factor
-        gramian = torch.where(both != 0, weighted / torch.where(both != 0, both, 1.0), 0.0)
+        gramian = unweighed(self.gradients.gramian(), self.shown.double().cpu())
         self.look = Look.at(gramian, present)
         slots.write(torch.ones(len(self.host.tasks)))
         self.exchange_rest()

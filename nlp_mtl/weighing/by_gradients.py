@@ -92,15 +92,10 @@ class ByLastLayer(ByGradients):
         self._known = not single
         if single:
             return
-        noted = self.host.noted_so_far()  # type: ignore[attr-defined]
-        states = torch.get_rng_state(), (torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None)
-        for part in parts:
-            self._first_half(model, part, heads=False)
-        self._weigh_look()
-        torch.set_rng_state(states[0])
-        if states[1] is not None:
-            torch.cuda.set_rng_state_all(states[1])
-        self.host.note_again(noted)  # type: ignore[attr-defined]
+        with self.host.rehearsal():
+            for part in parts:
+                self._first_half(model, part, heads=False)
+            self._weigh_look()
 
     def train(self, model: nn.Module, part: Mapping[str, Any], *, last: bool, sync: bool) -> Tensor:
         """See :meth:`Weighing.train`."""

@@ -44,17 +44,11 @@ def test_every_balancer_with_a_state_is_resumed_below():
 
 @pytest.mark.parametrize("name", [*STATEFUL, *DRAWING])
 def test_a_resumed_run_is_bit_for_bit_the_run(world, tmp_path, name):
-    saved = {"save_strategy": "steps", "save_steps": 2}
-    whole = train(said(world, tmp_path / "whole", name, training=saved))
-    first = said(world, tmp_path / "parts", name, training={**saved, "max_steps": 2})
-    # the schedule is that of four steps
-    first["training"]["lr_scheduler_type"] = "constant"
-    again = said(world, tmp_path / "parts", name, training={**saved, "lr_scheduler_type": "constant"})
-    whole = train(
-        said(world, tmp_path / "whole", name, training={**saved, "lr_scheduler_type": "constant"}), overwrite=True
-    )
-    train(first)
-    parts = train(again, resume=True)
+    saved = {"save_strategy": "steps", "save_steps": 2, "lr_scheduler_type": "constant"}
+    changes = {"sampler": {"name": "proportional", "epoch": 6}}  # an epoch is a step, so one ends with the checkpoint
+    whole = train(said(world, tmp_path / "whole", name, training=saved, **changes))
+    train(said(world, tmp_path / "parts", name, training={**saved, "max_steps": 2}, **changes))
+    parts = train(said(world, tmp_path / "parts", name, training=saved, **changes), resume=True)
     for key, value in state_of(whole.model).items():
         assert torch.equal(state_of(parts.model)[key], value), key
     assert read_steps(tmp_path / "parts") == read_steps(tmp_path / "whole")
@@ -126,6 +120,7 @@ def test_two_processes_equal_one(world, tmp_path, forked_python, balancer, full)
             if key.startswith(("loss_", "grad_norm")):
                 assert b[key] == pytest.approx(a[key], abs=2e-5, rel=1e-3), key
     agree(state_two, state_one, atol=2e-5, rtol=1e-3)
+    assert len(log_two["digests"]) == 2 and len(set(log_two["digests"])) == 1, "the processes agree to the bit"
 
 
 @pytest.mark.parametrize("name", ["pcgrad", "upgrad", "famo", "uncertainty", "gradnorm", "excess_mtl", "nash_mtl"])
@@ -267,3 +262,110 @@ def test_cosines_are_those_of_plain_gradients(world, tmp_path):
     order = [model.tasks.index(task) for task in here]
     torch.testing.assert_close(seen[0].cosines[order][:, order], plain @ plain.T, atol=1e-4, rtol=0)
     assert json.dumps(read_steps(tmp_path / "run")) == "[]", "nothing is written where nothing is saved"
+
+
+def test_a_pass_without_rows_is_nothing_to_the_last_layer(world, tmp_path):
+    """Five micro-batches of one row, of an epoch of seven rows: the last step has two rows and three empty passes."""
+    base = write_base(tmp_path / "base")
+    shape = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 5, "max_steps": 4}
+    found = []
+    for name, own in {
+        "cut": shape,
+        "whole": {**shape, "per_device_train_batch_size": 5, "gradient_accumulation_steps": 1},
+    }.items():
+        balancer = {"name": "upgrad", "scope": "last_layer"}
+        more = {"lora": None, "sampler": {"name": "uniform", "epoch": 7}}
+        found.append(
+            state_of(train(said({**world, "base": base}, tmp_path / name, balancer, **more, training=own)).model)
+        )
+    for key, value in found[0].items():
+        within = 1e-4 if key.endswith("key.bias") else 2e-5
+        torch.testing.assert_close(
+            found[1][key], value, atol=within, rtol=1e-3, msg=lambda text, key=key: f"{key}: {text}"
+        )
+
+
+def test_a_gradient_that_is_no_number_stops_and_says_whose(world, tmp_path):
+    """Finite losses may have gradients that are not: they would spread to all tasks."""
+    from nlp_mtl.starting import read_run, trainer_of
+
+    for scope in ("shared", "last_layer"):
+        balancer = {"name": "upgrad", "scope": scope}
+        trainer = trainer_of(*read_run(said(world, tmp_path / scope, balancer, lora=None)))
+        head = trainer.model.heads["alike"]
+        plain = head.loss
+
+        def loss(logits, target, plain=plain):
+            return plain(logits, target) + (logits * 0).sqrt().sum()  # 0, with a slope that is no number
+
+        head.loss = loss
+        with pytest.raises(TrainingError, match="the gradient of alike is not a number at step 1"):
+            trainer.train()
+
+
+def test_sharded_and_scaled_gradients_are_refused_with_the_way_out(world, tmp_path):
+    from transformers.training_args import OptimizerNames
+
+    from nlp_mtl.starting import read_run, trainer_of
+    from nlp_mtl.weighing import weighing_for
+
+    trainer = trainer_of(*read_run(said(world, tmp_path / "run", "pcgrad")))
+    for how, words in (
+        ({"sharded": True}, "FSDP or DeepSpeed.*use DDP"),
+        ({"scaled": True}, "fp16 scales.*train in bf16"),
+    ):
+        flags = {"sharded": False, "scaled": False, **how}
+        with pytest.raises(UnsupportedError, match=words):
+            weighing_for(trainer, trainer.model, trainer.balancer, every=1, **flags)
+        equal = registry.balancers.build("equal")
+        assert weighing_for(trainer, trainer.model, equal, every=1, **flags).every == 0, "no look at them either"
+    trainer.args.optim = OptimizerNames.LOMO
+    with pytest.raises(UnsupportedError, match="updates the weights in it"):
+        weighing_for(trainer, trainer.model, trainer.balancer, every=1, sharded=False, scaled=False)
+
+
+def test_the_last_layer_is_refused_where_more_of_the_encoder_is_trained(world, tmp_path):
+    from nlp_mtl.starting import read_run, trainer_of
+
+    balancer = {"name": "pcgrad", "scope": "last_layer"}
+    with pytest.raises(UnsupportedError, match="task adapters or a head tied to embeddings"):
+        trainer_of(*read_run(said(world, tmp_path / "a", balancer, task_lora={"r": 2, "target_modules": "all-linear"})))
+    for family in ("albert", "deberta-v2"):
+        base = write_base(tmp_path / family, family)
+        for name in ("pcgrad", "gradnorm"):
+            run_file = said({**world, "base": base}, tmp_path / "b", {**balancer, "name": name}, lora=None)
+            with pytest.raises(UnsupportedError, match="no layers with weights of their own, does not pack"):
+                trainer_of(*read_run(run_file))
+
+
+def test_a_loss_of_ones_own_is_never_passed_over(world, tmp_path):
+    from transformers import TrainingArguments
+
+    class Own(mtl.MultiTaskTrainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    model = mtl.MultiTaskModel.from_base(world["base"], world["tasks"], max_length=64)
+    args = TrainingArguments(str(tmp_path / "own"), use_cpu=True, report_to="none")
+    with pytest.raises(UnsupportedError, match=r"would never call Own\.compute_loss"):
+        Own(model, args, balancer="pcgrad", precision="args")
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"balancer": "uncertainty"}, {"balancer": "famo"}),
+        ({"sampler": "uniform"}, {"sampler": "bandit"}),
+        ({"sampler": "uniform", "stop_tasks": {"patience": 3}}, {"sampler": "bandit", "stop_tasks": {"patience": 3}}),
+    ],
+    ids=["balancer", "sampler", "sampler within"],
+)
+def test_another_strategy_does_not_take_over_this_ones_state(world, tmp_path, first, then):
+    from nlp_mtl.errors import RunFolderError
+
+    shape = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
+    shape |= {"load_best_model_at_end": False, "max_steps": 2}
+    out = tmp_path / "run"
+    train(said(world, out, **{"balancer": "equal", **first}, training=shape))
+    with pytest.raises(RunFolderError, match="mixed or weighed its tasks in another way"):
+        train(said(world, out, **{"balancer": "equal", **then}, training={**shape, "max_steps": 4}), resume=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -195,6 +196,10 @@ def main() -> None:
     assert trainer is not None
     assert gc.get_freeze_count() == 0, "what was frozen for training is thawed"
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else trainer.model.state_dict()
+    digest = hashlib.sha256()
+    for name, parameter in sorted(state.items()):
+        digest.update(name.encode() + parameter.detach().float().cpu().numpy().tobytes())
+    digests = gather_object([digest.hexdigest()])
     chosen = gather_object([{task: head.chosen() for task, head in run.model.heads.items()}])
     if trainer.args.process_index == 0:
         keep = {
@@ -203,7 +208,15 @@ def main() -> None:
         torch.save({name: value for name, value in state.items() if name in keep}, file.with_suffix(".pt"))
         log = [entry for entry in trainer.state.log_history if "loss" in entry]
         file.with_suffix(".log.json").write_text(
-            json.dumps({"log": log, "world": trainer.args.world_size, "stopped": run.stopped, "chosen": chosen})
+            json.dumps(
+                {
+                    "log": log,
+                    "world": trainer.args.world_size,
+                    "stopped": run.stopped,
+                    "chosen": chosen,
+                    "digests": digests,
+                }
+            )
         )
     if torch.distributed.is_initialized():
         torch.distributed.barrier()

@@ -190,3 +190,26 @@ def test_what_is_remembered_of_a_task_outlasts_steps_without_it(name):
     for key, value in with_all.items():
         if (value.dim() == 1 and len(value) == 3) or value.dim() == 2:
             assert torch.equal(without[key][2], value[2])
+
+
+def gradnorm(norms, losses=(1.0, 1.0), first=(1.0, 1.0), alpha=1.5):
+    balancer = registry.balancers.build({"name": "gradnorm", "alpha": alpha, "lr": 0.1})
+    balancer.setup(["a", "b"], [10, 10])
+    here = torch.ones(2)
+    for step, (said, long) in enumerate(((first, (1.0, 1.0)), (losses, norms))):
+        gramian = torch.diag(torch.tensor(long, dtype=torch.float64) ** 2)
+        balancer.weights(StepFacts(step, here, here), losses=torch.tensor(said), gramian=gramian)
+    return balancer.weights(StepFacts(2, here, here))
+
+
+def test_gradnorm_makes_gradients_equally_long_where_tasks_learn_alike():
+    weights = gradnorm(norms=(4.0, 1.0))
+    assert weights[0] < 1 < weights[1]
+    assert float(weights.sum()) == pytest.approx(2)
+    assert torch.equal(gradnorm(norms=(1.0, 1.0)), torch.ones(2, dtype=torch.float64))
+
+
+def test_gradnorm_helps_a_task_that_is_behind():
+    weights = gradnorm(norms=(1.0, 1.0), losses=(0.9, 0.3))
+    assert weights[0] > 1 > weights[1]
+    assert torch.equal(gradnorm(norms=(1.0, 1.0), losses=(0.9, 0.3), alpha=0.0), torch.ones(2, dtype=torch.float64))

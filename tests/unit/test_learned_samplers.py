@@ -206,3 +206,11 @@ def test_a_task_stops_when_its_own_score_does_not_get_better():
             each.observe_scores(step, dict.fromkeys(TASKS, (0.0, True)) | {"c": (5.0, False)})
         assert each.finished
     assert again.state_dict() == sampler.state_dict()
+
+
+def test_a_score_that_was_not_measured_stops_nobody():
+    sampler = sampler_of("uniform", None, {"patience": 2})
+    sampler.setup(TASKS, SIZES)
+    for step, score in ((10, float("nan")), (20, 0.5), (30, 0.6), (40, 0.7)):
+        sampler.observe_scores(step, dict.fromkeys(TASKS, (score, True)))
+    assert sampler.stopped == []
