@@ -14,7 +14,7 @@ import numpy as np
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.studies.running import Outcome, run_missing
-from nlp_mtl.studies.statistics import Interval, interval, relative_change, verdict
+from nlp_mtl.studies.statistics import Interval, corrected, interval, relative_change, verdict
 from nlp_mtl.studies.study import SINGLE, Study, load_study
 
 FORMAT = 1
@@ -69,13 +69,14 @@ class Comparison:
 
     def sentence(self) -> str:
         """One sentence on whether anything beats the baseline."""
-        better = [way for way, found in self.verdicts.items() if found == "better" and way != SINGLE]
-        worse = [way for way, found in self.verdicts.items() if found == "worse" and way != SINGLE]
-        count = len(set(self.verdicts) - {SINGLE})
-        said = f"{', '.join(better)} beat" if better else "Nothing beats"
-        said += f" {self.baseline!r} in the mean score within the {self.confidence:.0%} interval of paired differences"
-        said += f"; {', '.join(worse)} is worse" if worse else ""
-        return said + f". {count} comparisons, not corrected for their number."
+        others = {way: found for way, found in self.against.items() if way != SINGLE}
+        better = [way for way in others if self.verdicts[way] == "better"]
+        worse = [way for way in others if self.verdicts[way] == "worse"]
+        wide = {way: corrected(found, self.confidence, len(others)) for way, found in others.items()}
+        left = [way for way, found in wide.items() if verdict(found) in ("better", "worse")]
+        said = f"Better than {self.baseline!r} in the mean score, by the {self.confidence:.0%} interval of paired "
+        said += f"differences: {', '.join(better) or 'none'}. Worse: {', '.join(worse) or 'none'}. After Bonferroni's "
+        return said + f"correction for {len(others)} comparison(s) that is left of: {', '.join(left) or 'none'}."
 
     def as_json(self) -> dict[str, Any]:
         """Everything, for ``compare.json``."""

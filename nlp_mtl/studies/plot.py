@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from nlp_mtl.studies.compare import Comparison
 
 
+_NARROWEST = 0.02  # of a score's axis
+
+
 def draw(found: Comparison, file: Path) -> None:
     """Write an SVG: differences of the mean to the baseline's with their intervals, and each task's score by way."""
     import io
@@ -48,6 +51,10 @@ def draw(found: Comparison, file: Path) -> None:
         axis.set_xlabel(found.metrics[task], fontsize=8)
         axis.locator_params(axis="x", nbins=3)
     for axis in axes:
+        low, high = axis.get_xlim()
+        if high - low < _NARROWEST:  # scores that are all the same
+            axis.set_xlim((low + high - _NARROWEST) / 2, (low + high + _NARROWEST) / 2)
+        axis.ticklabel_format(axis="x", useOffset=False, style="plain")
         axis.tick_params(labelsize=8)
         axis.grid(axis="x", alpha=0.3)
         axis.margins(y=0.08)

@@ -59,6 +59,28 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     return Interval(float(array.mean()), float(stats.t.ppf((1 + confidence) / 2, len(array) - 1) * error), len(array))
 
 
+def corrected(found: Interval, confidence: float, comparisons: int) -> Interval:
+    """An interval as wide as it must be for several comparisons to hold together (Bonferroni, 1936).
+
+    Args:
+        found: Student's interval of `confidence`.
+        confidence: of all comparisons together.
+        comparisons: how many there are.
+
+    Example:
+        >>> values = [0.010, 0.012, 0.014]
+        >>> wide = corrected(interval(values), 0.95, 4)
+        >>> round(wide.half, 6) == round(interval(values, 1 - 0.05 / 4).half, 6)
+        True
+    """
+    from scipy import stats
+
+    if found.count < 2:
+        return found
+    usual, wanted = (stats.t.ppf(1 - (1 - confidence) / 2 / times, found.count - 1) for times in (1, comparisons))
+    return Interval(found.mean, found.half * float(wanted / usual), found.count)
+
+
 def relative_change(scores: Mapping[str, float], reference: Mapping[str, float], higher: Mapping[str, bool]) -> float:
     """Δm, in per cent: the mean over tasks of how much better each score is than its reference, relative to that.
 

@@ -143,9 +143,12 @@ def _methods(study: Study, place: str) -> tuple[dict[str, dict[str, Any]], list[
         except ConfigError as error:
             mistakes += [f"{place}: {message}" for message in error.mistakes]
             continue
-        shown = name if not arguments else f"{name} ({', '.join(f'{k} {v}' for k, v in arguments.items())})"
+        told = [f"{key} {'…' if isinstance(value, (dict, list)) else value}" for key, value in arguments.items()]
+        shown = f"{name} ({', '.join(told)})" if told else name
         if shown in found:
-            mistakes.append(f"{place}: `balancers`: {shown!r} stands twice; leave one out")
+            mistakes.append(
+                f"{place}: `balancers`: {shown!r} stands twice; leave one out, or give one a name under `methods`"
+            )
         found[shown] = {"balancer": spec}
     for name, changes in study.methods.items():
         if name in found or name == SINGLE:
