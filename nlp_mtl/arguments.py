@@ -14,6 +14,19 @@ from nlp_mtl.fields import left_out, read_fields
 if TYPE_CHECKING:
     from nlp_mtl.heads.base import Head
 
+# What a run file means where it is silent and TrainingArguments would mean something else.
+TRAINING_DEFAULTS: dict[str, Any] = {
+    "per_device_train_batch_size": 32,
+    "per_device_eval_batch_size": 64,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "mean_skill",
+    "greater_is_better": True,
+    "logging_steps": 20,
+}
+
 LARGEST = sys.float_info.max  # neither infinite nor not a number
 BELOW_ONE = math.nextafter(1, 0)
 _LIMITS: dict[str, tuple[float, float]] = {

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
 
-from nlp_mtl import registry, yamlfile
-from nlp_mtl.arguments import metric_mistake, read_training
-from nlp_mtl.errors import ConfigError, UnknownNameError, shown
+from nlp_mtl import yamlfile
+from nlp_mtl.configchecks import check
+from nlp_mtl.errors import ConfigError
 from nlp_mtl.explain import explain, no_mapping
-from nlp_mtl.grouping import sampler_of
 from nlp_mtl.runfiles import beside, import_files
 from nlp_mtl.taskfile import Task
 
-if TYPE_CHECKING:
-    from nlp_mtl.heads.base import Head
-
 Spec = str | dict[str, Any]
-
-# What a run file means where it is silent and TrainingArguments would mean something else.
-TRAINING_DEFAULTS: dict[str, Any] = {
-    "per_device_train_batch_size": 32,
-    "per_device_eval_batch_size": 64,
-    "eval_strategy": "epoch",
-    "save_strategy": "epoch",
-    "save_total_limit": 2,
-    "load_best_model_at_end": True,
-    "metric_for_best_model": "mean_skill",
-    "greater_is_better": True,
-    "logging_steps": 20,
-}
 
 
 def _as_list(given: Any) -> Any:
@@ -223,120 +205,6 @@ def _override(data: dict[str, Any], override: str) -> list[str]:
 def _default_spec(key: str) -> Any:
     field = RunConfig.model_fields.get(key)
     return field.default if field is not None and isinstance(field.default, str) else None
-
-
-def check(config: RunConfig, place: str, lines: yamlfile.Lines, overrides: Sequence[str] = ()) -> list[str]:
-    """Mistakes that the schema can't see: names of strategies, their arguments, fields of other libraries' classes.
-
-    Values under `training` become what their fields take, e.g. a number written as text.
-    """
-    mistakes: list[str] = []
-    typed = {override.partition("=")[0]: override for override in overrides}
-
-    def say(path: tuple[str | int, ...], message: str) -> None:
-        if isinstance(path[0], str) and path[0] in typed:  # the file says nothing of it, and may be one of the package
-            mistakes.append(f"override {shown(typed[path[0]])}: {message}")
-            return
-        line = yamlfile.line_of(lines, path)
-        mistakes.append(f"{place}:{line}: {message}" if line else f"{place}: {message}")
-
-    for key, known in (
-        ("sharing", registry.sharings),
-        ("balancer", registry.balancers),
-        ("sampler", registry.samplers),
-    ):
-        try:
-            name, arguments = registry.parse_spec(getattr(config, key), key)
-            given = 2 if key == "sharing" else 0
-            messages = known.check_arguments(name, arguments, given=given)
-            for message in messages:
-                say((key,), message)
-            if not messages and not given:
-                known.build(getattr(config, key))  # refuses wrong values
-        except ConfigError as error:
-            for message in error.mistakes:
-                say((key,), message)
-    try:
-        sampler_of("proportional", config.groups, config.stop_tasks)
-    except ConfigError as error:
-        for message in error.mistakes:
-            say((message.partition(":")[0],), message)
-    heads, messages = _heads_of(config) if "tasks" in config.model_fields_set else ({}, [])
-    for message in messages:
-        say(("tasks",), message)
-    config.training, wrong = read_training(config.training)
-    for key, message in wrong.items():
-        say(("training", key), message)
-    said = {**TRAINING_DEFAULTS, **config.training}
-    wanted = said["metric_for_best_model"]
-    if heads and not wrong and (mistake := metric_mistake(wanted, said["greater_is_better"], heads)):
-        say(("training", "metric_for_best_model"), mistake)
-    if config.lora is not None or config.task_lora is not None:
-        from nlp_mtl.adapters import checked_adapters
-
-        try:
-            checked_adapters(config.lora, config.task_lora)
-        except ConfigError as error:
-            for message in error.mistakes:
-                say(("task_lora" if "task_lora" in message.partition(" ")[0] else "lora",), message)
-    for number, spec in enumerate(config.callbacks):
-        try:
-            callback(spec)
-        except ConfigError as error:
-            say(("callbacks", number), str(error))
-    return mistakes
-
-
-def _heads_of(config: RunConfig) -> tuple[dict[str, Head], list[str]]:
-    """The heads of the run's tasks, and mistakes; no heads if there are any."""
-    from nlp_mtl.heads import make_heads
-    from nlp_mtl.tasks import load_tasks
-
-    try:
-        tasks = load_tasks(config.tasks, registry=config.registry)
-    except ConfigError as error:
-        return {}, error.mistakes
-    mistakes = []
-    for task in tasks:
-        for spec in task.prepare:
-            name, arguments = registry.parse_spec(spec, "preparation")
-            try:
-                messages = registry.preparations.check_arguments(name, arguments, given=1)
-            except UnknownNameError as error:
-                messages = error.mistakes
-            mistakes += [f"task {task.name!r}: {message}" for message in messages]
-    try:
-        heads = make_heads(tasks, config.heads)
-    except ConfigError as error:
-        return {}, [*mistakes, *error.mistakes]
-    return ({} if mistakes else heads), mistakes
-
-
-def callback(spec: Spec) -> Any:
-    """The TrainerCallback that `spec` names.
-
-    Raises:
-        ConfigError: no such module or class, or not a callback.
-    """
-    name, arguments = registry.parse_spec(spec, "callbacks")
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        raise ConfigError(f"callbacks: write module:Class, e.g. transformers:EarlyStoppingCallback, found {name!r}")
-    from transformers import TrainerCallback
-
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"callbacks: {name!r} can't be imported ({error}); correct or install it") from None
-    if not (isinstance(found, type) and issubclass(found, TrainerCallback)):
-        raise ConfigError(
-            f"callbacks: {name!r} is not a TrainerCallback; name a class that is, e.g. "
-            "transformers:EarlyStoppingCallback"
-        )
-    try:
-        return found(**arguments)
-    except TypeError as error:
-        raise ConfigError(f"callbacks: {name!r}: {error}") from None
 
 
 def key_table() -> list[tuple[str, str, str]]:

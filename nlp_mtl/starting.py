@@ -12,7 +12,8 @@ from transformers import EarlyStoppingCallback, Trainer, TrainingArguments, get_
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from nlp_mtl import checkpoint, config
+from nlp_mtl import checkpoint, config, configchecks
+from nlp_mtl.arguments import TRAINING_DEFAULTS
 from nlp_mtl.callbacks import Progress
 from nlp_mtl.errors import ConfigError, RunFolderError, shown
 from nlp_mtl.model import MultiTaskModel
@@ -39,12 +40,12 @@ def read_run(
 
 
 def training_arguments(settings: config.RunConfig, name: str) -> TrainingArguments:
-    """The Trainer's arguments: what the run file says, over :data:`nlp_mtl.config.TRAINING_DEFAULTS`.
+    """The Trainer's arguments: what the run file says, over :data:`nlp_mtl.arguments.TRAINING_DEFAULTS`.
 
     Raises:
         ConfigError: a value that TrainingArguments refuses.
     """
-    given = {"output_dir": f"runs/{name}", "disable_tqdm": False, **config.TRAINING_DEFAULTS, **settings.training}
+    given = {"output_dir": f"runs/{name}", "disable_tqdm": False, **TRAINING_DEFAULTS, **settings.training}
     if given["eval_strategy"] == "no":
         given["load_best_model_at_end"] = settings.training.get("load_best_model_at_end", False)
     elif given["eval_strategy"] != given["save_strategy"] and "load_best_model_at_end" not in settings.training:
@@ -159,7 +160,7 @@ def trainer_with(
         layer_decay=settings.layer_decay,
         task_rates=settings.task_rates,
         cosines_every=settings.cosines_every,
-        callbacks=[config.callback(spec) for spec in settings.callbacks],
+        callbacks=[configchecks.callback(spec) for spec in settings.callbacks],
     )
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)

@@ -9,7 +9,8 @@ import re
 import sys
 from pathlib import Path
 
-from nlp_mtl.config import TRAINING_DEFAULTS, key_table
+from nlp_mtl.arguments import TRAINING_DEFAULTS
+from nlp_mtl.config import key_table
 from nlp_mtl.registry import not_built
 from nlp_mtl.tasks import task_registry
 

@@ -125,15 +125,14 @@ def test_no_room_while_saving_leaves_the_last_good_checkpoint(world, tmp_path, f
 import resource, sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from transformers import TrainerCallback
-from nlp_mtl import run, config
+from nlp_mtl import run, configchecks
 from nlp_mtl.errors import TrainingError
 class Full(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 import json
 said = json.loads(sys.stdin.read())
-original = config.callback
-config.callback = lambda spec: Full()
+configchecks.callback = lambda spec: Full()
 try:
     run.train(said)
 except TrainingError as error:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from transformers import EarlyStoppingCallback
 
 from nlp_mtl import registry
-from nlp_mtl.config import RunConfig, callback, key_table, load_config
+from nlp_mtl.config import RunConfig, key_table, load_config
+from nlp_mtl.configchecks import callback
 from nlp_mtl.errors import ConfigError
 
 quick = settings(max_examples=40, deadline=None)
