@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def check(config: Any, place: str, lines: yamlfile.Lines, overrides: Sequence[str] = ()) -> list[str]:
     """Mistakes that the schema can't see: names of strategies, their arguments, fields of other libraries' classes.
 
-    `config` is a :class:`nlp_mtl.config.RunConfig`. Values under `training` become what their fields take, e.g. a number written as text.
+    `config` is a :class:`nlp_mtl.config.RunConfig`. Values under `training` become what their fields take,
+    e.g. a number written as text.
     """
     mistakes: list[str] = []
     typed = {override.partition("=")[0]: override for override in overrides}

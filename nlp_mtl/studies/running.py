@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import gc
 import logging
 import time
 from collections.abc import Sequence
@@ -79,8 +80,6 @@ def run_missing(runs: Sequence[PlannedRun]) -> tuple[list[Outcome], bool]:
 
 def _do(run: PlannedRun) -> bool:
     """Train; whether it was stopped."""
-    import gc
-
     from nlp_mtl.run import train
 
     resume = bool(checkpoint.checkpoints(run.folder))
