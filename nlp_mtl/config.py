@@ -70,6 +70,11 @@ class RunConfig(BaseModel):
         description="tasks that are trained in turn: `groups` ({name: [tasks]}, or `each`), `order` (stages, turns, "
         "interleaved), `every` n steps, `shares` of the steps",
     )
+    tree: dict[str, Any] | None = Field(
+        default=None,
+        description="tasks that part above the shared layers: `depth` (how many are shared), `groups` ({name: [tasks]}); "
+        "says the arguments of `sharing: branch`",
+    )
     stop_tasks: dict[str, Any] | None = Field(
         default=None,
         description="a task gets no more rows when its own score has not become better for `patience` evaluations (by "
@@ -120,6 +125,7 @@ class RunConfig(BaseModel):
         "layer_decay": "0.9",
         "task_rates": "{rte: 2.0}",
         "groups": "{order: interleaved, every: 20, groups: {pairs: [rte, mrpc], words: [conll2003]}}",
+        "tree": "{depth: 3, groups: {pairs: [rte, mrpc], words: [conll2003]}}",
         "stop_tasks": "{patience: 2}",
         "tokens_per_batch": "2048",
         "tokens_per_pass": "1024",

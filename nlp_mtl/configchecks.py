@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import registry, yamlfile
@@ -31,6 +31,12 @@ def check(config: Any, place: str, lines: yamlfile.Lines, overrides: Sequence[st
         line = yamlfile.line_of(lines, path)
         mistakes.append(f"{place}:{line}: {message}" if line else f"{place}: {message}")
 
+    if config.tree is not None:
+        kind, arguments = registry.parse_spec(config.sharing, "sharing")
+        if kind not in ("hard", "branch") or (kind == "hard" and arguments):
+            say(("tree",), f"`tree` is of sharing: branch, found sharing: {kind}; leave one of both out")
+        else:
+            config.sharing = {"name": "branch", **arguments, **config.tree}
     for key, known in (
         ("sharing", registry.sharings),
         ("balancer", registry.balancers),
@@ -44,6 +50,8 @@ def check(config: Any, place: str, lines: yamlfile.Lines, overrides: Sequence[st
                 say((key,), message)
             if not messages and not given:
                 known.build(getattr(config, key))  # refuses wrong values
+            if not messages and given:
+                _check_lora(known[name], config, arguments)
         except ConfigError as error:
             for message in error.mistakes:
                 say((key,), message)
@@ -76,6 +84,17 @@ def check(config: Any, place: str, lines: yamlfile.Lines, overrides: Sequence[st
         except ConfigError as error:
             say(("callbacks", number), str(error))
     return mistakes
+
+
+def _check_lora(sharing: Any, config: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse a `lora` that a sharing can't use; what is wrong in itself is told elsewhere."""
+    from nlp_mtl.adapters import lora_config
+
+    try:
+        asked = None if config.lora is None else lora_config(config.lora)
+    except ConfigError:
+        return
+    sharing.lora_for(asked, list(map(str, config.tasks)), **arguments)
 
 
 def _heads_of(config: Any) -> tuple[dict[str, Head], list[str]]:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nlp_mtl.tasklora import PLAIN, SHARED, WHERE, owners_of
+from nlp_mtl.tasklora import OF_NO_MATTER, PLAIN, SHARED, WHERE, owners_of
 
 
 def said_of(encoder: Any) -> dict[str, Any]:
@@ -42,6 +42,27 @@ def fields_of(config: Any) -> dict[str, Any]:
         if value != getattr(usual, name):
             said[name] = sorted(value) if isinstance(value, set) else value
     return said
+
+
+def said(config: Any) -> dict[str, Any]:
+    """The one `LoraConfig` of a run whose sharing keeps the adapters by itself, as :func:`said_of` would say it."""
+    from peft import LoraConfig
+
+    usual, mine = LoraConfig(), {}
+    for name, value in vars(config).items():
+        plain = sorted(value) if isinstance(value, set) else value
+        if name not in OF_NO_MATTER and value != getattr(usual, name, None) and is_plain(plain):
+            mine[name] = plain
+    return {"lora": mine}
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value can stand in JSON as it is."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and is_plain(one) for key, one in value.items())
+    if isinstance(value, list):
+        return all(map(is_plain, value))
+    return isinstance(value, (str, int, float, bool))
 
 
 def folded(encoder: Any, task: str, state: Mapping[str, Tensor] | None = None) -> tuple[Any, dict[str, Tensor]]:

@@ -27,7 +27,7 @@ from nlp_mtl.layout import Layout, filled_up
 from nlp_mtl.tasklora import follow, per_task
 from nlp_mtl.trimming import Reading, single_attention
 
-_LORA = ("peft.tuners.lora.layer.Linear", "nlp_mtl.tasklora.TaskLinear")
+_LORA = ("peft.tuners.lora.layer.Linear", "nlp_mtl.tasklora.TaskLinear", "nlp_mtl.experts.ExpertLinear")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -64,6 +64,12 @@ def replace(layers: Sequence[nn.Module]) -> None:
 def is_replaced(layer: nn.Module) -> bool:
     """Whether :func:`replace` was applied."""
     return hasattr(type(layer), "family")
+
+
+def as_built(layer: nn.Module) -> None:
+    """Take what a replaced layer is made of now for what it was made of: somebody of ours exchanged a part."""
+    if is_replaced(layer):
+        layer.__dict__["parts"] = _kinds(layer)
 
 
 def restore(layers: Sequence[nn.Module]) -> None:
@@ -275,13 +281,13 @@ def _linear(dense: Any, states: Tensor, taps: Taps | None) -> products.Linear | 
     if states.dtype != torch.bfloat16 or not fused.usable(states):
         return None
     plain = _plain(dense, taps)
-    layer = products.Linear(dense.weight, dense.bias) if plain else _one_lora(dense, len(states), taps)
+    layer = products.Linear(dense.weight, dense.bias) if plain else _one_lora(dense, states, taps)
     if layer is None or any(x is not None and x.dtype != torch.float32 for x in layer.tensors()):
         return None
     return layer
 
 
-def _one_lora(dense: Any, rows: int, taps: Taps | None) -> products.Linear | None:
+def _one_lora(dense: Any, states: Tensor, taps: Taps | None) -> products.Linear | None:
     """The parts of PEFT's LoRA on a linear layer: adapters as the paper has them, nothing merged, no dropout.
 
     One for all rows, or one for each task, or both.
@@ -298,16 +304,17 @@ def _one_lora(dense: Any, rows: int, taps: Taps | None) -> products.Linear | Non
     quiet = [_is_bare(p) and (type(p) is nn.Identity or not p.training or not p.p) for p in dense.lora_dropout.values()]
     if not all(quiet) or not all(_plain(part) and part.bias is None for part in parts):
         return None
-    if own is not None and (apart := per_task(dense, rows)) and not lowrank.fits(dense.weight, apart.downs, apart.ups):
+    if own is not None and (apart := per_task(dense, len(states))) and not lowrank.fits(dense.weight, apart.downs, apart.ups):
         return None
     base = dense.base_layer
     if not names:
         return products.Linear(base.weight, base.bias, per_task=apart) if own is not None else None
     down, up = (part[names[0]].weight for part in (dense.lora_A, dense.lora_B))
     tap = None
-    if taps is not None and taps.takes(down, up) and ((tap := taps.tap(rows)) is None or len(down) > products.THIN):
+    if taps is not None and taps.takes(down, up) and ((tap := taps.tap(len(states))) is None or len(down) > products.THIN):
         return None
-    return products.Linear(base.weight, base.bias, down, up, float(dense.scaling[names[0]]), apart, tap)
+    gate = dense.gate_of(states) if hasattr(dense, "gate_of") else None
+    return products.Linear(base.weight, base.bias, down, up, float(dense.scaling[names[0]]), apart, tap, gate)
 
 
 def _plain(dense: Any, taps: Taps | None = None) -> bool:

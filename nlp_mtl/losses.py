@@ -42,6 +42,7 @@ class MixedLosses(Trainer):
     cosines_every: int
     steps_file: StepsFile | None = None
     _tally: Tally
+    _penalties: list[float]
     _weighing: Weighing | None = None
     _facts: StepFacts
     _parts: list[Any]
@@ -114,7 +115,25 @@ class MixedLosses(Trainer):
             self._left -= 1
             last_here = number == len(parts) - 1
             losses.append(self.weighing.train(model, part, last=not self._left, sync=last_here))
+        if not self._left:
+            self._add_penalty()
         return torch.stack(losses).sum()
+
+    def _add_penalty(self) -> None:
+        """The gradient of the sharing's penalty, once a step: parameters are the same on every process."""
+        sharing = self.accelerator.unwrap_model(self.model).sharing
+        value = sharing.penalty()
+        if value is None:
+            return
+        self._penalties.append(float(value.detach()))
+        scaler = getattr(self.accelerator, "scaler", None)
+        trained = [p for p in sharing.parameters() if p.requires_grad]
+        found = torch.autograd.grad(
+            value if scaler is None else value * scaler.get_scale(), trained, allow_unused=True
+        )
+        for parameter, gradient in zip(trained, found, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
     # ------------------------------------------------------------------------------------ what the weighing asks for
 
@@ -253,6 +272,9 @@ class MixedLosses(Trainer):
             self._task_losses.zero_()
             self._task_steps.zero_()
             logs |= self._tally.take()
+            if self._penalties:
+                logs["penalty"] = sum(self._penalties) / len(self._penalties)
+                self._penalties.clear()
             if self.steps_file is not None:
                 self.steps_file.flush()
         super().log(logs, start_time)

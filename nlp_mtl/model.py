@@ -168,26 +168,36 @@ class MultiTaskModel(HoldsParameters):
         use_cheap_dropout(encoder)
         record = dict(base or {"id": base_of(encoder).config.name_or_path})
         more = own_lora or {}
+        name, arguments = registry.parse_spec(sharing, "sharing")
+        mistakes = registry.sharings.check_arguments(name, arguments, given=2)
+        if mistakes:
+            raise ConfigError(mistakes)
+        asked = adapters.checked_adapters(lora, task_lora).get("lora")
+        widened = registry.sharings[name].lora_for(asked, list(heads), **arguments)
         keys = {task: head.task.head_key for task, head in heads.items()}
         own = {task: None if key in more and more[key] is None else key for task, key in keys.items()}
         if lora is not None or task_lora is not None:
             how: dict[str, Any] = {"own": more, "own_encoder": own_encoder, "seed": seed}
-            encoder = adapters.add_lora(base_of(encoder), lora, per_task=task_lora, adapter_of=own, **how)
+            encoder = adapters.add_lora(base_of(encoder), widened, per_task=task_lora, adapter_of=own, **how)
             for known in getattr(encoder, "peft_config", {}).values():
                 known.base_model_name_or_path = None if own_encoder else record["id"]
                 known.revision = None if own_encoder else record.get("revision")
         if freeze:
             adapters.freeze(encoder, freeze)
-        shared = registry.sharings.build(sharing, encoder, list(heads))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            shared = registry.sharings.build(sharing, encoder, list(heads))
+        shared.read_from({task: head.layer for task, head in heads.items() if head.layer is not None})
         modules = {}
         for head in heads.values():
-            module = head.build(encoder, source=source, seed=seed)  # also tells heads of borrowed modules what they are
+            module = head.build(shared.encoder_of(head.task.name), source=source, seed=seed)  # also tells heads of borrowed modules what they are
             if head.task.head_key == head.task.name:
                 modules[head.task.name] = module
         strategies = {
             "sharing": sharing,
             "lora": lora is not None or task_lora is not None,
             **({"adapters": folding.said_of(encoder)} if task_lora is not None else {}),
+            **({} if shared.ordinary or asked is None or task_lora is not None else {"adapters": folding.said(asked)}),
             "freeze": [freeze] if isinstance(freeze, str) else list(freeze),
         }
         return cls(shared, heads, modules, tokenizer, base=record, max_length=max_length, strategies=strategies)
@@ -239,7 +249,8 @@ class MultiTaskModel(HoldsParameters):
         model.heads = {task: heads[task] for task in dict.fromkeys(heads if tasks is None else tasks)}  # no lenders
         load_weights(folder, model.sharing, dict(model.modules_.items()))
         for parameter in model.sharing.own_state().values() if per_task else ():
-            parameter.requires_grad_(trainable)
+            if isinstance(parameter, nn.Parameter):
+                parameter.requires_grad_(trainable)
         if not adapter and not per_task and spec["strategies"]["freeze"]:
             adapters.freeze(encoder, spec["strategies"]["freeze"])
         return model.eval()
@@ -356,6 +367,7 @@ class MultiTaskModel(HoldsParameters):
         if self.taps is not None:
             self.taps.see(layout if self.sharing.tells_rows_apart and layout.tokens else None, layout.read_by)
         packed = self.sharing.encode(inputs, layout, list(targets) or self.tasks[:1])
+        extra = self.sharing.extra_losses()
         total: Tensor | None = None
         terms: dict[str, Tensor] = {}
         losses, logits = {}, {}
@@ -369,6 +381,8 @@ class MultiTaskModel(HoldsParameters):
             if "labels" in target and count:
                 loss = head.loss(scores, target) / count
                 terms[task], losses[task] = loss, loss.detach()
+                if task in extra:  # of as much of the step as this pass has
+                    terms[task] = loss + extra[task] * (head.units(target) / count)
         given = weights(losses) if callable(weights) else weights
         for task, loss in terms.items():
             weighted = loss if given is None else loss * given[task]
@@ -382,6 +396,7 @@ class MultiTaskModel(HoldsParameters):
     def _nothing_from(self, tasks: Sequence[str]) -> Tensor:
         """0, but through every parameter of these heads, so that all processes reduce the same gradients."""
         parts = [p for task in tasks for p in self.module_of(task).parameters()]
+        parts += [p for task in tasks for p in self.sharing.parameters_of(task)]
         pooler = getattr(base_of(self.sharing.encoder), "pooler", None)
         if parts and isinstance(pooler, nn.Module):
             parts += list(pooler.parameters())

@@ -12,13 +12,13 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from nlp_mtl.bases import find_recorded
 from nlp_mtl.errors import ConfigError, NotFoundError, RunFolderError, UnsupportedError, suggestion
 from nlp_mtl.packing import base_of, first_position
 from nlp_mtl.reading import short
-from nlp_mtl.weights import quiet_transformers
+from nlp_mtl.weights import ENCODER_CONFIG, quiet_transformers
 
 
 def open_base(folder: Path) -> tuple[PreTrainedTokenizerBase, nn.Module]:
@@ -81,6 +81,10 @@ def open_run(
         trainable: make the LoRA trainable again.
         per_task: its adapters are one per task; they are left to who makes the model.
     """
+    if (folder / ENCODER_CONFIG).is_file():  # its weights are the sharing's
+        with _explained(folder, "model"):
+            made = AutoModel.from_config(AutoConfig.for_model(**json.loads((folder / ENCODER_CONFIG).read_text("utf-8"))))
+        return made.float().eval()
     adapted = (folder / "adapter_config.json").is_file()
     if not adapted and (not per_task or (folder / "config.json").is_file()):
         return load_encoder(folder)

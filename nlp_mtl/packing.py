@@ -8,10 +8,11 @@ Packed: the tokens of all rows stand in one row without padding, positions resta
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -22,6 +23,7 @@ from transformers.masking_utils import sdpa_mask
 
 from nlp_mtl import varlen
 from nlp_mtl.attention import packed_attention
+from nlp_mtl.depth import ALL, run_to
 from nlp_mtl.kernels import building
 from nlp_mtl.kernels.checking import check_kernels
 from nlp_mtl.layers import bert_like, is_replaced, replace, restore
@@ -202,55 +204,84 @@ def encode(encoder: nn.Module, inputs: Mapping[str, Tensor], layout: Layout, way
 
     Args:
         encoder: a `transformers` base model, or a PeftModel around one.
-        inputs: `input_ids` (and what else the tokenizer gives, e.g. `token_type_ids`), each [tokens]; for the stacked
-            way, whatever the encoder takes, each [rows, …].
+        inputs: `input_ids` (and what else the tokenizer gives, e.g. `token_type_ids`), each [tokens], or `inputs_embeds`
+            [tokens, hidden]; for the stacked way, whatever the encoder takes, each [rows, …].
         layout: where the sequences are.
         way: from :func:`choose_way`.
 
     Returns:
         [tokens, hidden], in the order of the inputs; 0 for tokens that `layout.read` leaves out and the encoder spares.
     """
+    return encode_at(encoder, inputs, layout, way, (ALL,))[ALL]
+
+
+def encode_at(
+    encoder: nn.Module, inputs: Mapping[str, Tensor], layout: Layout, way: Way, depths: Collection[int]
+) -> dict[int, Tensor]:
+    """As :func:`encode`, for the hidden states after some numbers of layers; those above the deepest are not run.
+
+    Args:
+        encoder, inputs, layout, way: as there.
+        depths: from 0, what the first layer reads; :data:`nlp_mtl.depth.ALL` for the encoder's output.
+    """
+    base = base_of(encoder)
     if way == "packed":
         extra = {"packed_layout": layout, **_no_cache(encoder)}
-        trimmed = any(map(is_replaced, bert_like(base_of(encoder))))
-        reading = reading_of(layout) if trimmed else None
+        trimmed = any(map(is_replaced, bert_like(base)))
+        reading = reading_of(layout) if trimmed and ALL in depths else None
         if reading is not None:
             extra["packed_reading"] = reading
-        places = {"position_ids": layout.position_ids + first_position(base_of(encoder))}
+        places = {"position_ids": layout.position_ids + first_position(base)}
+        given = {k: filled_up(v)[None] for k, v in (*inputs.items(), *places.items())}
         with _packed_call():
-            out = encoder(**{k: filled_up(v)[None] for k, v in (*inputs.items(), *places.items())}, **extra)
-        hidden = out.last_hidden_state[0]
-        if reading is None:
-            return hidden[: layout.tokens]
-        return hidden.new_zeros(layout.tokens, hidden.shape[-1]).index_copy(0, reading.tokens, hidden)
+            found = {n: states[0] for n, states in run_to(lambda: encoder(**given, **extra), base, depths).items()}
+        for depth, hidden in found.items():
+            if reading is None or depth != ALL:
+                found[depth] = hidden[: layout.tokens]
+            else:
+                zeros = hidden.new_zeros(layout.tokens, hidden.shape[-1])
+                found[depth] = zeros.index_copy(0, reading.tokens, hidden)
+        return found
     if way == "padded":
-        return _encode_padded(encoder, inputs, layout)
-    out = encoder(**inputs)
-    hidden = out.last_hidden_state
-    return hidden.flatten(0, -2) if hidden.dim() == 3 else hidden.flatten(2).transpose(1, 2).flatten(0, 1)
+        return _encode_padded(encoder, inputs, layout, depths)
+    found = run_to(lambda: encoder(**inputs), base, depths)
+    return {
+        n: hidden.flatten(0, -2) if hidden.dim() == 3 else hidden.flatten(2).transpose(1, 2).flatten(0, 1)
+        for n, hidden in found.items()
+    }
 
 
-def _encode_padded(encoder: nn.Module, inputs: Mapping[str, Tensor], layout: Layout) -> Tensor:
+def _encode_padded(
+    encoder: nn.Module, inputs: Mapping[str, Tensor], layout: Layout, depths: Collection[int]
+) -> dict[int, Tensor]:
     """Length-grouped padding: few passes, each over sequences of similar length."""
     order = sorted(range(len(layout.lengths)), key=layout.lengths.__getitem__)
     ordered = [layout.lengths[i] for i in order]
     pad_id = getattr(base_of(encoder).config, "pad_token_id", None) or 0
-    parts: list[tuple[Tensor, Tensor]] = []
+    parts: dict[int, list[Tensor]] = {depth: [] for depth in depths}
+    places: list[Tensor] = []
     for members in _merge_small(group_lengths(ordered), ordered):
         rows = [order[i] for i in members]
         length = layout.lengths[rows[-1]]
         within = torch.arange(length, device=layout.device)
         valid = within < torch.tensor([layout.lengths[i] for i in rows], device=layout.device)[:, None]
-        places = layout.firsts[torch.tensor(rows, device=layout.device)][:, None] + within
-        index = torch.where(valid, places, 0)
+        place = layout.firsts[torch.tensor(rows, device=layout.device)][:, None] + within
+        index = torch.where(valid, place, 0)
         padded = {
-            name: torch.where(valid, values[index], pad_id if name == "input_ids" else 0)
+            name: torch.where(
+                valid.view(*valid.shape, *[1] * (values.dim() - 1)),
+                values[index],
+                pad_id if name == "input_ids" else 0,
+            )
             for name, values in inputs.items()
         }
-        out = encoder(**padded, attention_mask=valid.long(), **_no_cache(encoder))
-        parts.append((places[valid], out.last_hidden_state[valid]))
-    places, hidden = (torch.cat(part) for part in zip(*parts, strict=True))
-    return hidden.index_select(0, torch.argsort(places))
+        more = {"attention_mask": valid.long(), **_no_cache(encoder)}
+        found = run_to(partial(encoder, **padded, **more), base_of(encoder), depths)
+        places.append(place[valid])
+        for depth, hidden in found.items():
+            parts[depth].append(hidden[valid])
+    back = torch.argsort(torch.cat(places))
+    return {depth: torch.cat(hidden).index_select(0, back) for depth, hidden in parts.items()}
 
 
 def _merge_small(groups: Sequence[range], ordered: Sequence[int], *, most: int = 4) -> list[range]:

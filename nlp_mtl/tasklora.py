@@ -27,8 +27,8 @@ NOBODY = -1  # the number of who has no adapter of its own
 # What the adapters of a mixed batch may be; whatever else of a LoraConfig is not at its default is refused.
 PLAIN = {"r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "fan_in_fan_out"}
 WHERE = {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"}
-_OF_NO_MATTER = {"task_type", "peft_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode"}
-_OF_NO_MATTER |= {"peft_version", "runtime_config"}
+OF_NO_MATTER = {"task_type", "peft_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode"}
+OF_NO_MATTER |= {"peft_version", "runtime_config"}
 _STARTS = (True, False, "gaussian", "orthogonal")  # others change the weights that all tasks share
 
 
@@ -57,6 +57,7 @@ class Owners:
         self.also: tuple[int, ...] = ()
         self._now: Tensor | int | None = None
         self._known: dict[int, lowrank.Runs] = {}
+        self._shares: dict[int, Tensor] = {}
 
     def number(self, task: str) -> int:
         """The number of a task's adapter; :data:`NOBODY` if it has none of its own."""
@@ -68,17 +69,18 @@ class Owners:
 
         It stays so until the next call. A packed pass says it again in every layer, see :func:`follow`.
         """
-        self._now, self._known = None if isinstance(owner, int) and owner < 0 else owner, {}
+        self._now = None if isinstance(owner, int) and owner < 0 else owner
+        self._known, self._shares = {}, {}
 
     @contextmanager
     def during(self, owner: Tensor | int | None) -> Iterator[None]:
         """As :meth:`let`, inside this block."""
-        before = self._now, self._known
+        before = self._now, self._known, self._shares
         self.let(owner)
         try:
             yield
         finally:
-            self._now, self._known = before
+            self._now, self._known, self._shares = before
 
     @contextmanager
     def among(self, rows: Tensor) -> Iterator[None]:
@@ -100,6 +102,26 @@ class Owners:
         """Whether rows come that no adapter of a task is for."""
         return self._now is None
 
+    def shares(self, rows: int, device: torch.device) -> Tensor:
+        """[rows, owners]: 1 where a row is an owner's, else 0; raises as :meth:`runs`."""
+        if rows not in self._shares:
+            now, made = self._now, torch.zeros(rows, len(self.adapters))
+            if isinstance(now, int):
+                made[:, now] = 1.0
+            elif now is not None:
+                self._check(rows, len(now))
+                mine = torch.nonzero(now >= 0).squeeze(1)
+                made[mine, now[mine]] = 1.0
+            self._shares[rows] = made.to(device)
+        return self._shares[rows]
+
+    def _check(self, rows: int, known: int) -> None:
+        if rows not in (known, filled_count(known)):
+            raise RuntimeError(
+                f"task_lora: a layer reads {rows} rows, and only the owners of {known} are known; the encoder's "
+                "family can't have one adapter per task, use `lora` alone"
+            )
+
     def runs(self, rows: int) -> lowrank.Runs | None:
         """Whose each of so many rows is; a few more than are known may stand at the end.
 
@@ -113,11 +135,7 @@ class Owners:
             if rows not in self._known:
                 self._known[rows] = lowrank.Runs.all_of(now, rows, self.also)
             return self._known[rows]
-        if rows not in (len(now), filled_count(len(now))):
-            raise RuntimeError(
-                f"task_lora: a layer reads {rows} rows, and only the owners of {len(now)} are known; the encoder's "
-                "family can't have one adapter per task, use `lora` alone"
-            )
+        self._check(rows, len(now))
         if 0 not in self._known:
             self._known[0] = lowrank.Runs.of(now, self.also)
         return self._known[0]
@@ -215,7 +233,7 @@ def check_plain(fields: Mapping[str, Any], key: str) -> list[str]:
         "modules_to_save": "they are the encoder's own, and all tasks share them",
     }
     for name, value in fields.items():
-        if name in PLAIN | WHERE | _OF_NO_MATTER or not hasattr(usual, name):
+        if name in PLAIN | WHERE | OF_NO_MATTER or not hasattr(usual, name):
             continue
         if value == getattr(usual, name) or not value:
             continue

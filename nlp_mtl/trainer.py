@@ -140,7 +140,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         self.cosines_every = cosines_every
         self._task_losses = torch.zeros(len(self.tasks), dtype=torch.float64)
         self._task_steps = torch.zeros(len(self.tasks), dtype=torch.float64)
-        self._tally = Tally(self.tasks)
+        self._tally, self._penalties = Tally(self.tasks), []
         self.scores: dict[str, TaskScores] = {}
         self._stop, self._began = StopSafely(), False
         self._tuned_at: int | None = None  # the step whose weights the heads' thresholds were chosen for

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from nlp_mtl.adapters import is_adapter
 from nlp_mtl.checkpoint import other_ways
-from nlp_mtl.errors import RunFolderError
+from nlp_mtl.errors import RunFolderError, UnsupportedError
 from nlp_mtl.folding import save_folded
 from nlp_mtl.heads.vanilla import tied_keys
 from nlp_mtl.packing import base_of
 from nlp_mtl.sharing import Sharing
 from nlp_mtl.tasklora import SHARED, owners_of
 
-HEADS, SHARING = "heads.safetensors", "sharing.safetensors"
+HEADS, SHARING, ENCODER_CONFIG = "heads.safetensors", "sharing.safetensors", "encoder_config.json"
 _AS_TRAINED = "; use it with the model, tasks and tuning it was trained with, or copy the folder again"
 
 
@@ -43,8 +43,11 @@ def save_weights(
     if hasattr(encoder, "peft_config"):
         more["save_embedding_layers"] = False  # "auto" asks the Hub whether the vocabulary was changed
     with quiet_transformers():
-        if (owners := owners_of(encoder)) is None:
+        owners = owners_of(encoder)
+        if sharing.ordinary:
             encoder.save_pretrained(folder, **more)
+        elif owners is None:
+            save_apart(sharing, folder, own)
         else:
             save_folded(encoder, folder, own)
             if owners.own_encoder:
@@ -62,6 +65,27 @@ def save_weights(
         if state is not None:
             extra = {name: state[f"sharing.{name}"] for name in extra}
         save_file({name: value.detach().cpu().contiguous() for name, value in extra.items()}, folder / SHARING)
+
+
+def save_apart(sharing: Sharing, folder: Path, state: Mapping[str, Tensor] | None) -> None:
+    """What goes beside ``sharing.safetensors`` where tasks use no one encoder: adapters of tasks, or a config.
+
+    Nothing at the root would load and be wrong: with LoRA each task's ordinary adapter, if it has one, is in its own
+    sub-folder; else the encoder's config is there under another name, so that the folder needs no pretrained model.
+    """
+    if hasattr(sharing.encoder, "peft_config"):
+        for task in sharing.tasks:
+            try:
+                found = sharing.adapter(task, state)
+            except UnsupportedError:
+                continue
+            if found is not None:
+                (folder / task).mkdir(exist_ok=True)
+                found[0].save_pretrained(folder / task)
+                save_file(found[1], folder / task / "adapter_model.safetensors", metadata={"format": "pt"})
+    elif not any(".lora_" in name for name, _ in sharing.named_parameters()):
+        base_of(sharing.encoder).config.save_pretrained(folder)
+        (folder / "config.json").rename(folder / ENCODER_CONFIG)
 
 
 @contextmanager
@@ -93,7 +117,9 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
     folder, encoder = Path(folder), sharing.encoder
     adapter = folder / "adapter_model.safetensors"
     ours, theirs = _tuning(encoder), "LoRA" if adapter.is_file() else "full fine-tuning"
-    if not adapter.is_file() and _holds_adapters(folder / SHARING):
+    if not sharing.ordinary and owners_of(encoder) is None:
+        ours = theirs = ""
+    elif not adapter.is_file() and _holds_adapters(folder / SHARING):
         theirs = "LoRA for each task"
     if ours != theirs:
         raise RunFolderError(f"{folder}: is a run with {theirs}, this model is set up for {ours}{_AS_TRAINED}")
@@ -116,14 +142,14 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
     shared = {name: value for name, value in shared.items() if name in own or not _of_another_task(name, encoder)}
     if different := _different(shared, own):
         raise RunFolderError(f"{folder}: a sharing of another model ({different[0]} differs){_AS_TRAINED}")
-    if adapter.is_file():
+    if sharing.ordinary and adapter.is_file():
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
         state = _read(adapter)
         if different := _different(state, get_peft_model_state_dict(encoder, save_embedding_layers=False)):
             raise RunFolderError(f"{folder}: an adapter of another model ({different[0]} differs){_AS_TRAINED}")
         set_peft_model_state_dict(encoder, state)
-    elif owners_of(encoder) is None:
+    elif sharing.ordinary and owners_of(encoder) is None:
         _load_encoder(folder, base_of(encoder))
     if own:
         sharing.load_own_state(shared)

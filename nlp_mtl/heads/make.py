@@ -40,7 +40,7 @@ def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | No
         spec = _spec(owner, more or {})
         try:
             check_built(task, built)
-            head = registry.heads.build(spec, task)
+            head = _built(spec, task)
         except ConfigError as error:
             whose = f"task {task.name!r}: "
             mistakes += [whose + mistake.removeprefix(whose) for mistake in error.mistakes]
@@ -51,6 +51,20 @@ def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | No
     if mistakes:
         raise ConfigError(mistakes)
     return made
+
+
+def _built(spec: registry.Spec, task: Task) -> Head:
+    """A head; which layer it reads is an argument of every kind of head."""
+    name, arguments = registry.parse_spec(spec, "head")
+    layer = arguments.pop("layer", None)
+    head: Head = registry.heads.build({"name": name, **arguments}, task)
+    if layer is not None and layer != "mix" and (not isinstance(layer, int) or isinstance(layer, bool)):
+        raise ConfigError(
+            f"task {task.name!r}: `layer` is a number of the encoder's layers, or mix for a learned mix of all, found "
+            f"{layer!r}; leave it out for the last"
+        )
+    head.layer = layer
+    return head
 
 
 def check_built(task: Task, others: Sequence[str] = ()) -> None:
@@ -84,14 +98,14 @@ def _spec(task: Task, more: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _takes(head: str, argument: str) -> bool:
-    return argument in inspect.signature(registry.heads[head]).parameters
+    return argument == "layer" or argument in inspect.signature(registry.heads[head]).parameters
 
 
 def _mistyped(key: str, given: Mapping[str, Any], tasks: Sequence[Task]) -> list[str]:
     """Arguments said of a tag or of all that none of these tasks' heads takes."""
     group = [task for task in tasks if key == "*" or key in task.tags]
     names = {name for task in group if (name := registry.parse_spec(task.head, "head")[0]) in registry.heads}
-    known = {p for name in names for p in list(inspect.signature(registry.heads[name]).parameters)[1:]}
+    known = {p for name in names for p in list(inspect.signature(registry.heads[name]).parameters)[1:]} | {"layer"}
     whose = "these tasks" if key == "*" else repr(key)
     return [
         f"heads: no head of {whose} takes {argument!r}{suggestion(argument, known)}"
@@ -133,7 +147,7 @@ def head_of_spec(item: Mapping[str, Any]) -> Head:
     """
     task = Task(**item)
     check_built(task)
-    head = registry.heads.build(task.head, task)
+    head = _built(task.head, task)
     head.spec = item["head"]
     if head.tunes and not head.chosen():
         logger.warning(

@@ -116,7 +116,7 @@ def build(
     base = base_of(encoder)
     if not has_class(auto_class, encoder):
         raise UnsupportedError(f"the family {base.config.model_type!r} has no {auto_class}")
-    config = copy.deepcopy(base.config)
+    config = copy.deepcopy(getattr(base, "whole_config", base.config))
     for key, value in changes.items():
         setattr(config, key, value)
     config._attn_implementation = "eager"

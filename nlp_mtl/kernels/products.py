@@ -48,6 +48,7 @@ class Linear:
         per_task: what is added for each token by its own task; None for nothing.
         tap: who takes the tasks' gradients of `down` and `up` apart (:class:`nlp_mtl.gradients.taps.Tap`); for ranks up
             to `THIN`.
+        gate: [tokens, rank], what each token's A x is multiplied by before B; None for nothing.
     """
 
     weight: Tensor
@@ -57,9 +58,10 @@ class Linear:
     scale: float = 1.0
     per_task: PerTask | None = None
     tap: Any = None
+    gate: Tensor | None = None
 
     def tensors(self) -> tuple[Tensor | None, ...]:
-        """The first four, in the order above."""
+        """Weight, bias, A, B."""
         return self.weight, self.bias, self.down, self.up
 
 
@@ -87,12 +89,12 @@ def affine(x: Tensor, layers: Sequence[Linear]) -> Tensor:
     parts: list[Tensor | None] = []
     for one in layers:
         own.append([one.per_task] if one.per_task is not None else [])
-        if one.down is not None and one.up is not None and len(one.down) <= THIN:
+        if one.down is not None and one.up is not None and len(one.down) <= THIN and one.gate is None:
             thin = PerTask(Runs.all_of(0, len(x)), (one.down,), (one.up,), one.scale)
             own[-1].append(thin if one.tap is None else Tapped(thin.runs, thin.downs, thin.ups, thin.scale, one.tap))
-            parts += [one.weight, one.bias, None, None]
+            parts += [one.weight, one.bias, None, None, None]
         else:
-            parts += one.tensors()
+            parts += [*one.tensors(), one.gate]
     apart = [part for some in own for one in some for part in (*one.downs, *one.ups)]
     scales = tuple(one.scale for one in layers)
     return _Affine.apply(x, (scales, own, _kept([one.weight for one in layers])), *parts, *apart)
@@ -117,7 +119,7 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, facts: tuple[Any, ...], *parts: Tensor | None) -> Tensor:
         scales, own, kept = facts
-        weights, biases, downs, ups = (parts[: 4 * len(own)][i::4] for i in range(4))
+        weights, biases, downs, ups, gates = (parts[: 5 * len(own)][i::5] for i in range(5))
         sizes = [len(weight) for weight in weights]  # type: ignore[arg-type]
         ranks = [0 if down is None else len(down) for down in downs]
         wide = sum(sizes)
@@ -135,46 +137,56 @@ class _Affine(torch.autograd.Function):
             for place, one in zip(bias[:wide].split(sizes), biases, strict=True):
                 place.copy_(one)
             out = torch.addmm(bias, x, read.t())
-        low = up = None
+        low = up = gate = None
         if len(read) > wide:
             low, up = out[:, wide:].contiguous(), x.new_zeros(sum(ranks), wide)
             places = zip(_blocks(up, ranks, sizes), ups, scales, strict=True)
             for place, one, scale in places:
                 if one is not None:
                     place.copy_(one.t() * scale)
-            out = torch.addmm(out[:, :wide], low, up)
+            if any(one is not None for one in gates):
+                gate = torch.ones_like(low)
+                for place, one in zip(gate.split(ranks, 1), gates, strict=True):
+                    if one is not None:
+                        place.copy_(one)
+            out = torch.addmm(out[:, :wide], low if gate is None else low * gate, up)
         apart = [[_product_of(one) for one in some] for some in own]
-        left = list(parts[4 * len(own) :])
+        left = list(parts[5 * len(own) :])
         for some, place in zip(apart, out.split(sizes, 1), strict=True):
             for product in some:
                 product.add_to(place, x, *_next(left, product.count))
         ctx.facts = scales, sizes, ranks, apart
-        ctx.save_for_backward(x, read, low, up, *parts[4 * len(own) :])  # the last are watched for changes
+        ctx.save_for_backward(x, read, low, up, gate, *parts[5 * len(own) :])  # the last are watched for changes
         return out
 
     @staticmethod
     @_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, read, low, up, *left = ctx.saved_tensors
+        x, read, low, up, gate, *left = ctx.saved_tensors
         scales, sizes, ranks, apart = ctx.facts
         gradient, needs, wide = gradient.contiguous(), ctx.needs_input_grad, sum(sizes)
-        needed = [any(needs[2 : 2 + 4 * len(sizes)][i::4]) for i in range(4)]
-        found: list[list[Tensor | None]] = [[None] * len(sizes) for _ in range(4)]
+        needed = [any(needs[2 : 2 + 5 * len(sizes)][i::5]) for i in range(5)]
+        found: list[list[Tensor | None]] = [[None] * len(sizes) for _ in range(5)]
         dx = gradient @ read[:wide] if needs[0] else None
         if needed[0]:
             found[0] = [*(gradient.t() @ x).float().split(sizes)]
         if needed[1]:
             found[1] = [*_column_sums(gradient).split(sizes)]
-        if low is not None and (needs[0] or needed[2]):
+        if low is not None and (needs[0] or needed[2] or needed[4]):
             slope = gradient @ up.t()
+            if needed[4]:
+                found[4] = [*(slope * low).float().split(ranks, 1)]
+            if gate is not None:
+                slope = slope * gate
             if dx is not None:
                 dx.addmm_(slope, read[wide:])
             if needed[2]:
                 found[2] = [*(slope.t() @ x).float().split(ranks)]
         if low is not None and needed[3]:
-            blocks = _blocks((low.t() @ gradient).float(), ranks, sizes)
+            gated = low if gate is None else low * gate
+            blocks = _blocks((gated.t() @ gradient).float(), ranks, sizes)
             found[3] = [block.t() * scale for block, scale in zip(blocks, scales, strict=True)]
-        parts = [part for i in range(len(sizes)) for part in (found[k][i] for k in range(4))]
+        parts = [part for i in range(len(sizes)) for part in (found[k][i] for k in range(5))]
         for some, place in zip(apart, gradient.split(sizes, 1), strict=True):
             for product in some:
                 own_downs, own_ups = _next(left, product.count)

@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from nlp_mtl.depth import ALL
 from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.layers import is_replaced
 from nlp_mtl.layout import Layout
-from nlp_mtl.packing import Packed, Way, base_of, encode
+from nlp_mtl.packing import Packed, Way, base_of, encode_at
 from nlp_mtl.tasklora import NOBODY, Owners, follow
 
 
+Encode = Callable[[nn.Module, Mapping[str, Tensor], Layout, Way, Collection[int]], dict[int, Tensor]]
+
+
 def encode_apart(
-    encoder: nn.Module, inputs: Mapping[str, Tensor], layout: Layout, way: Way, owners: Owners, tasks: Sequence[str]
-) -> dict[str, Packed]:
-    """Hidden states for each task, each sequence by its own task's adapter.
+    encoder: nn.Module,
+    inputs: Mapping[str, Tensor],
+    layout: Layout,
+    way: Way,
+    owners: Owners,
+    tasks: Sequence[str],
+    depths: Collection[int] = (ALL,),
+    call: Encode = encode_at,
+) -> dict[str, dict[int, Packed]]:
+    """Hidden states for each task, each sequence by what is its own task's.
 
     A sequence that tasks with different adapters read goes in once for each of them. A family that packs takes one
     pass for all, another takes one for each adapter.
 
     Args:
-        encoder: with task adapters.
+        encoder: with parts that ask `owners` whose the rows are, e.g. task adapters.
         inputs, layout, tasks: as in :meth:`nlp_mtl.sharing.Sharing.encode`.
         way: how the family takes a batch.
         owners: the encoder's.
+        depths: after how many layers.
+        call: runs the encoder.
 
     Returns:
-        For each task the hidden states of all sequences; those it does not read are of no meaning to it.
+        For each task and depth the hidden states of all sequences; those it does not read are of no meaning to it.
     """
     texts = way != "stacked"
     count = len(layout.lengths) if texts else len(next(iter(inputs.values())))
-    source, owner, copy_of = _copies(count, owners, {task: _read_by(task, layout, count) for task in tasks})
+    source, owner, copy_of = _copies(count, owners, {task: sequences_of(task, layout, count) for task in tasks})
     whole = len(source) == count  # nothing is read by two adapters, so nothing is copied
     index = torch.tensor(source)
     owners.also = tuple(sorted(set(map(owners.number, layout.counted)) - {NOBODY}))
@@ -43,20 +56,24 @@ def encode_apart(
         inputs = {name: value.index_select(0, rows) for name, value in inputs.items()}
         if layout.taps is not None:  # the rows are others now
             layout.taps.see(None, layout.read_by)
-        layout = _part(layout, index) if texts else layout
+        layout = part_of(layout, index) if texts else layout
     if way == "packed":
         layout.owners = owners
         layout.owner = torch.tensor(owner).repeat_interleave(torch.tensor(layout.lengths))
         owners.let(layout.owner)
-        hidden = encode(encoder, inputs, layout, way)
+        found = call(encoder, inputs, layout, way, depths)
     else:
-        hidden = _one_by_one(encoder, inputs, layout, way, owners, torch.tensor(owner))
+        found = _one_by_one(encoder, inputs, layout, way, owners, torch.tensor(owner), depths, call)
     if not texts:  # every row gives as many states, e.g. one per image patch
-        layout = Layout([len(hidden) // len(source)] * len(source), hidden.device)
+        some = next(iter(found.values()))
+        layout = Layout([len(some) // len(source)] * len(source), some.device)
     if whole:
-        return dict.fromkeys(tasks, Packed(hidden, layout))
-    own = {task: copy_of[owners.number(task)] for task in tasks}
-    return {task: Packed(hidden[layout.tokens_of(copy)], _part(layout, copy)) for task, copy in own.items()}
+        return dict.fromkeys(tasks, {depth: Packed(hidden, layout) for depth, hidden in found.items()})
+    made: dict[int, dict[int, Packed]] = {}
+    for number, copy in copy_of.items():
+        rows, part = layout.tokens_of(copy), part_of(layout, copy)
+        made[number] = {depth: Packed(hidden[rows], part) for depth, hidden in found.items()}
+    return {task: made[owners.number(task)] for task in tasks}
 
 
 def follow_layouts(encoder: nn.Module) -> None:
@@ -78,7 +95,7 @@ def _follow(part: nn.Module, given: tuple[object, ...], named: dict[str, object]
         follow(layout)
 
 
-def _read_by(task: str, layout: Layout, count: int) -> list[int]:
+def sequences_of(task: str, layout: Layout, count: int) -> list[int]:
     """The sequences that a task reads."""
     known = layout.read_by.get(task)
     if known is None:
@@ -109,7 +126,7 @@ def _copies(
     return [sequence for sequence, _ in pairs], [number for _, number in pairs], copy_of
 
 
-def _part(layout: Layout, sequences: Tensor) -> Layout:
+def part_of(layout: Layout, sequences: Tensor) -> Layout:
     """The layout of some sequences, one after the other."""
     made = Layout([layout.lengths[i] for i in sequences.tolist()], layout.device)
     made.read = layout.read[layout.tokens_of(sequences)] if layout.read is not None else None
@@ -117,22 +134,32 @@ def _part(layout: Layout, sequences: Tensor) -> Layout:
 
 
 def _one_by_one(
-    encoder: nn.Module, inputs: Mapping[str, Tensor], layout: Layout, way: Way, owners: Owners, owner: Tensor
-) -> Tensor:
-    """[tokens, hidden], in as many calls as there are adapters."""
+    encoder: nn.Module,
+    inputs: Mapping[str, Tensor],
+    layout: Layout,
+    way: Way,
+    owners: Owners,
+    owner: Tensor,
+    depths: Collection[int],
+    call: Encode,
+) -> dict[int, Tensor]:
+    """For each depth [tokens, hidden], in as many calls as there are adapters."""
     numbers = owner.unique().tolist()
     if len(numbers) > 1 and torch.is_grad_enabled() and getattr(base_of(encoder), "is_activation_checkpointing", False):
         raise UnsupportedError(
             f"task_lora: {type(base_of(encoder)).__name__} takes one call for each adapter, and recomputing "
             "(activation_checkpointing) would not know whose activations they are; leave one of both out"
         )
-    found, places = [], []
+    parts: dict[int, list[Tensor]] = {depth: [] for depth in depths}
+    places = []
     for number in numbers:
         mine = torch.nonzero(owner == number).squeeze(1)
         rows = layout.tokens_of(mine) if way == "padded" else mine.to(layout.device)
         owners.let(int(number))
         chosen = {name: value.index_select(0, rows) for name, value in inputs.items()}
-        hidden = encode(encoder, chosen, _part(layout, mine) if way == "padded" else layout, way)
-        found.append(hidden.view(len(rows), -1, hidden.shape[-1]))
+        found = call(encoder, chosen, part_of(layout, mine) if way == "padded" else layout, way, depths)
+        for depth, hidden in found.items():
+            parts[depth].append(hidden.view(len(rows), -1, hidden.shape[-1]))
         places.append(rows)
-    return torch.cat(found)[torch.cat(places).argsort()].flatten(0, 1)
+    back = torch.cat(places).argsort()
+    return {depth: torch.cat(hidden)[back].flatten(0, 1) for depth, hidden in parts.items()}

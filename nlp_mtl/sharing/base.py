@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from nlp_mtl.adapters import is_adapter
+from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed
 
@@ -23,6 +25,8 @@ class Sharing(nn.Module):
     """
 
     paper: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
+    registered_as: ClassVar[str] = ""
     encoder: nn.Module
     log: str = ""
 
@@ -47,6 +51,56 @@ class Sharing(nn.Module):
         """Stands around a head's forward, for what heads call of the encoder (its pooler)."""
         return nullcontext()
 
+    def encoder_of(self, task: str) -> nn.Module:
+        """The encoder that a task's head is built for: its config, its pooler, its embeddings."""
+        return self.encoder
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether `encoder` is, as it stands, what every task uses, so that a run folder may hold it at its root."""
+        return True
+
+    @classmethod
+    def lora_for(cls, config: Any, tasks: Sequence[str], **arguments: Any) -> Any:
+        """The `peft.LoraConfig` that is put on the encoder for a `lora` that a run asks for.
+
+        Args:
+            config: what the run asks for; None for no LoRA.
+            tasks: the tasks' names.
+            arguments: the sharing's.
+
+        Raises:
+            ConfigError: it needs one, or another.
+        """
+        return config
+
+    def read_from(self, layers: Mapping[str, int | str]) -> None:
+        """Let tasks read the hidden states after some layer, or a learned mix of all of them.
+
+        Args:
+            layers: task → a number of layers, or ``"mix"``; tasks that are not there read the last.
+
+        Raises:
+            UnsupportedError: it can't.
+        """
+        if layers:
+            raise UnsupportedError(
+                f"head of {', '.join(map(repr, layers))}: `layer` says what is read of one encoder, and sharing "
+                f"{self.registered_as!r} has more than that; leave it out, or use sharing: hard"
+            )
+
+    def parameters_of(self, task: str) -> Iterator[nn.Parameter]:
+        """Trainable parameters that this task uses and the sharing holds beside the shared ones."""
+        return iter(())
+
+    def penalty(self) -> Tensor | None:
+        """What is added to a step's loss, of the parameters alone; None for nothing."""
+        return None
+
+    def extra_losses(self) -> dict[str, Tensor]:
+        """Task → what is added to its loss in this pass, of what :meth:`encode` met; handed out once."""
+        return {}
+
     def copies(self, tasks: Sequence[str]) -> int:
         """How often a text that these tasks read goes through the encoder."""
         return 1
@@ -70,6 +124,29 @@ class Sharing(nn.Module):
         They are saved in ``sharing.safetensors``, by their names in this module's `state_dict`.
         """
         return {}
+
+    def whole_state(self) -> dict[str, Tensor]:
+        """All that was trained or may be: with LoRA all but the pretrained weights, else everything."""
+        pretrained = set()
+        if any(map(is_adapter, (name for name, _ in self.named_parameters()))):
+            pretrained = {name for name, p in self.named_parameters() if name.startswith("encoder.")}
+            pretrained -= {name for name in pretrained if is_adapter(name) or ".task_" in name or ".gate." in name}
+        return {name: p for name, p in self.named_parameters() if name not in pretrained}
+
+    def adapter(self, task: str, state: Mapping[str, Tensor] | None = None) -> tuple[Any, dict[str, Tensor]] | None:
+        """What a task uses beside the pretrained encoder as one ordinary adapter.
+
+        Args:
+            task: a task.
+            state: the parameters by their names in `encoder`, where they had to be gathered (FSDP).
+
+        Returns:
+            A `peft.LoraConfig`, and weights by PEFT's names; None where PEFT itself has the one adapter, or none is.
+
+        Raises:
+            UnsupportedError: none that is ordinary.
+        """
+        return None
 
     @torch.no_grad()
     def load_own_state(self, state: Mapping[str, Tensor]) -> None:

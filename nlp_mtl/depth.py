@@ -1,0 +1,184 @@
+"""The layers of an encoder: what stands after some of them, and the upper ones as a model of their own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from nlp_mtl.errors import UnsupportedError
+
+_BEFORE = ("embeddings", "embeddings_project", "wte", "wpe", "drop", "embed_tokens", "embed_in", "emb_dropout")
+_AFTER = ("pooler", "norm", "ln_f", "final_norm", "final_layer_norm")
+ALL = -1  # a depth: after all layers, as the encoder gives it (decoders have a norm there)
+
+
+class _Enough(Exception):
+    """Nothing that comes later in the encoder is wanted."""
+
+
+def find_layers(base: nn.Module) -> tuple[nn.Module, str] | None:
+    """Where an encoder keeps its layers: the module and its attribute; None if they have no weights of their own."""
+    for parent in base.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ModuleList) and len(child):
+                if all(isinstance(layer, GradientCheckpointingLayer) for layer in child):
+                    return parent, name
+    return None
+
+
+def layers_of(base: nn.Module) -> nn.ModuleList:
+    """The encoder's layers, from the embeddings up.
+
+    Raises:
+        UnsupportedError: layers that share their weights (ALBERT), or none.
+    """
+    found = find_layers(base)
+    if found is None:
+        raise UnsupportedError(
+            f"{type(base).__name__} has no layers with weights of their own, which can't be told apart; choose another "
+            "encoder, or what needs no single layers"
+        )
+    return getattr(found[0], found[1])  # type: ignore[no-any-return]
+
+
+def run_to(call: Callable[[], Any], base: nn.Module, depths: Collection[int]) -> dict[int, Tensor]:
+    """Run an encoder up to the deepest of some depths, and no further.
+
+    Args:
+        call: runs it, and gives what `transformers` gives.
+        base: the `transformers` model inside it.
+        depths: numbers of layers; 0 for what the first one reads, :data:`ALL` for the end.
+
+    Returns:
+        For each depth [batch, length, hidden].
+    """
+    if set(depths) == {ALL}:
+        return {ALL: call().last_hidden_state}
+    layers, found = layers_of(base), {}
+    last = None if ALL in depths else max(depths)
+
+    def stop_before(number: int) -> Callable[..., None]:
+        def see(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            found[number] = given[0] if given else named["hidden_states"]
+            if number == last:
+                raise _Enough  # in a hook before a layer: nothing of that layer was computed or is to be recomputed
+
+        return see
+
+    with ExitStack() as hooks:
+        for number in set(depths) - {ALL}:
+            handle = layers[number].register_forward_pre_hook(stop_before(number), with_kwargs=True)
+            hooks.callback(handle.remove)
+        try:
+            found[ALL] = call().last_hidden_state
+        except _Enough:
+            pass
+    return {depth: found[depth] for depth in depths}
+
+
+class _Bare(nn.Module):
+    """Stands for the embeddings of an upper part: hands on what it is given; their own parts are still found by name.
+
+    Args:
+        whole: the embeddings, which are no part of this module.
+    """
+
+    def __init__(self, whole: nn.Module):
+        super().__init__()
+        self.__dict__["whole"] = whole
+
+    def __getattr__(self, name: str) -> Any:
+        """What the embeddings have."""
+        if name in self.__dict__:
+            return self.__dict__[name]
+        return getattr(self.__dict__["whole"], name)
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        """The hidden states that came."""
+        return next(x for x in (*given, *named.values()) if isinstance(x, Tensor) and x.is_floating_point())
+
+
+class _Nothing(nn.Module):
+    """Stands for position embeddings that are in the hidden states already."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """0 for each place."""
+        return torch.zeros(*ids.shape, 1, device=ids.device)
+
+
+class _End(GradientCheckpointingLayer):
+    """Stands for a layer that is not in this part of an encoder; nothing goes through it.
+
+    Args:
+        layer: which one; what an encoder may ask of its layers before it calls them is as there.
+    """
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.__dict__.update({name: value for name, value in vars(layer).items() if isinstance(value, (str, int))})
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        """Never reached: who runs a lower part stops before."""
+        raise RuntimeError("the upper layers of this encoder are not in it")
+
+
+def part_of(base: nn.Module, start: int, stop: int | None = None) -> Any:
+    """A copy of some of an encoder's layers, as a model of the same class.
+
+    From a layer above the first on it reads hidden states as `inputs_embeds`; its embeddings are those of `base`, found
+    by their names and not its own. Where layers are left out at the end, so is what comes after them, and
+    :func:`run_to` stops there.
+
+    Args:
+        base: a `transformers` model.
+        start: how many layers are left out; 0 copies the embeddings too.
+        stop: the number of the first layer that is left out at the end; default none.
+    """
+    memo: dict[int, Any] = {}
+    count = len(layers_of(base)) if start or stop is not None else 0
+    stop = count if stop is None else stop
+    if start:
+        for name in _BEFORE:
+            part = getattr(base, name, None)
+            if isinstance(part, nn.Module):
+                memo[id(part)] = _Nothing() if name == "wpe" else _Bare(part)
+    for number in range(count):
+        if not start <= number < stop:
+            memo[id(layers_of(base)[number])] = _End(layers_of(base)[number])
+    part = copy.deepcopy(base, memo)
+    if start:
+        parent, name = find_layers(part) or (part, "")
+        setattr(parent, name, nn.ModuleList(list(getattr(parent, name))[start:]))
+        part.whole_config = base.config  # a head is made for the whole encoder
+        if getattr(part.config, "layer_types", None):
+            part.config.layer_types = part.config.layer_types[start:]
+    if stop < count:
+        cut(part, stop - start)
+    return part
+
+
+def cut(base: nn.Module, depth: int) -> None:
+    """Take an encoder's layers above a depth out of it, in place, with all that comes after them.
+
+    A stand-in remains, before which :func:`run_to` stops.
+    """
+    for name in _AFTER:
+        if isinstance(getattr(base, name, None), nn.Module):
+            setattr(base, name, None if name == "pooler" else nn.Identity())
+    parent, name = find_layers(base) or (base, "")
+    layers = list(getattr(parent, name))
+    setattr(parent, name, nn.ModuleList([*layers[:depth], _End(layers[depth])]))
+
+
+def only_layers(base: Any, count: int) -> Any:
+    """The same encoder, in place, with its first layers alone, as a model that `transformers` makes of its config."""
+    parent, name = find_layers(base) or (base, "")
+    setattr(parent, name, nn.ModuleList(list(getattr(parent, name))[:count]))
+    base.config.num_hidden_layers = count
+    return base

@@ -1,0 +1,127 @@
+"""Which layer's hidden states a task reads: the last, another one, or a learned mix of all."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from nlp_mtl.depth import ALL, layers_of, only_layers
+from nlp_mtl.errors import ConfigError, UnsupportedError
+from nlp_mtl.packing import Packed, base_of
+
+MIX = "mix"
+
+
+class Mix(nn.Module):
+    """A weighted mean of the hidden states after each layer, times a factor; both are learned.
+
+    Args:
+        count: how many layers there are; what the first one reads is mixed in too.
+
+    Relations: the scalar mix of ELMo (Peters et al., 2018, arXiv 1802.05365); with all weight on the last layer, what
+    heads read otherwise.
+
+    Example:
+        >>> mix = Mix(1)
+        >>> mix([torch.zeros(1, 2), torch.ones(1, 2)]).tolist()
+        [[0.5, 0.5]]
+    """
+
+    def __init__(self, count: int):
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(count + 1))
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, states: Sequence[Tensor]) -> Tensor:
+        """[tokens, hidden] of as many [tokens, hidden] as there are layers, and one more."""
+        shares = self.weights.softmax(0)
+        return self.factor * sum(share * one for share, one in zip(shares, states, strict=True))
+
+
+class Reads(nn.Module):
+    """Where each task reads an encoder.
+
+    Args:
+        encoder: the shared encoder.
+        layers: task → a number of layers from 1, or ``"mix"``; other tasks read what the encoder gives.
+
+    Raises:
+        ConfigError: numbers of layers that the encoder does not have, of all tasks at once.
+        UnsupportedError: an encoder whose layers can't be told apart.
+    """
+
+    def __init__(self, encoder: nn.Module, layers: Mapping[str, int | str]):
+        super().__init__()
+        self.count = len(layers_of(base_of(encoder))) if layers else 0
+        wrong = [
+            f"head of {task!r}: `layer` is a whole number from 1 to {self.count}, or mix, found {layer!r}; leave it out "
+            f"for {self.count}"
+            for task, layer in layers.items()
+            if layer != MIX and not (isinstance(layer, int) and not isinstance(layer, bool) and 1 <= layer <= self.count)
+        ]
+        if wrong:
+            raise ConfigError(wrong)
+        self.layers = {task: ALL if layer == self.count else layer for task, layer in layers.items()}
+        self.mixes = nn.ModuleDict({task: Mix(self.count) for task, layer in layers.items() if layer == MIX})
+
+    def depths(self, tasks: Sequence[str]) -> set[int]:
+        """What these tasks need of the encoder."""
+        if not self.layers:
+            return {ALL}
+        found: set[int] = set()
+        for layer in (self.layers.get(task, ALL) for task in tasks):
+            found |= {*range(self.count), ALL} if isinstance(layer, str) else {layer}
+        return found
+
+    def of(self, task: str, found: Mapping[int, Packed]) -> Packed:
+        """What a task reads, of what the encoder gave at some depths."""
+        layer = self.layers.get(task, ALL)
+        if not isinstance(layer, str):
+            return found[layer]
+        states = [found[depth].hidden for depth in [*range(self.count), ALL]]
+        return Packed(self.mixes[task](states), found[ALL].layout)
+
+    def parameters_of(self, task: str) -> Iterator[nn.Parameter]:
+        """How a task mixes layers."""
+        return self.mixes[task].parameters() if task in self.mixes else iter(())
+
+    def collapsed(self, task: str, encoder: Any, adapter: str | None) -> PreTrainedModel:
+        """The encoder, or for a task that reads a lower layer a merged copy that ends there.
+
+        Args:
+            task: a task.
+            encoder: the shared encoder.
+            adapter: the name of the task's own adapter in it, or None.
+
+        Raises:
+            UnsupportedError: no ordinary encoder gives what the task reads.
+        """
+        layer = self.layers.get(task, ALL)
+        if layer == ALL:
+            return base_of(encoder)
+        if isinstance(layer, str):
+            raise UnsupportedError(f"task {task!r} reads a mix of all layers (`layer: mix`), which no encoder gives")
+        if any(name in ("norm", "ln_f", "final_norm", "final_layer_norm") for name, _ in base_of(encoder).named_children()):
+            raise UnsupportedError(
+                f"task {task!r} reads layer {layer}, before the norm that {type(base_of(encoder)).__name__} ends with"
+            )
+        return only_layers(merged(encoder, adapter), int(layer))
+
+
+def merged(encoder: Any, adapter: str | None = None) -> PreTrainedModel:
+    """A copy of an encoder with its LoRAs in its weights.
+
+    Args:
+        encoder: a `transformers` base model, or a PeftModel around one.
+        adapter: of several adapters, that of a task, beside the one of all.
+    """
+    own = copy.deepcopy(encoder)
+    if not hasattr(own, "merge_and_unload"):
+        return own  # type: ignore[no-any-return]
+    names = [name for name in ("default", adapter) if name in own.peft_config]
+    return own.merge_and_unload(safe_merge=True, adapter_names=names) if names else own.unload()  # type: ignore[no-any-return]

@@ -1,0 +1,152 @@
+"""Soft sharing: each task has parameters of its own, and they are kept near one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlp_mtl.errors import ConfigError
+from nlp_mtl.registry import sharings
+from nlp_mtl.sharing.distances import Distance, apartness, products
+from nlp_mtl.sharing.hard import Hard
+from nlp_mtl.sharing.towers import Towers
+from nlp_mtl.tasklora import SHARED
+
+
+@sharings.register("soft")
+class Soft(Hard):
+    """An adapter for each task in one pass, kept near the shared one by a penalty.
+
+    With `lora` beside `task_lora` a task's adapter is what it adds to the shared one, and that is penalised; with
+    `task_lora` alone, its distance to the mean of all. Penalty 0 is one adapter per task, a large one is hard sharing.
+    It collapses as task adapters do.
+
+    Args:
+        penalty: how much the distance counts, from 0.
+        distance: ``l2``, squared Frobenius norms of the differences, summed over layers; ``trace_norm``, the nuclear
+            norm of the matrix of all tasks' updates, which wants them to be made of few.
+
+    Relations: hard sharing with `task_lora`, and a penalty; multi-task LoRA's answer to Duong et al. (2015, ACL), who
+    tie parsers of two languages by L2. The trace norm is Yang and Hospedales' (2017, arXiv 1606.04038).
+
+    Example:
+        >>> from nlp_mtl.testing import tiny_model
+        >>> lora = {"r": 2, "target_modules": "all-linear"}
+        >>> model = tiny_model(["rte", "mrpc"], sharing={"name": "soft", "penalty": 0.5}, task_lora=lora)
+        >>> float(model.sharing.penalty()) < 1e-9  # all B are 0 at first
+        True
+    """
+
+    paper = "Duong et al., 2015, ACL P15-2139"
+    cost = "task adapters; a few products of their rank at every step"
+
+    def __init__(self, encoder: nn.Module, tasks: Sequence[str], penalty: float = 0.1, distance: Distance = "l2"):
+        check_penalty("soft", penalty, distance)
+        super().__init__(encoder, tasks)
+        if self.owners is None or len(self.owners.adapters) < 2:
+            raise ConfigError(
+                "sharing 'soft': keeps the tasks' own adapters near, and there are fewer than two; give the run "
+                "`task_lora` and two tasks, or use sharing: soft_encoders for whole encoders"
+            )
+        self.strength, self.distance = penalty, distance
+
+    def penalty(self) -> Tensor | None:
+        """The penalty times its strength; see :meth:`Sharing.penalty`."""
+        if not self.strength:
+            return None
+        assert self.owners is not None
+        total: Any = 0.0
+        for layer in self._layers():
+            names = [name for name in self.owners.adapters if name in layer.lora_A]
+            shared = [SHARED] if SHARED in layer.lora_A else []
+            every = [*names, *shared]
+            gramian = products(
+                [layer.lora_A[name].weight for name in every],
+                [layer.lora_B[name].weight for name in every],
+                [layer.scaling[name] for name in every],
+            )
+            if not shared:
+                total = total + apartness(gramian, self.distance)
+            elif self.distance == "l2":  # what each adds to the shared one
+                total = total + gramian.diagonal()[: len(names)].sum()
+            else:
+                both = torch.cat([torch.eye(len(names)), torch.ones(len(names), 1)], 1).to(gramian)
+                total = total + apartness(both @ gramian @ both.t(), self.distance)
+        return self.strength * total
+
+    def _layers(self) -> Iterator[Any]:
+        from peft.tuners.lora import LoraLayer
+
+        for layer in self.encoder.modules():
+            if isinstance(layer, LoraLayer) and len(layer.lora_A) > 1:
+                yield layer
+
+
+@sharings.register("soft_encoders")
+class SoftEncoders(Towers):
+    """An encoder for each task, all started from the same one and tied by a penalty on their distance.
+
+    It costs as much memory as there are tasks, and each row goes through one encoder. With penalty 0 they are separate.
+
+    Args:
+        penalty: how much the distance counts, from 0.
+        distance: ``l2`` or ``trace_norm``, over each weight by itself; see :class:`Soft`.
+        tied: patterns of the parameters that are tied, by the names that `AutoModel` gives; default all.
+
+    Relations: the classical soft sharing; :class:`Soft` has the same for adapters, in one pass.
+    """
+
+    paper = "Duong et al., 2015, ACL P15-2139; Yang and Hospedales, 2017, arXiv 1606.04038"
+    cost = "an encoder per task in memory; a pass over every weight of all of them at each step"
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        tasks: Sequence[str],
+        penalty: float = 0.01,
+        distance: Distance = "l2",
+        tied: Sequence[str] = ("*",),
+    ):
+        check_penalty("soft_encoders", penalty, distance)
+        if len(tasks) < 2:
+            raise ConfigError(f"sharing 'soft_encoders': ties encoders of two tasks or more, found {', '.join(tasks)}")
+        patterns = [tied] if isinstance(tied, str) else list(tied)
+        super().__init__(encoder, tasks, {task: [task] for task in tasks}, 0)
+        self.strength, self.distance = penalty, distance
+        first = next(iter(self.towers.values()))
+        names = [name for name, p in first.named_parameters() if p.requires_grad]
+        self.tied = [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
+        if unmet := [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in names)]:
+            raise ConfigError(
+                f"sharing 'soft_encoders': `tied` names trained parameters of the encoder, {', '.join(unmet)} matches "
+                "none; e.g. encoder.layer.0.*"
+            )
+
+    def penalty(self) -> Tensor | None:
+        """The penalty times its strength; see :meth:`Sharing.penalty`."""
+        if not self.strength:
+            return None
+        all_of_them = [dict(tower.named_parameters()) for tower in self.towers.values()]
+        total: Any = 0.0
+        for name in self.tied:
+            each = torch.stack([one[name].flatten() for one in all_of_them])
+            if self.distance == "l2":
+                total = total + (each - each.mean(0)).square().sum()
+            else:
+                total = total + apartness(each @ each.t(), self.distance)
+        return self.strength * total
+
+
+def check_penalty(name: str, penalty: float, distance: str) -> None:
+    """Refuse a penalty below 0 or that is no number, and unknown distances."""
+    wrong = []
+    if isinstance(penalty, bool) or not isinstance(penalty, (int, float)) or not 0 <= penalty < float("inf"):
+        wrong.append(f"sharing {name!r}: `penalty` is a number from 0, found {penalty!r}")
+    if distance not in ("l2", "trace_norm"):
+        wrong.append(f"sharing {name!r}: `distance` is l2 or trace_norm, found {distance!r}")
+    if wrong:
+        raise ConfigError(wrong)
