@@ -72,8 +72,8 @@ class RunConfig(BaseModel):
     )
     tree: dict[str, Any] | None = Field(
         default=None,
-        description="tasks that part above the shared layers: `depth` (how many are shared), `groups` ({name: [tasks]}); "
-        "says the arguments of `sharing: branch`",
+        description="tasks that part above the shared layers: `depth` (how many are shared), `groups` "
+        "({name: [tasks]}); says the arguments of `sharing: branch`",
     )
     stop_tasks: dict[str, Any] | None = Field(
         default=None,

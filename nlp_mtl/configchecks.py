@@ -94,7 +94,7 @@ def _check_lora(sharing: Any, config: Any, arguments: Mapping[str, Any]) -> None
         asked = None if config.lora is None else lora_config(config.lora)
     except ConfigError:
         return
-    sharing.lora_for(asked, list(map(str, config.tasks)), **arguments)
+    sharing.lora_for(asked, [str(task) for task in getattr(config, "tasks", ())], **arguments)
 
 
 def _heads_of(config: Any) -> tuple[dict[str, Head], list[str]]:

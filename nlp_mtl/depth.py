@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
@@ -26,9 +26,9 @@ def find_layers(base: nn.Module) -> tuple[nn.Module, str] | None:
     """Where an encoder keeps its layers: the module and its attribute; None if they have no weights of their own."""
     for parent in base.modules():
         for name, child in parent.named_children():
-            if isinstance(child, nn.ModuleList) and len(child):
-                if all(isinstance(layer, GradientCheckpointingLayer) for layer in child):
-                    return parent, name
+            several = isinstance(child, nn.ModuleList) and len(child) > 0
+            if several and all(isinstance(layer, GradientCheckpointingLayer) for layer in child.children()):
+                return parent, name
     return None
 
 
@@ -44,7 +44,7 @@ def layers_of(base: nn.Module) -> nn.ModuleList:
             f"{type(base).__name__} has no layers with weights of their own, which can't be told apart; choose another "
             "encoder, or what needs no single layers"
         )
-    return getattr(found[0], found[1])  # type: ignore[no-any-return]
+    return getattr(found[0], found[1])
 
 
 def run_to(call: Callable[[], Any], base: nn.Module, depths: Collection[int]) -> dict[int, Tensor]:
@@ -75,10 +75,8 @@ def run_to(call: Callable[[], Any], base: nn.Module, depths: Collection[int]) ->
         for number in set(depths) - {ALL}:
             handle = layers[number].register_forward_pre_hook(stop_before(number), with_kwargs=True)
             hooks.callback(handle.remove)
-        try:
+        with suppress(_Enough):
             found[ALL] = call().last_hidden_state
-        except _Enough:
-            pass
     return {depth: found[depth] for depth in depths}
 
 
@@ -156,8 +154,9 @@ def part_of(base: nn.Module, start: int, stop: int | None = None) -> Any:
         parent, name = find_layers(part) or (part, "")
         setattr(parent, name, nn.ModuleList(list(getattr(parent, name))[start:]))
         part.whole_config = base.config  # a head is made for the whole encoder
-        if getattr(part.config, "layer_types", None):
-            part.config.layer_types = part.config.layer_types[start:]
+        config: Any = part.config
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[start:]
     if stop < count:
         cut(part, stop - start)
     return part

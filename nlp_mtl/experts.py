@@ -61,6 +61,7 @@ class Gate(nn.Module):
 
     use: Tensor
     met: Tensor
+    seen: Tensor
 
     def __init__(self, kind: Gates, seen: Tensor, width: int, top_k: int = 0):
         super().__init__()
@@ -86,8 +87,8 @@ class Gate(nn.Module):
             read: [rows, width]; None for a gate by task.
 
         Returns:
-            [rows, experts], 0 for rows of nobody; and task's number → how unevenly its tokens use the experts, 1 if they
-            use them evenly (for gates by task none).
+            [rows, experts], 0 for rows of nobody; and task's number → how unevenly its tokens use the experts, 1 if
+            they use them evenly (for gates by task none).
         """
         if self.kind == "task" or read is None:
             return whose @ self.table().to(whose), {}
@@ -110,18 +111,18 @@ class Gate(nn.Module):
         return scores.softmax(-1)
 
     def _unevenness(self, scores: Tensor, shares: Tensor, whose: Tensor, nobody: Tensor) -> dict[int, Tensor]:
-        """The load-balancing loss of Switch transformers, for each task: experts · Σ chosen share · mean probability."""
+        """The load-balancing loss of Switch transformers, by task: experts · Σ chosen share · mean probability."""
         chances = torch.where(nobody, 0.0, scores).softmax(-1).masked_fill(nobody, 0.0)
         chosen = (shares.detach() > 0).float() if self.top_k else shares.detach()
         chosen = chosen / chosen.sum(-1, keepdim=True).clamp_min(1e-9)
-        count = whose.sum(0)
+        count, seen = whose.sum(0), self.seen
         with torch.no_grad():
             if self.training:
                 self.use += whose.t() @ shares.detach()
                 self.met += count
         found = {}
         for task in torch.nonzero(count).flatten().tolist():
-            mine, experts = whose[:, task] / count[task], int(self.seen[task].sum())
+            mine, experts = whose[:, task] / count[task], int(seen[task].sum())
             found[task] = experts * ((mine @ chosen) * (mine @ chances)).sum()
         return found
 

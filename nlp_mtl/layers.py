@@ -304,14 +304,22 @@ def _one_lora(dense: Any, states: Tensor, taps: Taps | None) -> products.Linear 
     quiet = [_is_bare(p) and (type(p) is nn.Identity or not p.training or not p.p) for p in dense.lora_dropout.values()]
     if not all(quiet) or not all(_plain(part) and part.bias is None for part in parts):
         return None
-    if own is not None and (apart := per_task(dense, len(states))) and not lowrank.fits(dense.weight, apart.downs, apart.ups):
+    if (
+        own is not None
+        and (apart := per_task(dense, len(states)))
+        and not lowrank.fits(dense.weight, apart.downs, apart.ups)
+    ):
         return None
     base = dense.base_layer
     if not names:
         return products.Linear(base.weight, base.bias, per_task=apart) if own is not None else None
     down, up = (part[names[0]].weight for part in (dense.lora_A, dense.lora_B))
     tap = None
-    if taps is not None and taps.takes(down, up) and ((tap := taps.tap(len(states))) is None or len(down) > products.THIN):
+    if (
+        taps is not None
+        and taps.takes(down, up)
+        and ((tap := taps.tap(len(states))) is None or len(down) > products.THIN)
+    ):
         return None
     gate = dense.gate_of(states) if hasattr(dense, "gate_of") else None
     return products.Linear(base.weight, base.bias, down, up, float(dense.scaling[names[0]]), apart, tap, gate)

@@ -128,9 +128,7 @@ class MixedLosses(Trainer):
         self._penalties.append(float(value.detach()))
         scaler = getattr(self.accelerator, "scaler", None)
         trained = [p for p in sharing.parameters() if p.requires_grad]
-        found = torch.autograd.grad(
-            value if scaler is None else value * scaler.get_scale(), trained, allow_unused=True
-        )
+        found = torch.autograd.grad(value if scaler is None else value * scaler.get_scale(), trained, allow_unused=True)
         for parameter, gradient in zip(trained, found, strict=True):
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)

@@ -168,13 +168,13 @@ class MultiTaskModel(HoldsParameters):
         use_cheap_dropout(encoder)
         record = dict(base or {"id": base_of(encoder).config.name_or_path})
         more = own_lora or {}
+        keys = {task: head.task.head_key for task, head in heads.items()}
         name, arguments = registry.parse_spec(sharing, "sharing")
         mistakes = registry.sharings.check_arguments(name, arguments, given=2)
         if mistakes:
             raise ConfigError(mistakes)
         asked = adapters.checked_adapters(lora, task_lora).get("lora")
-        widened = registry.sharings[name].lora_for(asked, list(heads), **arguments)
-        keys = {task: head.task.head_key for task, head in heads.items()}
+        widened = registry.sharings[name].lora_for(asked, list(dict.fromkeys(keys.values())), **arguments)
         own = {task: None if key in more and more[key] is None else key for task, key in keys.items()}
         if lora is not None or task_lora is not None:
             how: dict[str, Any] = {"own": more, "own_encoder": own_encoder, "seed": seed}
@@ -186,11 +186,14 @@ class MultiTaskModel(HoldsParameters):
             adapters.freeze(encoder, freeze)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            shared = registry.sharings.build(sharing, encoder, list(heads))
+            shared = registry.sharings.build(sharing, encoder, list(dict.fromkeys(keys.values())))
+        shared.lend({task: key for task, key in keys.items() if key != task})
         shared.read_from({task: head.layer for task, head in heads.items() if head.layer is not None})
         modules = {}
         for head in heads.values():
-            module = head.build(shared.encoder_of(head.task.name), source=source, seed=seed)  # also tells heads of borrowed modules what they are
+            module = head.build(
+                shared.encoder_of(head.task.name), source=source, seed=seed
+            )  # also tells heads of borrowed modules what they are
             if head.task.head_key == head.task.name:
                 modules[head.task.name] = module
         strategies = {

@@ -83,7 +83,9 @@ def open_run(
     """
     if (folder / ENCODER_CONFIG).is_file():  # its weights are the sharing's
         with _explained(folder, "model"):
-            made = AutoModel.from_config(AutoConfig.for_model(**json.loads((folder / ENCODER_CONFIG).read_text("utf-8"))))
+            made = AutoModel.from_config(
+                AutoConfig.for_model(**json.loads((folder / ENCODER_CONFIG).read_text("utf-8")))
+            )
         return made.float().eval()
     adapted = (folder / "adapter_config.json").is_file()
     if not adapted and (not per_task or (folder / "config.json").is_file()):

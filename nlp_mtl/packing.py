@@ -204,8 +204,8 @@ def encode(encoder: nn.Module, inputs: Mapping[str, Tensor], layout: Layout, way
 
     Args:
         encoder: a `transformers` base model, or a PeftModel around one.
-        inputs: `input_ids` (and what else the tokenizer gives, e.g. `token_type_ids`), each [tokens], or `inputs_embeds`
-            [tokens, hidden]; for the stacked way, whatever the encoder takes, each [rows, …].
+        inputs: `input_ids` (and what else the tokenizer gives, e.g. `token_type_ids`), each [tokens], or
+            `inputs_embeds` [tokens, hidden]; for the stacked way, whatever the encoder takes, each [rows, …].
         layout: where the sequences are.
         way: from :func:`choose_way`.
 

@@ -83,6 +83,8 @@ def _lora_state(model: MultiTaskModel, task: str) -> dict[str, Tensor]:
     encoder: Any = model.sharing.encoder
     if owners_of(encoder) is not None:
         state = folded(encoder, task)[1]
+    elif (own := model.sharing.adapter(task)) is not None:
+        state = own[1]
     else:
         state = get_peft_model_state_dict(encoder, save_embedding_layers=False)
     return {name.removeprefix("base_model.model."): value.detach().cpu() for name, value in state.items()}

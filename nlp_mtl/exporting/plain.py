@@ -40,7 +40,9 @@ def encoder_state(model: MultiTaskModel, task: str, *, merge: bool = True) -> di
     """
     plain: Any = model.sharing.collapse(task)
     whole: Any = model.sharing.encoder
-    if plain is base_of(whole) and hasattr(whole, "merge_and_unload"):
+    if not merge and not model.sharing.ordinary and owners_of(whole) is None:
+        plain = copy.deepcopy(whole).unload()  # merged before it was handed out
+    elif plain is base_of(whole) and hasattr(whole, "merge_and_unload"):
         own, owners = copy.deepcopy(whole), owners_of(whole)
         names = None
         if owners is not None:  # PEFT passes over what a layer lacks
@@ -50,9 +52,10 @@ def encoder_state(model: MultiTaskModel, task: str, *, merge: bool = True) -> di
     return {name: value.detach().cpu().float() for name, value in plain.state_dict().items()}
 
 
-def config_of(model: MultiTaskModel, head: Head | None = None) -> Any:
-    """The encoder's config, or that of a head's class, without traces of this machine or of packing."""
-    config = copy.deepcopy(model.config)
+def config_of(model: MultiTaskModel, head: Head | None = None, task: str | None = None) -> Any:
+    """The config of a task's encoder, or that of a head's class, without traces of this machine or of packing."""
+    named = head.task.name if head is not None else task
+    config = copy.deepcopy(model.config if named is None else model.sharing.config_of(named))
     for key, value in head.config_changes().items() if head is not None else ():
         setattr(config, key, value)
     config._attn_implementation = "eager"  # never saved; what loads the folder chooses
@@ -64,7 +67,7 @@ def config_of(model: MultiTaskModel, head: Head | None = None) -> Any:
 def plain_encoder(model: MultiTaskModel, task: str) -> PreTrainedModel:
     """A fresh `AutoModel` with the weights of :func:`encoder_state`, in eval mode."""
     state = encoder_state(model, task)
-    config = config_of(model)
+    config = config_of(model, task=task)
     if hasattr(config, "use_cache"):
         config.use_cache = False
     with torch.random.fork_rng(devices=[]):
@@ -148,6 +151,8 @@ def lora_config_of(model: MultiTaskModel, task: str) -> Any:
     encoder: Any = model.sharing.encoder
     if owners_of(encoder) is not None:
         return folded(encoder, task)[0] if has_adapter(encoder, task) else None
+    if (own := model.sharing.adapter(task)) is not None:
+        return own[0]
     known = getattr(encoder, "peft_config", None)
     return next(iter(known.values())) if known else None
 

@@ -15,7 +15,6 @@ from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, Way, base_of, encode_at
 from nlp_mtl.tasklora import NOBODY, Owners, follow
 
-
 Encode = Callable[[nn.Module, Mapping[str, Tensor], Layout, Way, Collection[int]], dict[int, Tensor]]
 
 
@@ -68,7 +67,8 @@ def encode_apart(
         some = next(iter(found.values()))
         layout = Layout([len(some) // len(source)] * len(source), some.device)
     if whole:
-        return dict.fromkeys(tasks, {depth: Packed(hidden, layout) for depth, hidden in found.items()})
+        same = {depth: Packed(hidden, layout) for depth, hidden in found.items()}
+        return dict.fromkeys(tasks, same)
     made: dict[int, dict[int, Packed]] = {}
     for number, copy in copy_of.items():
         rows, part = layout.tokens_of(copy), part_of(layout, copy)

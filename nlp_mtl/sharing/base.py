@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from nlp_mtl.adapters import is_adapter
 from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.layout import Layout
-from nlp_mtl.packing import Packed
+from nlp_mtl.packing import Packed, base_of
 
 
 class Sharing(nn.Module):
@@ -21,7 +21,7 @@ class Sharing(nn.Module):
 
     Args:
         encoder: a `transformers` base model, or a PeftModel around one.
-        tasks: the tasks' names.
+        tasks: the tasks' names, without those that use another one's head.
     """
 
     paper: ClassVar[str] = ""
@@ -33,6 +33,7 @@ class Sharing(nn.Module):
     def __init__(self, encoder: nn.Module, tasks: Sequence[str]):
         super().__init__()
         self.encoder, self.tasks = encoder, list(tasks)
+        self.head_of: dict[str, str] = {}
 
     def encode(self, inputs: Mapping[str, Tensor], layout: Layout, tasks: Sequence[str]) -> Mapping[str, Packed]:
         """Packed hidden states for each task.
@@ -51,9 +52,25 @@ class Sharing(nn.Module):
         """Stands around a head's forward, for what heads call of the encoder (its pooler)."""
         return nullcontext()
 
+    def lend(self, head_of: Mapping[str, str]) -> None:
+        """Let tasks use what the sharing has for another one.
+
+        Args:
+            head_of: task → the task whose head it uses.
+        """
+        self.head_of = dict(head_of)
+
+    def key(self, task: str) -> str:
+        """The task whose parts a task uses, mostly its own."""
+        return self.head_of.get(task, task)
+
     def encoder_of(self, task: str) -> nn.Module:
         """The encoder that a task's head is built for: its config, its pooler, its embeddings."""
         return self.encoder
+
+    def config_of(self, task: str) -> Any:
+        """The config of the ordinary encoder that `task` uses."""
+        return base_of(self.encoder).config
 
     @property
     def ordinary(self) -> bool:

@@ -65,7 +65,8 @@ def grouped_wrongly(groups: Mapping[str, Sequence[str]], tasks: Sequence[str]) -
         ["sharing 'branch': group 'a' names 'rtee', which is not a task of this run; did you mean 'rte'?",
          "sharing 'branch': a task is in one group, found 'rte' in a and b"]
     """
-    wrong, places = [], {}
+    wrong: list[str] = []
+    places: dict[str, list[str]] = {}
     for group, members in groups.items():
         if isinstance(members, str) or not isinstance(members, Sequence) or not members:
             wrong.append(f"sharing 'branch': group {group!r} is a list of tasks, found {members!r}; write [{tasks[0]}]")

@@ -23,13 +23,14 @@ class TaskLayerNorm(nn.LayerNorm):
     """A LayerNorm with a weight and a bias of each task added to its own; made of one in place."""
 
     owners: Owners
+    task_weight: nn.Parameter
 
     def forward(self, input: Tensor) -> Tensor:
         """As `torch.nn.LayerNorm`, for rows that :class:`nlp_mtl.tasklora.Owners` know."""
         plain = functional.layer_norm(input, self.normalized_shape, None, None, self.eps)
         whose = self.owners.shares(input.numel() // input.shape[-1], input.device)
         with torch.autocast(input.device.type, enabled=False):
-            tables = [table for table in (self.task_weight, getattr(self, "task_bias", None)) if table is not None]
+            tables: list[Any] = [getattr(self, name) for name in ("task_weight", "task_bias") if hasattr(self, name)]
             weight, *bias = ((whose @ table.float()).view(*input.shape[:-1], -1) for table in tables)
         out = plain * (self.weight + weight).to(plain)
         return out + (self.bias + bias[0]).to(plain) if bias else out
@@ -57,7 +58,8 @@ class Conditions(nn.Module):
         super().__init__()
         wrong = [kind for kind in kinds if kind not in KINDS]
         mistakes = [
-            f"sharing 'hard': `condition` is a list of {', '.join(KINDS)}, found {kind!r}; leave it out" for kind in wrong
+            f"sharing 'hard': `condition` is a list of {', '.join(KINDS)}, found {kind!r}; leave it out"
+            for kind in wrong
         ]
         if not isinstance(length, int) or not 1 <= length <= 128:
             mistakes.append(f"sharing 'hard': `prefix_length` is from 1 to 128 tokens, found {length!r}")
@@ -167,12 +169,12 @@ class Conditions(nn.Module):
                 words = plain.get_input_embeddings()
                 words.weight += self.embedding[number].to(words.weight)
                 words._forward_hooks.clear()
-            for norm in plain.modules():
-                if isinstance(norm, TaskLayerNorm):
-                    norm.weight += norm.task_weight[number]
-                    if norm.bias is not None:
-                        norm.bias += norm.task_bias[number]
-                        del norm.task_bias
-                    del norm.task_weight, norm.owners
-                    norm.__class__ = nn.LayerNorm
+            norms: list[Any] = [part for part in plain.modules() if isinstance(part, TaskLayerNorm)]
+            for norm in norms:
+                norm.weight += norm.task_weight[number]
+                if norm.bias is not None:
+                    norm.bias += norm.task_bias[number]
+                    del norm.task_bias
+                del norm.task_weight, norm.owners
+                norm.__class__ = nn.LayerNorm
         return plain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,9 +70,7 @@ class CrossStitch(Towers):
     paper = "Misra et al., 2016, arXiv 1604.03539"
     cost = "the top layers once for each task, for every row"
 
-    def __init__(
-        self, encoder: nn.Module, tasks: Sequence[str], layers: int = 2, own: float = 0.9, subspaces: int = 1
-    ):
+    def __init__(self, encoder: nn.Module, tasks: Sequence[str], layers: int = 2, own: float = 0.9, subspaces: int = 1):
         count = len(layers_of(base_of(encoder)))
         size = base_of(encoder).config.hidden_size
         wrong = []
@@ -97,30 +96,32 @@ class CrossStitch(Towers):
             cut(base, self.depth)
         else:
             del self.encoder
-            self.__dict__["encoder"] = next(iter(self.towers.values()))[0]
+            first: Any = next(iter(self.towers.values()))
+            self.__dict__["encoder"] = first[0]
 
     def encoder_of(self, task: str) -> nn.Module:
         """The task's last layer, which has its pooler."""
-        return self.towers[task][-1]
+        stages: Any = self.towers[self.key(task)]
+        return stages[-1]
 
     def encode(self, inputs: Mapping[str, Tensor], layout: Layout, tasks: Sequence[str]) -> Mapping[str, Packed]:
         """All rows through all towers, layer by layer; of the last one each task gets its own mix."""
         if layout.taps is not None:
             layout.taps.see(None, layout.read_by)
         given = self.lower(inputs, layout)
-        every, names = [given] * len(self.tasks), list(self.groups)
-        stitches = getattr(self, "stitches", None) or [Stitch(len(names), 1.0)] * (self.count - self.depth)
+        towers: list[Any] = list(self.towers.values())
+        every, names = [given] * len(towers), list(self.towers)
+        stitches = getattr(self, "stitches", None) or [Stitch(len(towers), 1.0)] * (self.count - self.depth)
         *between, last = range(self.count - self.depth)
         for number in between:
             states = [
-                encode_at(self.towers[name][number], one, layout, self.way, (1,))[1]
-                for name, one in zip(names, every, strict=True)
+                encode_at(tower[number], one, layout, self.way, (1,))[1]
+                for tower, one in zip(towers, every, strict=True)
             ]
             every = [{"inputs_embeds": mixed} for mixed in stitches[number](states)]
-        states = [
-            encode(self.towers[name][last], one, layout, self.way) for name, one in zip(names, every, strict=True)
-        ]
-        return {task: Packed(stitches[last](states, names.index(task))[0], layout) for task in tasks}
+        states = [encode(tower[last], one, layout, self.way) for tower, one in zip(towers, every, strict=True)]
+        own = {task: names.index(self.key(task)) for task in tasks}
+        return {task: Packed(stitches[last](states, number)[0], layout) for task, number in own.items()}
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """All: every task's loss reaches every tower."""

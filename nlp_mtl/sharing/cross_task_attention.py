@@ -22,9 +22,9 @@ from nlp_mtl.trimming import single_attention
 class CrossTaskAttention(Hard):
     """Above one shared encoder, each task's tokens attend to the other tasks' features of the same row.
 
-    A task's features are a small projection of the shared states (keys and values); a task asks with queries of its own,
-    with one head for every other task, and adds the answer times a gate. Gates start at 0, so training starts as hard
-    sharing. It does not collapse: no ordinary encoder ends with this.
+    A task's features are a small projection of the shared states (keys and values); a task asks with queries of its
+    own, with one head for every other task, and adds the answer times a gate. Gates start at 0, so training starts as
+    hard sharing. It does not collapse: no ordinary encoder ends with this.
 
     Args:
         size: of each task's features; 32 by default.
@@ -46,8 +46,8 @@ class CrossTaskAttention(Hard):
     def __init__(self, encoder: nn.Module, tasks: Sequence[str], size: int = 32):
         if not isinstance(size, int) or not 4 <= size <= 256 or size % 4:
             raise ConfigError(
-                f"sharing 'cross_task_attention': `size` is a multiple of 4 from 4 to 256, found {size!r}; leave it out "
-                "for 32"
+                f"sharing 'cross_task_attention': `size` is a multiple of 4 from 4 to 256, found {size!r}; leave it "
+                "out for 32"
             )
         super().__init__(encoder, tasks)
         width, self.size = base_of(encoder).config.hidden_size, size
@@ -67,7 +67,7 @@ class CrossTaskAttention(Hard):
         return {task: self._refined(task, found[task], layout) for task in tasks}
 
     def _refined(self, task: str, packed: Packed, asked: Layout) -> Packed:
-        layout, hidden = packed.layout, packed.hidden
+        layout, hidden, whose = packed.layout, packed.hidden, self.key(task)
         rows = torch.tensor(apart.sequences_of(task, asked, len(layout.lengths)), dtype=torch.long)
         tokens, part = layout.tokens_of(rows), apart.part_of(layout, rows)
         states = hidden.index_select(0, tokens)
@@ -77,17 +77,17 @@ class CrossTaskAttention(Hard):
         places = None if read is None else torch.searchsorted(tokens, read.to(tokens).flatten().unique())
         scale = self.size**-0.5
         if places is not None and len(places) == len(rows):  # one token of each row
-            query = self.queries[task](states.index_select(0, places)).view(heads)
+            query = self.queries[whose](states.index_select(0, places)).view(heads)
             owners = torch.arange(len(rows)).repeat_interleave(torch.tensor(part.lengths)).to(tokens.device)
             seen = single_attention(query, key, value, owners, scale=scale)
         else:
             places = torch.arange(len(tokens), device=tokens.device)
-            query = self.queries[task](states).view(heads)
+            query = self.queries[whose](states).view(heads)
             seen = packed_attention(query.to(key), key, value, part, scale=scale, dropout=0.0)
         others = torch.ones(len(self.tasks), 1, device=hidden.device)
-        others[self.tasks.index(task)] = 0.0
-        answer = self.outputs[task]((seen * others.to(seen)).flatten(1))
-        new = states.index_select(0, places) + (self.gates[task] * answer).to(states.dtype)
+        others[self.tasks.index(whose)] = 0.0
+        answer = self.outputs[whose]((seen * others.to(seen)).flatten(1))
+        new = states.index_select(0, places) + (self.gates[whose] * answer).to(states.dtype)
         return Packed(hidden.index_copy(0, tokens.index_select(0, places), new), layout)
 
     @property
@@ -108,6 +108,7 @@ class CrossTaskAttention(Hard):
     def parameters_of(self, task: str) -> Iterator[nn.Parameter]:
         """How the task asks, what it makes of the answer, and its gate."""
         yield from super().parameters_of(task)
+        task = self.key(task)
         for part in (self.queries[task], self.outputs[task]):
             yield from part.parameters()
         yield self.gates[task]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ class Hard(Sharing):
     paper = "Caruana, 1997, Machine Learning 28"
 
     def __init__(
-        self, encoder: nn.Module, tasks: Sequence[str], condition: Sequence[str] = (), prefix_length: int = 8
+        self, encoder: nn.Module, tasks: Sequence[str], condition: Sequence[str] | str = (), prefix_length: int = 8
     ):
         super().__init__(encoder, tasks)
         self.way, why = choose_way(encoder)
@@ -58,13 +59,21 @@ class Hard(Sharing):
                     "sharing 'hard': `condition` tells the encoder the task, which adapters of tasks do already; leave "
                     "it or `task_lora` out"
                 )
-            self.conditions = Conditions(encoder, tasks, [condition] if isinstance(condition, str) else condition, prefix_length)
+            self.conditions = Conditions(
+                encoder, tasks, [condition] if isinstance(condition, str) else condition, prefix_length
+            )
             follow_layouts(encoder)
             self.log += f"; conditioned on the task by {', '.join(self.conditions.kinds)}"
         if self.owners is not None:
             follow_layouts(encoder)
             calls = "in the same pass" if self.way == "packed" else "one pass for each"
             self.log += f"; {len(self.owners.adapters)} task adapters, {calls}"
+
+    def lend(self, head_of: Mapping[str, str]) -> None:
+        """See :meth:`Sharing.lend`; adapters know it already."""
+        super().lend(head_of)
+        if self.conditions is not None:
+            self.conditions.owners.adapter_of.update(head_of)
 
     def train(self, mode: bool = True) -> Hard:
         """Training mode; an encoder without trainable parameters stays in eval mode, so that its features are fixed."""
@@ -122,6 +131,10 @@ class Hard(Sharing):
         whose = self._whose()
         return 1 if whose is None else len(set(map(whose.number, tasks)))
 
+    def config_of(self, task: str) -> Any:
+        """See :meth:`Sharing.config_of`."""
+        return self.reads.config_of(task, super().config_of(task))
+
     @property
     def ordinary(self) -> bool:
         """Whether there is one encoder, without adapters of tasks."""
@@ -144,7 +157,7 @@ class Hard(Sharing):
         return (p for name, p in named if p.requires_grad and not own & set(name.split(".")[-3:-1]))
 
     def own_state(self) -> dict[str, Tensor]:
-        """Task adapters and the one beside them as they are, and how layers are mixed; see :meth:`Sharing.own_state`."""
+        """Task adapters and the one beside them as they are, and how layers are mixed."""
         if self.conditions is not None:
             return self.whole_state()
         state: dict[str, Tensor] = {f"reads.{name}": p for name, p in self.reads.named_parameters()}
@@ -167,5 +180,5 @@ class Hard(Sharing):
             self.reads.collapsed(task, self.encoder, adapter)  # may refuse
             own = merged(self.encoder)
             plain = self.reads.collapsed(task, own, None) if task in self.reads.layers else own
-            return self.conditions.collapsed(plain, task)  # type: ignore[no-any-return]
+            return self.conditions.collapsed(plain, self.key(task))
         return self.reads.collapsed(task, self.encoder, adapter)

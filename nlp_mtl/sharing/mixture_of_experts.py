@@ -74,7 +74,7 @@ class MixtureOfExperts(Hard):
                 f"sharing 'mixture_of_experts': gates on texts need a family that packs, found {self.way}; use gates: "
                 "token or task"
             )
-        width = base_of(encoder).get_input_embeddings().embedding_dim  # type: ignore[union-attr]
+        width = base_of(encoder).get_input_embeddings().embedding_dim
         self.names, other = add_gates(encoder, self.facts, gates, own, width=width, top_k=top_k)
         if other or not self.names:
             raise UnsupportedError(
@@ -85,6 +85,11 @@ class MixtureOfExperts(Hard):
         kinds = f"{experts} experts" + (f" and {private} of each task's own" if private else "")
         self.log += f"; {kinds} in {len(self.names)} layers, gates by {gates}"
 
+    def lend(self, head_of: Mapping[str, str]) -> None:
+        """See :meth:`Sharing.lend`."""
+        super().lend(head_of)
+        self.facts.adapter_of.update(head_of)
+
     @classmethod
     def lora_for(cls, config: Any, tasks: Sequence[str], **arguments: Any) -> Any:
         """A LoRA as wide as all experts together, with the scale of one; see :meth:`Sharing.lora_for`."""
@@ -94,7 +99,9 @@ class MixtureOfExperts(Hard):
         if config is None:
             wrong.append(f"{who}its experts are LoRAs, and the run has no `lora`; add one, e.g. lora: {{r: 8}}")
         elif config.rank_pattern or config.alpha_pattern or config.use_dora:
-            wrong.append(f"{who}experts have one rank and scale and no DoRA, found other fields in `lora`; leave them out")
+            wrong.append(
+                f"{who}experts have one rank and scale and no DoRA, found other fields in `lora`; leave them out"
+            )
         if not isinstance(experts, int) or experts < 0 or (isinstance(private, int) and experts + private < 1):
             wrong.append(f"{who}`experts` is at least 1 (0 beside `private`), found {experts!r}")
         if not isinstance(private, int) or private < 0:
@@ -167,7 +174,7 @@ class MixtureOfExperts(Hard):
 
     def copies(self, tasks: Sequence[str]) -> int:
         """Once for each task."""
-        return len(set(tasks))
+        return len(set(map(self.key, tasks)))
 
     @property
     def ordinary(self) -> bool:
@@ -203,7 +210,8 @@ class MixtureOfExperts(Hard):
             tensors[f"{name}.lora_A.weight"] = weights[f"{name}.lora_A.{SHARED}.weight"].detach().cpu().contiguous()
             up = weights[f"{name}.lora_B.{SHARED}.weight"].detach().cpu()
             tensors[f"{name}.lora_B.weight"] = (up * shares).contiguous()
-        config = copy.deepcopy(self.encoder.peft_config[SHARED])  # type: ignore[union-attr, index]
+        whole: Any = self.encoder
+        config = copy.deepcopy(whole.peft_config[SHARED])
         config.inference_mode = True
         return config, tensors
 

@@ -59,10 +59,11 @@ class Reads(nn.Module):
         super().__init__()
         self.count = len(layers_of(base_of(encoder))) if layers else 0
         wrong = [
-            f"head of {task!r}: `layer` is a whole number from 1 to {self.count}, or mix, found {layer!r}; leave it out "
-            f"for {self.count}"
+            f"head of {task!r}: `layer` is a whole number from 1 to {self.count}, or mix, found {layer!r}; leave it "
+            f"out for {self.count}"
             for task, layer in layers.items()
-            if layer != MIX and not (isinstance(layer, int) and not isinstance(layer, bool) and 1 <= layer <= self.count)
+            if layer != MIX
+            and not (isinstance(layer, int) and not isinstance(layer, bool) and 1 <= layer <= self.count)
         ]
         if wrong:
             raise ConfigError(wrong)
@@ -90,6 +91,15 @@ class Reads(nn.Module):
         """How a task mixes layers."""
         return self.mixes[task].parameters() if task in self.mixes else iter(())
 
+    def config_of(self, task: str, config: Any) -> Any:
+        """The encoder's config with as many layers as a task reads."""
+        layer = self.layers.get(task, ALL)
+        if layer == ALL or isinstance(layer, str):
+            return config
+        config = copy.deepcopy(config)
+        config.num_hidden_layers = layer
+        return config
+
     def collapsed(self, task: str, encoder: Any, adapter: str | None) -> PreTrainedModel:
         """The encoder, or for a task that reads a lower layer a merged copy that ends there.
 
@@ -106,7 +116,9 @@ class Reads(nn.Module):
             return base_of(encoder)
         if isinstance(layer, str):
             raise UnsupportedError(f"task {task!r} reads a mix of all layers (`layer: mix`), which no encoder gives")
-        if any(name in ("norm", "ln_f", "final_norm", "final_layer_norm") for name, _ in base_of(encoder).named_children()):
+        if any(
+            name in ("norm", "ln_f", "final_norm", "final_layer_norm") for name, _ in base_of(encoder).named_children()
+        ):
             raise UnsupportedError(
                 f"task {task!r} reads layer {layer}, before the norm that {type(base_of(encoder)).__name__} ends with"
             )
@@ -121,7 +133,10 @@ def merged(encoder: Any, adapter: str | None = None) -> PreTrainedModel:
         adapter: of several adapters, that of a task, beside the one of all.
     """
     own = copy.deepcopy(encoder)
-    if not hasattr(own, "merge_and_unload"):
-        return own  # type: ignore[no-any-return]
+    if not hasattr(own, "merge_and_unload"):  # maybe a part of one, with PEFT's layers in it
+        for name, layer in [(n, part) for n, part in own.named_modules() if hasattr(part, "get_base_layer")]:
+            layer.merge(safe_merge=True)
+            own.set_submodule(name, layer.get_base_layer())
+        return own
     names = [name for name in ("default", adapter) if name in own.peft_config]
-    return own.merge_and_unload(safe_merge=True, adapter_names=names) if names else own.unload()  # type: ignore[no-any-return]
+    return own.merge_and_unload(safe_merge=True, adapter_names=names) if names else own.unload()

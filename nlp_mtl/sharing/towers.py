@@ -72,6 +72,11 @@ class Towers(Sharing):
             del self.encoder
             self.__dict__["encoder"] = next(iter(self.towers.values()))
 
+    def lend(self, head_of: Mapping[str, str]) -> None:
+        """See :meth:`Sharing.lend`: they are in the same group."""
+        super().lend(head_of)
+        self.group_of.update({task: self.group_of[other] for task, other in head_of.items()})
+
     @property
     def ordinary(self) -> bool:
         """Only where nothing is copied."""

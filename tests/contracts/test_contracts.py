@@ -58,7 +58,8 @@ SAMPLERS = {
     "by_reference": {"name": "by_reference", "references": {"a": 0.5, "b": 0.7, "c": -1.0}},
 }
 BALANCERS = {"fixed": {"name": "fixed", "weights": {"a": 0.5, "c": 0.0}}}
-SHARINGS: dict[str, dict] = {}
+SHARINGS: dict[str, dict] = {"cross_task_attention": {"size": 8}, "cross_stitch": {"layers": 1}}
+NEEDS = {"soft": "task_lora", "mixture_of_experts": "lora"}  # what a sharing can't do without
 
 
 def tasks_of(head):
@@ -232,13 +233,21 @@ def packed_batch():
     return {"input_ids": ids, "token_type_ids": torch.zeros_like(ids)}, lengths
 
 
-def a_sharing(name, lora=False):
-    from nlp_mtl.adapters import add_lora
+def plain_sharing(name, lora=False):
+    from nlp_mtl.adapters import add_lora, lora_config
 
-    encoder = tiny_encoder("bert")
-    if lora:
-        encoder = add_lora(encoder, {"r": 2, "target_modules": "all-linear"})
-    sharing = registry.sharings.build({"name": name, **SHARINGS.get(name, {})}, encoder, ["a", "b"])
+    encoder, tasks = tiny_encoder("bert"), ["a", "b"]
+    arguments, fields = SHARINGS.get(name, {}), {"r": 2, "target_modules": "all-linear"}
+    asked = lora_config(dict(fields)) if lora or NEEDS.get(name) == "lora" else None
+    asked = registry.sharings[name].lora_for(asked, tasks, **arguments)
+    each = dict(fields) if NEEDS.get(name) == "task_lora" else None
+    if asked is not None or each is not None:
+        encoder = add_lora(encoder, asked, per_task=each, adapter_of={task: task for task in tasks})
+    return registry.sharings.build({"name": name, **arguments}, encoder, tasks)
+
+
+def a_sharing(name, lora=False):
+    sharing = plain_sharing(name, lora)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in sharing.parameters():
@@ -267,16 +276,19 @@ def test_every_sharing_encodes_for_every_task(name, lora):
 def test_every_sharing_passes_gradients_to_what_is_shared(name, lora):
     sharing = a_sharing(name, lora)
     shared = list(sharing.shared_parameters())
-    assert shared
-    assert all(p.requires_grad for p in shared)
-    every = {id(p) for p in sharing.parameters()}
-    assert {id(p) for p in shared} <= every
+    own = {task: list(sharing.parameters_of(task)) for task in ("a", "b")}
+    trained = {id(p) for p in sharing.parameters() if p.requires_grad}
+    parts = [{id(p) for p in some} for some in (shared, own["a"], own["b"])]
+    assert set().union(*parts) == trained, "each trained parameter is shared or some task's"
+    assert sum(map(len, parts)) == len(trained), "and only one of both"
     inputs, lengths = packed_batch()
     for task in ("a", "b"):
         sharing.zero_grad()
         (sharing.encode(inputs, Layout(lengths), [task])[task].hidden ** 3).sum().backward()
-        reached = sum(p.grad is not None and bool(p.grad.any()) for p in shared)
-        assert reached > len(shared) / 2, task
+        reached = sum(p.grad is not None and bool(p.grad.any()) for p in (*shared, *own[task]))
+        assert reached > len((*shared, *own[task])) / 2, task
+        other = own["b" if task == "a" else "a"]
+        assert not any(p.grad is not None and p.grad.any() for p in other), "another task's parameters are left alone"
 
 
 @pytest.mark.parametrize("name", registry.sharings.names())
@@ -292,23 +304,23 @@ def test_every_sharing_collapses_to_what_it_computes_or_says_why_not(name):
                 sharing.collapse(task)
             continue
         assert isinstance(plain, PreTrainedModel)
-        rows = [
-            plain(input_ids=ids[None], attention_mask=torch.ones_like(ids[None]))
-            for ids in inputs["input_ids"].split(lengths)
-        ]
+        with sharing.for_head_of(task):
+            rows = [
+                plain(input_ids=ids[None], attention_mask=torch.ones_like(ids[None]))
+                for ids in inputs["input_ids"].split(lengths)
+            ]
         expected = torch.cat([row.last_hidden_state[0] for row in rows])
         assert torch.allclose(packed[task].hidden, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", registry.sharings.names())
 def test_every_sharings_state_round_trips(name):
-    sharing, other = (
-        a_sharing(name),
-        registry.sharings.build({"name": name, **SHARINGS.get(name, {})}, tiny_encoder("bert"), ["a", "b"]),
-    )
+    sharing, other = a_sharing(name), plain_sharing(name)
     inputs, lengths = packed_batch()
     names = set(sharing.own_state())
-    assert not any(name.startswith("encoder.") for name in names)
+    assert set(sharing.state_dict()) >= names
+    if sharing.ordinary:
+        assert not any(name.startswith("encoder.") for name in names)
     other.encoder.load_state_dict(sharing.encoder.state_dict())
     other.load_own_state({name: value.clone() for name, value in sharing.own_state().items()})
     with torch.no_grad():
