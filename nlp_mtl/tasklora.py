@@ -304,13 +304,25 @@ def add_task_lora(
 
 def _let_them_apart(wrapped: Any, owners: Owners) -> None:
     """Call the shared adapter for all rows, and each other one for its own."""
+    shared = [SHARED] if SHARED in wrapped.peft_config else []
+    wrapped.base_model.set_adapter(shared)
+    let_apart(wrapped, owners)
+    for name, parameter in wrapped.named_parameters():
+        if ".lora_" in name:
+            parameter.requires_grad_(True)
+
+
+def let_apart(part: nn.Module, owners: Owners) -> None:
+    """Let PEFT's layers ask `owners` whose adapter each row takes, in place.
+
+    Raises:
+        UnsupportedError: layers that are not linear.
+    """
     from peft.tuners.lora import LoraLayer
     from peft.tuners.lora.layer import Linear
 
-    shared = [SHARED] if SHARED in wrapped.peft_config else []
-    wrapped.base_model.set_adapter(shared)
     other = []
-    for name, layer in wrapped.named_modules():
+    for name, layer in part.named_modules():
         if isinstance(layer, LoraLayer) and set(owners.adapters) & set(layer.r):
             if type(layer) not in (Linear, _layer_class()):
                 other.append(f"{name.removeprefix('base_model.model.')} ({type(layer).__name__})")
@@ -322,9 +334,6 @@ def _let_them_apart(wrapped: Any, owners: Owners) -> None:
         raise UnsupportedError(
             f"task_lora: adapts linear layers only, found {', '.join(other[:3])}; name linear layers in target_modules"
         )
-    for name, parameter in wrapped.named_parameters():
-        if ".lora_" in name:
-            parameter.requires_grad_(True)
 
 
 def linear_layers(encoder: nn.Module) -> list[str]:

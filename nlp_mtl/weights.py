@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from nlp_mtl.sharing import Sharing
 from nlp_mtl.tasklora import SHARED, owners_of
 
 HEADS, SHARING, ENCODER_CONFIG = "heads.safetensors", "sharing.safetensors", "encoder_config.json"
+TABLES = "sharing.json"
 _AS_TRAINED = "; use it with the model, tasks and tuning it was trained with, or copy the folder again"
 
 
@@ -60,6 +62,8 @@ def save_weights(
         left_out = tied_keys(module)
         tensors.update({f"{key}.{name}": value for name, value in part.items() if name not in left_out})
     save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, folder / HEADS)
+    if tables := sharing.tables():
+        (folder / TABLES).write_text(json.dumps(tables, indent=1, ensure_ascii=False), encoding="utf-8")
     extra = sharing.own_state()
     if extra:
         if state is not None:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,7 @@ class Reading:
             or "" if there is neither yet.
         settings: the run file, as it was recorded; {} without one.
         strategies: of ``nlp_mtl.json``; {} without one.
+        tables: what the sharing learned (``sharing.json``); {} without one.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Reading:
     source: str
     settings: Mapping[str, Any]
     strategies: Mapping[str, Any]
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -112,6 +114,7 @@ def read_folder(folder: str | Path) -> Reading:
         source=source,
         settings=settings,
         strategies=spec["strategies"] if isinstance(spec.get("strategies"), dict) else {},
+        tables=_tables(place / "sharing.json"),
     )
 
 
@@ -218,6 +221,21 @@ def _json(file: Path, key: str) -> dict[str, Any]:
         raise RunFolderError(
             f"{file}: damaged (`validation` is a mapping from tasks to scores, found {shown(scores)}); {_way_out(file)}"
         )
+    return found
+
+
+def _tables(file: Path) -> dict[str, Any]:
+    """What a sharing wrote to be looked at; {} if it did not."""
+    found = _json(file, "")
+    right = all(
+        isinstance(told, dict)
+        and {"title", "note", "columns", "rows", "signed"} <= set(told)
+        and isinstance(told["rows"], dict)
+        and all(len(values) == len(told["columns"]) for values in told["rows"].values())
+        for told in found.values()
+    )
+    if not right:
+        raise RunFolderError(f"{file}: damaged (no tables of a sharing); {_way_out(file)}")
     return found
 
 

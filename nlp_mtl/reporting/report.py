@@ -118,7 +118,7 @@ def drawn(run: Reading, found: dict[str, Any]) -> list[Picture]:
     import numpy as np
 
     from nlp_mtl.reporting.curves import over_steps, pairs_over_steps, scores_over_steps
-    from nlp_mtl.reporting.heatmap import heat_map
+    from nlp_mtl.reporting.heatmap import grid, heat_map
 
     steps, tasks, listed = run.steps, run.tasks, ", ".join(run.tasks)
     made: list[Picture] = []
@@ -177,6 +177,20 @@ def drawn(run: Reading, found: dict[str, Any]) -> list[Picture]:
             )
         )
         made.append(pairs_over_steps(run, most_conflicting(gradients)))
+    for name, told in run.tables.items():
+        rows = told["rows"]
+        alt = "; ".join(f"{row}: {', '.join(map(number, values))}" for row, values in rows.items())
+        made.append(
+            grid(
+                name,
+                told["title"],
+                f"{told['title']}: {alt}.",
+                told["note"],
+                told["columns"],
+                rows,
+                signed=told["signed"],
+            )
+        )
     return made
 
 

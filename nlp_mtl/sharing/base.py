@@ -114,6 +114,15 @@ class Sharing(nn.Module):
         """What is added to a step's loss, of the parameters alone; None for nothing."""
         return None
 
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """What is worth looking at of what was learned, for reports and ``sharing.json``.
+
+        Returns:
+            Name → `title`, `note`, `columns` (names), `rows` (name → a number for each column), `signed` (whether they
+            are other than shares from 0 to 1).
+        """
+        return {}
+
     def extra_losses(self) -> dict[str, Tensor]:
         """Task → what is added to its loss in this pass, of what :meth:`encode` met; handed out once."""
         return {}

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 
-from torch import nn
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from nlp_mtl.depth import layers_of
+from nlp_mtl.adapters import is_adapter
+from nlp_mtl.depth import ALL, cut, layers_of, part_of
 from nlp_mtl.errors import ConfigError, suggestion
-from nlp_mtl.packing import base_of
+from nlp_mtl.layout import Layout
+from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.registry import sharings
-from nlp_mtl.sharing.towers import Towers
+from nlp_mtl.sharing.apart import encode_apart
+from nlp_mtl.sharing.hard import ONE_AT_A_TIME
+from nlp_mtl.sharing.reads import merged
+from nlp_mtl.sharing.towers import Towers, joined
+from nlp_mtl.sharing.upper import UpperLora, only_plain_lora
 
 
 @sharings.register("branch")
 class Branch(Towers):
     """Tasks share the lower layers; above them each group has layers of its own, started from the pretrained ones.
 
-    The shared part is computed once, whoever reads a row. Every task collapses to an ordinary encoder: the shared
+    The shared part is computed once, whoever reads a row. With plain LoRA only the adapters are copied, and all groups
+    go through one pass above too. Every task collapses to an ordinary encoder: the shared
     layers and those of its group.
 
     Args:
@@ -36,7 +45,7 @@ class Branch(Towers):
     """
 
     paper = "Vandenhende et al., 2019, arXiv 1904.02920"
-    cost = "memory for the copied layers; a pass over fewer rows for each group"
+    cost = "memory for what is copied (with LoRA, adapters); full: a pass over fewer rows for each group"
 
     def __init__(
         self,
@@ -54,7 +63,80 @@ class Branch(Towers):
         known = {group: list(members) for group, members in (groups or {}).items()}
         placed = {task for members in known.values() for task in members}
         alone = {task: [task] for task in tasks if task not in placed}
+        self.upper: UpperLora | None = None
         super().__init__(encoder, tasks, {**known, **alone}, count // 2 if depth is None else depth)
+        if self.upper is not None:
+            self.log += ", adapters alone: one pass for all"
+
+    def _grow(self) -> None:
+        """With plain LoRA only adapters are copied: the frozen layers below them are the same for all groups."""
+        base = base_of(self.encoder)
+        if self.depth and self.way == "packed" and only_plain_lora(self.encoder, base, self.depth):
+            self.upper = UpperLora(part_of(base, self.depth), self.group_of)
+            cut(base, self.depth)
+        else:
+            super()._grow()
+
+    def lend(self, head_of: Mapping[str, str]) -> None:
+        """See :meth:`Sharing.lend`."""
+        super().lend(head_of)
+        if self.upper is not None:
+            self.upper.owners.adapter_of.update(self.group_of)
+
+    @property
+    def ordinary(self) -> bool:
+        """Only where nothing is copied."""
+        return self.upper is None and super().ordinary
+
+    def encoder_of(self, task: str) -> nn.Module:
+        """The upper part, which has the pooler."""
+        return super().encoder_of(task) if self.upper is None else self.upper.part
+
+    def encode(self, inputs: Mapping[str, Tensor], layout: Layout, tasks: Sequence[str]) -> Mapping[str, Packed]:
+        """The shared part in one pass, and what is above; see :meth:`Towers.encode`."""
+        if self.upper is None:
+            return super().encode(inputs, layout, tasks)
+        if layout.taps is not None:
+            layout.taps.see(None, layout.read_by)
+        each = encode_apart(self.upper.part, self.lower(inputs, layout), layout, self.way, self.upper.owners, tasks)
+        return {task: each[task][ALL] for task in tasks}
+
+    def for_head_of(self, task: str) -> AbstractContextManager[None]:
+        """The pooler has adapters too."""
+        if self.upper is None:
+            return super().for_head_of(task)
+        return self.upper.owners.during(self.upper.owners.number(task))
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Whose the rows are is kept with the upper part."""
+        return super().alone() if self.upper is None else ONE_AT_A_TIME
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        """See :meth:`Towers.shared_parameters`."""
+        yield from super().shared_parameters()
+        if self.upper is not None:
+            yield from (p for p in self.encoder.parameters() if p.requires_grad)
+            several = [group for group, members in self.groups.items() if len(members) > 1]
+            yield from (p for group in several for p in self.upper.adapter(group))
+
+    def parameters_of(self, task: str) -> Iterator[nn.Parameter]:
+        """What only this task trains above."""
+        if self.upper is None:
+            return super().parameters_of(task)
+        group = self.group_of[task]
+        return iter(()) if len(self.groups[group]) > 1 else self.upper.adapter(group)
+
+    def own_state(self) -> dict[str, Tensor]:
+        """See :meth:`Towers.own_state`."""
+        if self.upper is None:
+            return super().own_state()
+        return {name: p for name, p in self.named_parameters() if is_adapter(name)}
+
+    def collapse(self, task: str) -> PreTrainedModel:
+        """See :meth:`Towers.collapse`."""
+        if self.upper is None:
+            return super().collapse(task)
+        return joined(merged(self.encoder), merged(self.upper.part, self.group_of[task]))
 
 
 def grouped_wrongly(groups: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> list[str]:

@@ -123,6 +123,23 @@ class CrossStitch(Towers):
         own = {task: names.index(self.key(task)) for task in tasks}
         return {task: Packed(stitches[last](states, number)[0], layout) for task, number in own.items()}
 
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """What each tower reads of each other one; see :meth:`Sharing.tables`."""
+        units: list[Any] = list(self.stitches)
+        size, tables = units[0].subspaces, [unit.weights.detach().cpu() for unit in units]
+        whole = torch.stack(tables).mean(0).view(len(self.towers), size, len(self.towers), size)
+        mean = whole.diagonal(dim1=1, dim2=3).mean(-1)
+        rows = {task: [round(x, 3) for x in row.tolist()] for task, row in zip(self.towers, mean, strict=True)}
+        return {
+            "stitches": {
+                "title": "What each task's tower reads",
+                "note": f"Weights of the towers (columns) in each task's mix, the mean over {len(tables)} stitches.",
+                "columns": list(self.towers),
+                "rows": rows,
+                "signed": True,
+            }
+        }
+
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """All: every task's loss reaches every tower."""
         return (p for p in self.parameters() if p.requires_grad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +113,18 @@ class CrossTaskAttention(Hard):
         for part in (self.queries[task], self.outputs[task]):
             yield from part.parameters()
         yield self.gates[task]
+
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """The gates; see :meth:`Sharing.tables`."""
+        return {
+            "attention": {
+                "title": "How much tasks take from one another",
+                "note": "Each task's gate on what it reads of the others; 0 is hard sharing.",
+                "columns": ["gate"],
+                "rows": {task: [round(float(gate), 4)] for task, gate in self.gates.items()},
+                "signed": True,
+            }
+        }
 
     def own_state(self) -> dict[str, Tensor]:
         """All but what is pretrained and not trained."""

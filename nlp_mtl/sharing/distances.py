@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -12,33 +11,32 @@ Distance = Literal["l2", "trace_norm"]
 _LEAST = 1e-12  # the root of an eigenvalue of 0 has no slope
 
 
-def products(downs: Sequence[Tensor], ups: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
-    """[n, n]: inner products of the matrices scale · B A, without making them.
+def products(downs: Tensor, ups: Tensor) -> Tensor:
+    """[layers, n, n]: inner products of the matrices B A of each layer, without making them.
 
     Args:
-        downs: the A [rank, in] of each.
-        ups: the B [out, rank].
-        scales: of each.
+        downs: the A, [layers, n, rank, in].
+        ups: the B, [layers, n, out, rank].
 
     Example:
-        >>> a, b = torch.ones(1, 2), torch.ones(3, 1)
-        >>> products([a, a], [b, 2 * b], [1.0, 1.0]).tolist()
-        [[6.0, 12.0], [12.0, 24.0]]
+        >>> a, b = torch.ones(1, 2, 1, 2), torch.tensor([1.0, 2.0])[None, :, None, None] * torch.ones(1, 2, 3, 1)
+        >>> products(a, b).tolist()
+        [[[6.0, 12.0], [12.0, 24.0]]]
     """
-    down, up = torch.cat(list(downs)), torch.cat([b * scale for b, scale in zip(ups, scales, strict=True)], 1)
-    whole = (up.t() @ up) * (down @ down.t())
-    ranks = [len(one) for one in downs]
-    return torch.stack([torch.stack([part.sum() for part in row.split(ranks, 1)]) for row in whole.split(ranks)])
+    layers, count, rank, _ = downs.shape
+    left = ups.transpose(1, 2).flatten(2)  # [layers, out, n · rank]
+    right = downs.flatten(1, 2)  # [layers, n · rank, in]
+    whole = (left.transpose(1, 2) @ left) * (right @ right.transpose(1, 2))
+    return whole.view(layers, count, rank, count, rank).sum((2, 4))
 
 
-def apartness(gramian: Tensor, distance: Distance, centre: Tensor | None = None) -> Tensor:
+def apartness(gramian: Tensor, distance: Distance) -> Tensor:
     """How far vectors are apart, from their inner products.
 
     Args:
-        gramian: [n, n].
-        distance: ``l2``, the sum of squared distances to the centre; ``trace_norm``, the sum of the singular values of
+        gramian: [n, n], or of several sets [sets, n, n], which are added up.
+        distance: ``l2``, the sum of squared distances to the mean; ``trace_norm``, the sum of the singular values of
             the matrix whose rows they are.
-        centre: [n] of what is the centre, as weights of the vectors; default their mean.
 
     Example:
         >>> both = torch.tensor([[4.0, 0.0], [0.0, 9.0]])
@@ -47,6 +45,4 @@ def apartness(gramian: Tensor, distance: Distance, centre: Tensor | None = None)
     """
     if distance == "trace_norm":
         return torch.linalg.eigvalsh(gramian.double()).clamp_min(_LEAST).sqrt().sum().to(gramian.dtype)
-    count = len(gramian)
-    mean = gramian.new_full((count,), 1.0 / count) if centre is None else centre
-    return gramian.diagonal().sum() - 2 * (gramian @ mean).sum() + count * (mean @ gramian @ mean)
+    return gramian.diagonal(dim1=-2, dim2=-1).sum() - gramian.sum() / gramian.shape[-1]

@@ -68,6 +68,8 @@ class MixtureOfExperts(Hard):
         super().__init__(encoder, tasks)
         self.gates, self.balance = gates, balance
         self.facts = Rows({task: task for task in tasks})
+        self.columns = [f"expert {number + 1}" for number in range(experts)]
+        self.columns += [f"{task}'s own {number + 1}" for task in tasks for number in range(private)]
         own = [None] * experts + [number for number in range(len(tasks)) for _ in range(private)]
         if gates == "example" and self.way != "packed":
             raise UnsupportedError(
@@ -164,6 +166,19 @@ class MixtureOfExperts(Hard):
         whole = torch.stack(tables, 1).detach().cpu()
         each = whole if by_layer else whole.mean(1)
         return {task: _rounded(row.tolist()) for task, row in zip(self.tasks, each, strict=True)}
+
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """How much each task uses each expert; see :meth:`Sharing.tables`."""
+        return {
+            "gates": {
+                "title": "Which task uses which expert",
+                "note": f"Share of each expert in a task's sum, the mean over {len(self.names)} layers"
+                + ("." if self.gates == "task" else "and all tokens met in training."),
+                "columns": list(self.columns),
+                "rows": self.use(),
+                "signed": False,
+            }
+        }
 
     def _layers(self) -> Iterator[Any]:
         return (self.encoder.get_submodule(name) for name in self.names)

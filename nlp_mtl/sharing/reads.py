@@ -135,7 +135,7 @@ def merged(encoder: Any, adapter: str | None = None) -> PreTrainedModel:
     own = copy.deepcopy(encoder)
     if not hasattr(own, "merge_and_unload"):  # maybe a part of one, with PEFT's layers in it
         for name, layer in [(n, part) for n, part in own.named_modules() if hasattr(part, "get_base_layer")]:
-            layer.merge(safe_merge=True)
+            layer.merge(safe_merge=True, adapter_names=None if adapter is None else [adapter])
             own.set_submodule(name, layer.get_base_layer())
         return own
     names = [name for name in ("default", adapter) if name in own.peft_config]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nlp_mtl.errors import ConfigError
+from nlp_mtl.errors import ConfigError, UnsupportedError
 from nlp_mtl.registry import sharings
 from nlp_mtl.sharing.distances import Distance, apartness, products
 from nlp_mtl.sharing.hard import Hard
@@ -53,37 +53,49 @@ class Soft(Hard):
                 "`task_lora` and two tasks, or use sharing: soft_encoders for whole encoders"
             )
         self.strength, self.distance = penalty, distance
+        self._groups: list[tuple[list[str], list[Any]]] | None = None
 
     def penalty(self) -> Tensor | None:
         """The penalty times its strength; see :meth:`Sharing.penalty`."""
         if not self.strength:
             return None
-        assert self.owners is not None
         total: Any = 0.0
-        for layer in self._layers():
-            names = [name for name in self.owners.adapters if name in layer.lora_A]
-            shared = [SHARED] if SHARED in layer.lora_A else []
-            every = [*names, *shared]
-            gramian = products(
-                [layer.lora_A[name].weight for name in every],
-                [layer.lora_B[name].weight for name in every],
-                [layer.scaling[name] for name in every],
+        for names, layers in self._alike():
+            downs, ups = (
+                torch.stack([torch.stack([part[name].weight for name in names]) for part in parts])
+                for parts in ([layer.lora_A for layer in layers], [layer.lora_B for layer in layers])
             )
-            if not shared:
+            scales = torch.tensor([[layer.scaling[name] for name in names] for layer in layers], device=ups.device)
+            gramian = products(downs, ups * scales[:, :, None, None])
+            count = len(names) - (SHARED in names)
+            if count == len(names):
                 total = total + apartness(gramian, self.distance)
             elif self.distance == "l2":  # what each adds to the shared one
-                total = total + gramian.diagonal()[: len(names)].sum()
+                total = total + gramian.diagonal(dim1=1, dim2=2)[:, :count].sum()
             else:
-                both = torch.cat([torch.eye(len(names)), torch.ones(len(names), 1)], 1).to(gramian)
+                both = torch.cat([torch.eye(count), torch.ones(count, 1)], 1).to(gramian)
                 total = total + apartness(both @ gramian @ both.t(), self.distance)
         return self.strength * total
 
-    def _layers(self) -> Iterator[Any]:
+    def _alike(self) -> Iterable[tuple[list[str], list[Any]]]:
+        """Adapters' names, the shared one last, and layers of one shape that have them: few and large products."""
         from peft.tuners.lora import LoraLayer
 
-        for layer in self.encoder.modules():
-            if isinstance(layer, LoraLayer) and len(layer.lora_A) > 1:
-                yield layer
+        if self._groups is None:
+            assert self.owners is not None
+            found: dict[Any, tuple[list[str], list[Any]]] = {}
+            for layer in self.encoder.modules():
+                if isinstance(layer, LoraLayer) and len(layer.lora_A) > 1:
+                    names = [name for name in (*self.owners.adapters, SHARED) if name in layer.lora_A]
+                    shapes = [(*layer.lora_A[name].weight.shape, len(layer.lora_B[name].weight)) for name in names]
+                    for part in names if len(set(shapes)) > 1 else ():
+                        raise UnsupportedError(
+                            f"sharing 'soft': adapters of one rank can be compared, found another one for {part!r}; "
+                            "give `lora` and `task_lora` the same r"
+                        )
+                    found.setdefault((tuple(names), shapes[0]), (names, []))[1].append(layer)
+            self._groups = list(found.values())
+        return self._groups
 
 
 @sharings.register("soft_encoders")

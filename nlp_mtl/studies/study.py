@@ -17,7 +17,7 @@ from nlp_mtl.runfiles import beside
 from nlp_mtl.tasks import load_tasks
 
 SINGLE = "single tasks"
-_OF_SEVERAL = ("balancer", "sampler", "groups", "task_rates")  # what a task alone has no use for
+_OF_SEVERAL = ("balancer", "sampler", "groups", "task_rates", "sharing", "tree")  # what a task alone has no use for
 
 
 class Study(BaseModel):

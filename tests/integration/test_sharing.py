@@ -53,8 +53,8 @@ def test_a_resumed_run_is_bit_for_bit_the_run(world, tmp_path, name):
     for key, value in state_of(whole.model).items():
         assert torch.equal(state_of(parts.model)[key], value), key
     back = MultiTaskModel.from_pretrained(tmp_path / "whole", base=world["base"])
-    for key, value in back.state_dict().items():
-        assert torch.equal(state_of(whole.model)[key], value), key
+    for key, value in state_of(whole.model).items():
+        assert torch.equal(back.state_dict()[key], value), key
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMES))
@@ -69,8 +69,8 @@ def test_a_step_may_be_cut_into_any_passes(world, tmp_path, name):
         for key, shape in shapes.items()
     ]
     for key, value in states[0].items():
-        if key.endswith((".use", ".met")):
-            continue  # what was met is summed in another order
+        if key.endswith((".use", ".met", "key.bias")):
+            continue  # sums in another order; attention's key bias has a gradient of rounding errors alone
         torch.testing.assert_close(
             states[1][key], value, atol=2e-5, rtol=1e-3, msg=lambda text, key=key: f"{key}: {text}"
         )

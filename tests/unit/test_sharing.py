@@ -467,7 +467,8 @@ def test_distances_are_those_of_the_whole_matrices():
     whole = torch.stack(
         [(scale * up @ down).flatten() for down, up, scale in zip(downs, ups, (1.0, 2.0, 0.5), strict=True)]
     )
-    gramian = products(downs, ups, [1.0, 2.0, 0.5])
+    scaled = [scale * up for up, scale in zip(ups, (1.0, 2.0, 0.5), strict=True)]
+    gramian = products(torch.stack(downs)[None], torch.stack(scaled)[None])[0]
     assert torch.allclose(gramian, whole @ whole.t(), atol=1e-4)
     squared = (whole - whole.mean(0)).square().sum()
     assert float(apartness(gramian, "l2")) == pytest.approx(float(squared), rel=1e-4)
