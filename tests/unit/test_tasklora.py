@@ -40,6 +40,7 @@ def heads_of(tasks=TASKS):
 
 def made(family="bert", *, tasks=TASKS, seed=0, **tuning):
     """A model as if trained: every adapter moved."""
+    torch.manual_seed(seed)  # of LoRA's first weights
     tuning = tuning or {"lora": {"r": 2, "target_modules": "all-linear"}, "task_lora": ALL}
     encoder, tokenizer = tiny_encoder(family), tiny_tokenizer(decoder=family in DECODERS)
     model = MultiTaskModel.assemble(encoder, tokenizer, heads_of(tasks), seed=seed, **tuning)
