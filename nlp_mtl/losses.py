@@ -131,6 +131,7 @@ class MixedLosses(Trainer):
         found = torch.autograd.grad(value if scaler is None else value * scaler.get_scale(), trained, allow_unused=True)
         for parameter, gradient in zip(trained, found, strict=True):
             if gradient is not None:
+                gradient = gradient.contiguous()  # torch's fused AdamW reads numbers as they lie in memory
                 parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
     # ------------------------------------------------------------------------------------ what the weighing asks for

@@ -153,6 +153,7 @@ class MultiTaskModel(HoldsParameters):
         task_lora: Any = None,
         own_lora: Mapping[str, Any] | None = None,
         own_encoder: bool = False,
+        every: Mapping[str, str] | None = None,
         freeze: str | Sequence[str] = (),
         source: Path | None = None,
         seed: int = 0,
@@ -161,8 +162,9 @@ class MultiTaskModel(HoldsParameters):
     ) -> MultiTaskModel:
         """A model from an encoder that is loaded already; arguments as for :meth:`from_base`.
 
-        Besides, `own_lora` says what single tasks have instead of `task_lora`, None for no adapter of their own, and
-        `own_encoder` that the encoder below adapters was trained too and is saved with them.
+        Besides, `own_lora` says what single tasks have instead of `task_lora`, None for no adapter of their own,
+        `own_encoder` that the encoder below adapters was trained too and is saved with them, and `every` the tasks of
+        the whole run (task → whose head it uses), where `heads` are only some.
         """
         give_pad_token(tokenizer, encoder)
         use_cheap_dropout(encoder)
@@ -170,6 +172,8 @@ class MultiTaskModel(HoldsParameters):
         more = own_lora or {}
         keys = {task: head.task.head_key for task, head in heads.items()}
         name, arguments = registry.parse_spec(sharing, "sharing")
+        if every is not None and registry.sharings[name].keeps_all(**arguments):
+            keys = {**every, **keys}
         mistakes = registry.sharings.check_arguments(name, arguments, given=2)
         if mistakes:
             raise ConfigError(mistakes)
@@ -246,6 +250,7 @@ class MultiTaskModel(HoldsParameters):
             sharing=spec["strategies"]["sharing"],
             base=spec["base"],
             max_length=spec["max_length"],
+            every={item["name"]: item.get("head_of") or item["name"] for item in spec["tasks"]},
             **(per_task or {}),
         )
         model.strategies = spec["strategies"]

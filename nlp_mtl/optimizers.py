@@ -74,6 +74,9 @@ class AdamW(torch.optim.AdamW):
         """One step; see torch's."""
         parameters = [p for g in self.param_groups for p in g["params"]]
         factor, self._factor = self._factor, 1.0
+        for parameter in parameters:  # torch's fused kernel reads a gradient's numbers as they lie in memory
+            if parameter.grad is not None and not parameter.grad.is_contiguous():
+                parameter.grad = parameter.grad.contiguous()
         if closure is not None or not self.takes(parameters):
             if factor != 1.0:
                 for parameter in parameters:

@@ -57,7 +57,7 @@ def chosen_rates(model: nn.Module, rates: Mapping[str, float]) -> dict[int, floa
         ConfigError: patterns that match nothing, rates that are none.
     """
     names = {id(p): name.removeprefix("sharing.") for name, p in model.named_parameters() if p.requires_grad}
-    patterns = {"heads": "modules_.*", "encoder": "encoder.*"}
+    patterns = {"heads": "modules_.*", "encoder": "[!m]*"}  # all that tasks share, or have of an encoder
     chosen: dict[int, float] = {}
     mistakes = []
     for key, rate in rates.items():
@@ -107,6 +107,11 @@ def factors_of(model: Any, layer_decay: float, task_rates: Mapping[str, float]) 
         wrong.append(
             f"layer_decay: {type(base_of(encoder)).__name__} has no layers with weights of their own; leave it out"
         )
+    if layer_decay != 1 and not model.sharing.ordinary and owners_of(encoder) is None:
+        wrong.append(
+            f"layer_decay: counts the layers of one encoder, and sharing {model.sharing.registered_as!r} has more than "
+            "that; leave it out"
+        )
     if wrong:
         raise ConfigError(wrong)
     found: dict[int, float] = {}
@@ -128,6 +133,8 @@ def factors_of(model: Any, layer_decay: float, task_rates: Mapping[str, float]) 
         name = owners.adapter_of[task] if owners is not None else None
         if name is not None:
             own += [p for key, p in encoder.named_parameters() if f".{name}." in key and "lora_" in key]
+        known = {id(p) for p in own}
+        own += [p for p in model.sharing.parameters_of(task) if id(p) not in known]
         for parameter in own:
             found[id(parameter)] = found.get(id(parameter), 1.0) * factor
     return found

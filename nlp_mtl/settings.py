@@ -43,6 +43,23 @@ def settings_for(args: TrainingArguments, precision: Precision) -> TrainingArgum
     return args
 
 
+def check_sharded(sharing: Any, accelerator: Any) -> None:
+    """Refuse FSDP and DeepSpeed for sharings that hold parts of an encoder of their own.
+
+    Raises:
+        UnsupportedError: with the reason and the way out.
+    """
+    from accelerate.utils import DistributedType
+
+    kinds = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+    plain = sharing.ordinary or sharing.registered_as == "hard"
+    if accelerator.distributed_type in kinds and not (plain and getattr(sharing, "conditions", None) is None):
+        raise UnsupportedError(
+            f"sharing {sharing.registered_as!r}: copies, gates or compares parameters, which are in parts on several "
+            f"devices with {accelerator.distributed_type.value}; use DDP (torchrun without FSDP), or sharing: hard"
+        )
+
+
 def check_processes(environment: Mapping[str, str] | None = None) -> None:
     """Refuse to run as one process where several were asked for.
 

@@ -30,7 +30,7 @@ from nlp_mtl.memory import freed_memory_stays
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.rates import chosen_rates, factors_of, regroup
 from nlp_mtl.saving import SafeCheckpoints
-from nlp_mtl.settings import Precision, settings_for
+from nlp_mtl.settings import Precision, check_sharded, settings_for
 from nlp_mtl.stepsfile import StepsFile
 from nlp_mtl.tallies import Tally
 from nlp_mtl.updates import FusedUpdates
@@ -161,6 +161,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         self._pools = pools
         self.steps_file = StepsFile(args.output_dir) if args.should_save and args.save_strategy != "no" else None
         chosen_rates(model, self.learning_rates)  # refused before anything is written
+        check_sharded(model.sharing, self.accelerator)
         if self._train_pools:
             self.weighing.begin  # noqa: B018 - likewise
         self.strategies["precision"] = self.accelerator.mixed_precision

@@ -151,7 +151,7 @@ def lora_config_of(model: MultiTaskModel, task: str) -> Any:
     encoder: Any = model.sharing.encoder
     if owners_of(encoder) is not None:
         return folded(encoder, task)[0] if has_adapter(encoder, task) else None
-    if (own := model.sharing.adapter(task)) is not None:
+    if (own := model.sharing.adapter(task) if hasattr(encoder, "peft_config") else None) is not None:
         return own[0]
     known = getattr(encoder, "peft_config", None)
     return next(iter(known.values())) if known else None

@@ -97,6 +97,8 @@ def recorded_as(model: MultiTaskModel, base: Mapping[str, Any]) -> Iterator[None
 def is_adapter(model: MultiTaskModel) -> bool:
     """Whether what was trained is a LoRA."""
     owners = owners_of(model.sharing.encoder)
+    if owners is None and not model.sharing.ordinary:
+        return hasattr(model.sharing.encoder, "peft_config")
     return not (owners is not None and owners.own_encoder) and lora_config_of(model, model.tasks[0]) is not None
 
 

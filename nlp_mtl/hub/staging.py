@@ -15,7 +15,7 @@ from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.exporting.adapter import TASK_TYPES, check_adapter, write_adapter
 from nlp_mtl.exporting.checking import probe
 from nlp_mtl.exporting.export import export_task
-from nlp_mtl.exporting.plain import tokenizer_for
+from nlp_mtl.exporting.plain import lora_config_of, tokenizer_for
 from nlp_mtl.hub.leaving import is_adapter, task_for_hub
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.tasklora import owners_of
@@ -140,8 +140,9 @@ def _stage_adapter(model: MultiTaskModel, task: str, folder: Path, source: Path 
     head = model.heads[task]
     try:
         model.sharing.collapse(task)
+        lora_config_of(model, task)
     except UnsupportedError as error:
-        return [f"{task}: uses no ordinary encoder ({error}), so it has no {task}/; nlp_mtl loads it"]
+        return [f"{task}: no ordinary adapter holds it ({error}), so it has no {task}/; nlp_mtl loads it"]
     if not head.exportable:
         return [f"{task}: no class of the family computes it ({head.why_not}), so it has no {task}/; nlp_mtl loads it"]
     tokenizer = tokenizer_for(model, source, task)

@@ -52,6 +52,11 @@ class Sharing(nn.Module):
         """Stands around a head's forward, for what heads call of the encoder (its pooler)."""
         return nullcontext()
 
+    @classmethod
+    def keeps_all(cls, **arguments: Any) -> bool:
+        """Whether it is made for all tasks of a run also where only some are loaded; `arguments` are the sharing's."""
+        return True
+
     def lend(self, head_of: Mapping[str, str]) -> None:
         """Let tasks use what the sharing has for another one.
 
@@ -172,7 +177,12 @@ class Sharing(nn.Module):
         Raises:
             UnsupportedError: none that is ordinary.
         """
-        return None
+        if self.ordinary:
+            return None
+        raise UnsupportedError(
+            f"what task {task!r} uses beside the pretrained encoder is no ordinary adapter (sharing: "
+            f"{self.registered_as}); --as model or --as onnx where it collapses"
+        )
 
     @torch.no_grad()
     def load_own_state(self, state: Mapping[str, Tensor]) -> None:

@@ -121,7 +121,7 @@ class CrossTaskAttention(Hard):
                 "title": "How much tasks take from one another",
                 "note": "Each task's gate on what it reads of the others; 0 is hard sharing.",
                 "columns": ["gate"],
-                "rows": {task: [round(float(gate), 4)] for task, gate in self.gates.items()},
+                "rows": {task: [round(float(gate.detach()), 4)] for task, gate in self.gates.items()},
                 "signed": True,
             }
         }

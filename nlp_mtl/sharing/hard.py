@@ -69,6 +69,11 @@ class Hard(Sharing):
             calls = "in the same pass" if self.way == "packed" else "one pass for each"
             self.log += f"; {len(self.owners.adapters)} task adapters, {calls}"
 
+    @classmethod
+    def keeps_all(cls, **arguments: Any) -> bool:
+        """Not where only adapters tell tasks apart: those of other tasks are left out."""
+        return cls is not Hard or bool(arguments.get("condition"))
+
     def lend(self, head_of: Mapping[str, str]) -> None:
         """See :meth:`Sharing.lend`; adapters know it already."""
         super().lend(head_of)

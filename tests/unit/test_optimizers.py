@@ -240,3 +240,18 @@ def test_memory_is_given_back_and_a_users_own_settings_stay(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     with freed_memory_stays() as nothing:
         assert nothing is None
+
+
+def test_a_gradient_that_lies_scattered_in_memory_is_read_in_its_order():
+    """torch's own fused AdamW takes the numbers as they lie in memory."""
+    found = []
+    for scattered in (False, True):
+        torch.manual_seed(0)
+        wide = torch.randn(3, 8)
+        wide[:, ::2] *= 100
+        weight = nn.Parameter(torch.ones(3, 4))
+        weight.grad = wide[:, 1::2] if scattered else wide[:, 1::2].contiguous()
+        optimizer = AdamW([weight], lr=0.1, weight_decay=0.0, fused=True)
+        optimizer.step()
+        found.append(weight.detach())
+    assert torch.equal(*found)
