@@ -23,7 +23,7 @@ from nlp_mtl.opening import load_encoder, open_base
 from nlp_mtl.pulling import local_folder
 from nlp_mtl.run import Run, metrics_of
 from nlp_mtl.runfiles import write_task_file
-from nlp_mtl.settings import Precision
+from nlp_mtl.settings import Precision, check_processes
 from nlp_mtl.starting import trainer_with, training_arguments
 from nlp_mtl.taskfile import Task
 from nlp_mtl.tasklora import SHARED, check_plain, owners_of
@@ -49,7 +49,7 @@ def add_task(
     The encoder, the adapters and the heads that are there are frozen, and the tasks of the run go through them as
     before: their logits stay what they were. The new task's adapter stands beside the shared one, or on the encoder as
     it was trained. Its settings are those of the run's `task_lora`, else of its `lora`, else rank 8 on all linear
-    layers.
+    layers. Several processes share the rows, as in training.
 
     Args:
         run: a folder of a run with `lora`, `task_lora`, or full fine-tuning; or a repository of the Hub.
@@ -64,8 +64,10 @@ def add_task(
     Raises:
         ConfigError: wrong arguments, a task that the run has, a head of another task; all at once.
         DataError, NotFoundError: the new task's rows.
-        UnsupportedError: an encoder or adapter that one task's adapter can't stand beside.
+        UnsupportedError: an encoder or adapter that one task's adapter can't stand beside; fewer processes than asked
+            for.
     """
+    check_processes()
     folder = local_folder(run)
     old = MultiTaskModel.from_pretrained(folder, base=base)
     settings, added = _settings(old, task, changes)
