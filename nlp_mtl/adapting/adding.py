@@ -62,7 +62,8 @@ def add_task(
         The new run, with the new task's scores.
 
     Raises:
-        ConfigError: wrong arguments, a task that the run has, a head of another task; all at once.
+        ConfigError: wrong arguments, a task that the run has, one that uses another's head; all at
+            once.
         DataError, NotFoundError: the new task's rows.
         UnsupportedError: an encoder or adapter that one task's adapter can't stand beside; fewer processes than asked
             for.
@@ -147,10 +148,6 @@ def _mistakes(old: MultiTaskModel, task: Task) -> list[str]:
     if SHARED in configs and owners_of(old.sharing.encoder) is None:
         why = check_plain(vars(configs[SHARED]), "lora")
         said += [f"adapters add: beside this run's LoRA no other can stand: {one.rpartition('; ')[0]}" for one in why]
-    if task.head_key != task.name:
-        said.append(
-            f"adapters add: trains a head of its own, found `head_of: {task.head_key}` in {task.name!r}; leave it out"
-        )
     return said
 
 

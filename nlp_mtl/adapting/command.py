@@ -131,7 +131,11 @@ def merge(
     one_process("adapters merge")
     from nlp_mtl.adapting.merging import merge_adapters
     from nlp_mtl.adapting.scoring import merged_and_others
+    from nlp_mtl.pulling import local_folder
+    from nlp_mtl.runspec import read_spec
 
+    if joint is not None:
+        read_spec(local_folder(joint))  # before anything is written
     names = None if tasks is None else [name.strip() for name in tasks.split(",")]
     given = None if weights is None else _numbers(weights)
     done = merge_adapters(run, out, names, how, weights=given, density=density, rank=rank, seed=seed, base=base)
