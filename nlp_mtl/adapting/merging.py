@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -248,7 +249,9 @@ def _merged(
 
     names = [f"task_{number}" for number in range(len(parts))]
     wrapped: Any = plain
-    for name, (config, tensors) in zip(names, parts, strict=True):
+    for name, (its, tensors) in zip(names, parts, strict=True):
+        config = copy.copy(its)
+        config.base_model_name_or_path = None  # PEFT would warn that it is called otherwise than the folder it lies in
         if hasattr(wrapped, "peft_config"):
             wrapped.add_adapter(name, config)
         else:
