@@ -20,13 +20,30 @@ KINDS = {  # kind of head → the Hub's name of the task
 PLACE = "this/folder"  # stands in a card for where the model is, until that is known
 
 
+def needs_base(spec: Mapping[str, Any]) -> bool:
+    """Whether a run is a LoRA, nothing without its base; one that stands on an encoder trained before holds all.
+
+    Args:
+        spec: what ``nlp_mtl.json`` says.
+
+    Example:
+        >>> needs_base({"strategies": {"lora": True}})
+        True
+        >>> needs_base({"strategies": {"lora": True, "adapters": {"own_encoder": True}}})
+        False
+    """
+    strategies = spec["strategies"]
+    return bool(strategies.get("lora")) and not (strategies.get("adapters") or {}).get("own_encoder")
+
+
 def card(spec: Mapping[str, Any]) -> str:
     """What stands in a run folder's README.md; :func:`finished` makes the card of a repository from it.
 
     Args:
         spec: what ``nlp_mtl.json`` says.
     """
-    lora = spec["strategies"].get("lora")
+    lora = needs_base(spec)
+    apart = bool(spec["strategies"].get("adapters"))
     names = [task["name"] for task in spec["tasks"]]
     kind = "adapter" if lora else "encoder"
     known = spec["base"]["id"] != "none"
@@ -48,7 +65,7 @@ def card(spec: Mapping[str, Any]) -> str:
         "import nlp_mtl as mtl",
         "",
         f'model = mtl.MultiTaskModel.from_pretrained("{PLACE}")',
-        'print(mtl.predict(model, "A text."))  # every task that can read it, one encoder pass',
+        'print(mtl.predict(model, "A text."))  # every task that can read it' + ("" if apart else ", one encoder pass"),
         "```",
         "",
     ]

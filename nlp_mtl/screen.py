@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nlp_mtl.errors import UnsupportedError
+
 
 def program() -> str:
     """What to type to run this program: its name, or its path where it is not on the PATH (a .venv not activated)."""
@@ -23,10 +25,25 @@ def program() -> str:
 
 
 def command(*words: str) -> str:
-    """A command line of this program that can be typed again, on as many processes."""
+    """A command line of this program that can be typed, where it trains on as many processes as this one."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    name = f"torchrun --nproc_per_node {processes} -m nlp_mtl.cli" if processes > 1 else program()
+    trains = words[:1] in (("train",), ("compare",)) or words[:2] == ("adapters", "add")
+    name = f"torchrun --nproc_per_node {processes} -m nlp_mtl.cli" if processes > 1 and trains else program()
     return f"{name} {shlex.join(words)}"
+
+
+def one_process(verb: str) -> None:
+    """Refuse a verb that writes or listens, where torchrun started it several times: each would do it over the other.
+
+    Raises:
+        UnsupportedError: with the way out.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        raise UnsupportedError(
+            f"{verb}: is the work of one process, found WORLD_SIZE={processes}; call it without torchrun (train and "
+            "adapters add take several)"
+        )
 
 
 def print_scores(rows: list[dict[str, Any]], split: str) -> None:

@@ -73,7 +73,7 @@ def check_processes(environment: Mapping[str, str] | None = None) -> None:
     if "ACCELERATE_USE_CPU" in found and "MASTER_ADDR" in found and not any(name in found for name in sizes):
         raise UnsupportedError(
             "several processes were asked for, but accelerate launch started one (it does so on CPUs); "
-            "use: torchrun --nproc_per_node 2 -m nlp_mtl.cli train RUN.yaml"
+            "use: torchrun --nproc_per_node 2 -m nlp_mtl.cli …"
         )
 
 

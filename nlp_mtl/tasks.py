@@ -298,7 +298,8 @@ def _check_heads_shared(tasks: Mapping[str, Task]) -> list[str]:
         owner = tasks.get(task.head_of)
         if owner is None:
             mistakes.append(
-                f"task {task.name!r} uses the head of {task.head_of!r}, which is not among the tasks; add it"
+                f"task {task.name!r} uses the head of {task.head_of!r}, which is not among the tasks; add it, or "
+                "leave out `head_of`"
             )
         elif owner.head_of is not None:
             mistakes.append(f"task {task.name!r}: `head_of` names {owner.name!r}, which itself borrows a head")

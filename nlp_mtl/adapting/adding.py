@@ -23,7 +23,7 @@ from nlp_mtl.opening import load_encoder, open_base
 from nlp_mtl.pulling import local_folder
 from nlp_mtl.run import Run, metrics_of
 from nlp_mtl.runfiles import write_task_file
-from nlp_mtl.settings import Precision
+from nlp_mtl.settings import Precision, check_processes
 from nlp_mtl.starting import trainer_with, training_arguments
 from nlp_mtl.taskfile import Task
 from nlp_mtl.tasklora import SHARED, check_plain, owners_of
@@ -49,7 +49,7 @@ def add_task(
     The encoder, the adapters and the heads that are there are frozen, and the tasks of the run go through them as
     before: their logits stay what they were. The new task's adapter stands beside the shared one, or on the encoder as
     it was trained. Its settings are those of the run's `task_lora`, else of its `lora`, else rank 8 on all linear
-    layers.
+    layers. Several processes share the rows, as in training.
 
     Args:
         run: a folder of a run with `lora`, `task_lora`, or full fine-tuning; or a repository of the Hub.
@@ -62,10 +62,13 @@ def add_task(
         The new run, with the new task's scores.
 
     Raises:
-        ConfigError: wrong arguments, a task that the run has, a head of another task; all at once.
+        ConfigError: wrong arguments, a task that the run has, one that uses another's head; all at
+            once.
         DataError, NotFoundError: the new task's rows.
-        UnsupportedError: an encoder or adapter that one task's adapter can't stand beside.
+        UnsupportedError: an encoder or adapter that one task's adapter can't stand beside; fewer processes than asked
+            for.
     """
+    check_processes()
     folder = local_folder(run)
     old = MultiTaskModel.from_pretrained(folder, base=base)
     settings, added = _settings(old, task, changes)
@@ -145,10 +148,6 @@ def _mistakes(old: MultiTaskModel, task: Task) -> list[str]:
     if SHARED in configs and owners_of(old.sharing.encoder) is None:
         why = check_plain(vars(configs[SHARED]), "lora")
         said += [f"adapters add: beside this run's LoRA no other can stand: {one.rpartition('; ')[0]}" for one in why]
-    if task.head_key != task.name:
-        said.append(
-            f"adapters add: trains a head of its own, found `head_of: {task.head_key}` in {task.name!r}; leave it out"
-        )
     return said
 
 

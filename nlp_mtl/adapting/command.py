@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nlp_mtl.errors import ConfigError, NlpMtlError
-from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
+from nlp_mtl.screen import command, one_process, print_scores, print_table, print_thresholds
 
 adapters_app = typer.Typer(
     help="Adapters after training: list, add a task, remove one, merge several into one.",
@@ -94,6 +94,7 @@ def remove(
     base: Base = None,
 ) -> None:
     """Write the run without a task's head and adapter; the others' logits stay what they were."""
+    one_process("adapters remove")
     from nlp_mtl.adapting.places import beside
     from nlp_mtl.adapting.removing import remove_adapter
 
@@ -127,9 +128,14 @@ def merge(
     base: Base = None,
 ) -> None:
     """Merge task adapters into one that the tasks share, their heads kept; scores beside the adapters apart."""
+    one_process("adapters merge")
     from nlp_mtl.adapting.merging import merge_adapters
     from nlp_mtl.adapting.scoring import merged_and_others
+    from nlp_mtl.pulling import local_folder
+    from nlp_mtl.runspec import read_spec
 
+    if joint is not None:
+        read_spec(local_folder(joint))  # before anything is written
     names = None if tasks is None else [name.strip() for name in tasks.split(",")]
     given = None if weights is None else _numbers(weights)
     done = merge_adapters(run, out, names, how, weights=given, density=density, rank=rank, seed=seed, base=base)

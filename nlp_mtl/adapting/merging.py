@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ def _fitting(model: MultiTaskModel, tasks: list[str] | None) -> list[str]:
     mistakes = unknown("merge", names, model.tasks)
     known = [task for task in names if task in model.heads]
     if len(set(names)) < len(names):
-        mistakes.append(f"adapters merge: names each task once, found {', '.join(names)}")
+        mistakes.append(f"adapters merge: names each task once, found {', '.join(names)}; leave out the rest")
     mistakes += [
         f"adapters merge: {task!r} has no adapter; leave it out" for task in known if not has_adapter(encoder, task)
     ]
@@ -148,20 +149,26 @@ def _arguments(
     if how not in WAYS:
         return [f"adapters merge: --how is one of {', '.join(WAYS)}, found {how!r}{suggestion(how, WAYS)}"]
     if weights is not None and len(weights) != len(names):
-        said.append(f"adapters merge: --weights has one for each task, found {len(weights)} for {', '.join(names)}")
+        said.append(
+            f"adapters merge: --weights has one for each task, found {len(weights)} for {', '.join(names)}; "
+            "leave them out for equal ones"
+        )
     if weights is not None and not all(map(math.isfinite, weights)):
-        said.append(f"adapters merge: --weights are finite numbers, found {', '.join(map(str, weights))}")
+        said.append(
+            f"adapters merge: --weights are finite numbers, found {', '.join(map(str, weights))}; leave them out "
+            "for equal ones"
+        )
     prunes = how.startswith(_PRUNING)
     if prunes and density is None:
         said.append(f"adapters merge: --how {how} needs --density, the share of numbers that stay; e.g. --density 0.5")
     if not prunes and density is not None:
         said.append(f"adapters merge: --density goes with {', '.join(_PRUNING)}, found --how {how}; leave it out")
     if density is not None and not 0 < density <= 1:
-        said.append(f"adapters merge: --density is above 0 and at most 1, found {density}")
+        said.append(f"adapters merge: --density is above 0 and at most 1, found {density}; e.g. 0.5")
     if rank is not None and not how.endswith("svd"):
         said.append(f"adapters merge: --rank goes with svd and …_svd, found --how {how}; leave it out")
     if rank is not None and rank < 1:
-        said.append(f"adapters merge: --rank is at least 1, found {rank}")
+        said.append(f"adapters merge: --rank is at least 1, found {rank}; leave it out for the largest")
     return said
 
 
@@ -191,7 +198,7 @@ def _same_adapter(model: MultiTaskModel, names: Sequence[str], weights: Sequence
     given: dict[str | None, tuple[str, float]] = {}
     for task, weight in zip(names, weights or (), strict=False):
         other, known = given.setdefault(owners.adapter_of[task], (task, weight))
-        if known != weight:
+        if known != weight and other != task:
             said.append(
                 f"adapters merge: {other!r} and {task!r} use one adapter, so their --weights are equal, found {known} "
                 f"and {weight}"
@@ -242,7 +249,9 @@ def _merged(
 
     names = [f"task_{number}" for number in range(len(parts))]
     wrapped: Any = plain
-    for name, (config, tensors) in zip(names, parts, strict=True):
+    for name, (its, tensors) in zip(names, parts, strict=True):
+        config = copy.copy(its)
+        config.base_model_name_or_path = None  # PEFT would warn that it is called otherwise than the folder it lies in
         if hasattr(wrapped, "peft_config"):
             wrapped.add_adapter(name, config)
         else:

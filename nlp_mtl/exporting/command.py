@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nlp_mtl.errors import ConfigError
+from nlp_mtl.screen import one_process
 
 EPILOG = (
     "nlp-mtl export runs/quickstart exports/trec --task quick_trec\n\n"
@@ -37,6 +38,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a task so that it is used without nlp_mtl, after comparing its logits with the run's."""
+    one_process("export")
     from nlp_mtl.exporting.export import export_task
 
     names = list(task or [])

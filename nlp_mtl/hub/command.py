@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from nlp_mtl.screen import one_process
+
 EPILOG = (
     "nlp-mtl push runs/quickstart me/quickstart --private --dry-run\n\n"
     "nlp-mtl push runs/quickstart me/trec --task quick_trec --as model"
@@ -39,6 +41,7 @@ def push(
     license_: Annotated[str | None, typer.Option("--license", help="Of the model, as the Hub names it.")] = None,
 ) -> None:
     """Put a run, or one task of it, on the Hub: by one commit, with its card, without data, paths and checkpoints."""
+    one_process("push")
     from nlp_mtl.hub.push import push as push_run
 
     done = push_run(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from nlp_mtl.card import needs_base
 from nlp_mtl.errors import ConfigError, shown, suggestion
 from nlp_mtl.hub import remote
 from nlp_mtl.hub.facts import facts_of
@@ -101,7 +102,7 @@ def push(
     source = None if isinstance(run_or_model, MultiTaskModel) else Path(run_or_model)
     spec = own.spec() if own is not None else read_spec(source)  # type: ignore[arg-type]
     _check(spec, repo_id, task, as_, private, revision, create_pr)
-    lora = bool(spec["strategies"].get("lora"))
+    lora = needs_base(spec)
     record = base_for_hub(spec["base"], base_model, base_revision, adapter=lora and as_ in ("run", "adapter"))
     doing, api = f"push {repo_id}", None
     if not dry_run:

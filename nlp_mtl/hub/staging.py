@@ -224,6 +224,7 @@ def _loading(model: MultiTaskModel, singles: Sequence[str]) -> list[str]:
             f'encoder = AutoModel.from_pretrained("{PLACE}")',
             "```",
             "",
+            *_standing_on_it(model),
             "A single task with its head is a repository of its own: "
             "`nlp-mtl push RUN REPO --task TASK --as model` puts it there.",
             "",
@@ -251,6 +252,24 @@ def _loading(model: MultiTaskModel, singles: Sequence[str]) -> list[str]:
     for task in singles:
         lines += _snippet(model, task, base, at)
     return lines
+
+
+def _standing_on_it(model: MultiTaskModel) -> list[str]:
+    """Where adapters were added to a fully fine-tuned encoder: whose they are, and how one is loaded."""
+    owners = owners_of(model.sharing.encoder)
+    if owners is None or not owners.adapters:
+        return []
+    first = owners.adapters[0]
+    return [
+        f"Adapters that were added to it lie in folders of their tasks ({', '.join(owners.adapters)}):",
+        "",
+        "```python",
+        "from peft import PeftModel",
+        "",
+        f'encoder = PeftModel.from_pretrained(encoder, "{PLACE}", subfolder="{first}")',
+        "```",
+        "",
+    ]
 
 
 def _snippet(model: MultiTaskModel, task: str, base: str, at: str) -> list[str]:

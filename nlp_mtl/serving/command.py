@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from nlp_mtl.screen import one_process
+
 SERVE_EPILOG = (
     "nlp-mtl serve runs/quickstart --port 8000\n\nnlp-mtl serve runs/quickstart --task quick_ner --task quick_trec"
 )
@@ -35,6 +37,7 @@ def serve(
     base: Base = None,
 ) -> None:
     """Answer over HTTP: /predict, /tasks, /health and a page at /docs, until SIGTERM or Ctrl-C."""
+    one_process("serve")
     from nlp_mtl.serving.limits import Limits
     from nlp_mtl.serving.server import check_asked, check_port, told_together
     from nlp_mtl.serving.server import serve as run_server
@@ -60,6 +63,7 @@ def demo(
     base: Base = None,
 ) -> None:
     """Show a page with a text box and every task's answer side by side, until Ctrl-C."""
+    one_process("demo")
     from nlp_mtl.serving.demo import show_demo
     from nlp_mtl.serving.server import check_asked, check_port, told_together
 

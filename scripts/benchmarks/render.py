@@ -6,6 +6,9 @@ import json
 import statistics
 from pathlib import Path
 
+from markdown import load, table
+from render_adapters import adapters, adapters_predict, merging
+
 FIRST = {
     "cola": "matthews_correlation",
     "mrpc": "f1",
@@ -28,6 +31,8 @@ def render(recorded: Path) -> str:
         scaling(recorded),
         passes(recorded),
         adapters(recorded),
+        adapters_predict(recorded),
+        merging(recorded),
         balancing(recorded),
         comparison(recorded),
         prediction(recorded),
@@ -38,16 +43,6 @@ def render(recorded: Path) -> str:
         notes(recorded),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def load(file: Path) -> dict | None:
-    """One recorded file, if it is there."""
-    return json.loads(file.read_text()) if file.exists() else None
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
 def machine(recorded: Path) -> str:
@@ -204,29 +199,6 @@ def passes(recorded: Path) -> str:
         f"## A large step in passes\n\n`{found['command']}`\n\nSteps of {found['tokens_per_batch']} tokens with "
         f"`tokens_per_pass`, {found['rounds']} round(s); memory less what the imports took.\n\n"
         + table(["tokens per pass", "peak MB", "real tokens/s"], rows)
-    )
-
-
-def adapters(recorded: Path) -> str:
-    """The cost of one adapter per task."""
-    found = load(recorded / "adapters_speed.json")
-    if not found:
-        return ""
-    told = {"lora": "one shared", "task_lora": "one per task", "both": "one per task beside the shared one"}
-    rows = [
-        [
-            str(one["batch"]),
-            told[way],
-            f"{one['median'][way]:.1f}",
-            f"{over['median']} ({over['least']} to {over['most']})",
-        ]
-        for one in found["batches"]
-        for way, over in one["ratio"].items()
-    ]
-    return (
-        f"## One adapter per task\n\n`{found['command']}`\n\n{found['tasks']} tasks of four kinds in one mixed pass, "
-        "LoRA r 8 on all linear layers; asked is at most 1.15 of one shared adapter.\n\n"
-        + table(["rows a step", "adapters", "µs per token", "over one shared"], rows)
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nlp_mtl import MultiTaskModel
-from nlp_mtl.errors import NotFoundError, RunFolderError, UnknownNameError, UnsupportedError
+from nlp_mtl.errors import NotFoundError, RunFolderError, UnknownNameError
 from tests.catalogue.bad import Bad
 from tests.integration.tiny import write_base
 
@@ -163,55 +163,6 @@ ENTRIES = [
         way_out="did you mean 'mood'?",
     ),
     Bad(
-        "a pass of a server that holds nothing",
-        "serve done --max-batch 0",
-        parameter="serve: --max-batch",
-        rule="is a whole number from 1",
-        found="found 0",
-        way_out="leave it out for 32",
-    ),
-    Bad(
-        "a queue of a server that holds no whole request",
-        "serve done --queue 8",
-        parameter="serve: --queue",
-        rule="holds at least one whole request",
-        found="found 8 and 32",
-        way_out="raise one or lower the other",
-    ),
-    Bad(
-        "a port that there is not",
-        "serve done --port 70000",
-        parameter="serve: --port",
-        rule="from 0 to 65535",
-        found="found 70000",
-        way_out="leave it out",
-    ),
-    Bad(
-        "an address that this machine does not have",
-        "serve done --host 192.0.2.7 --port 0",
-        parameter="serve: listens on --host",
-        rule="listens on --host and --port",
-        found="'192.0.2.7'",
-        way_out="name another",
-    ),
-    Bad(
-        "a task that the model of a demo lacks",
-        "demo done --task moood --port 0",
-        parameter="demo",
-        rule="is not a task of this model",
-        found="'moood'",
-        way_out="did you mean 'mood'?",
-    ),
-    Bad(
-        "a run folder of a server that is none",
-        "serve data --port 0",
-        parameter="data",
-        rule="not a run folder",
-        found="nlp_mtl.json is missing",
-        way_out="run folders are done",
-        error=RunFolderError,
-    ),
-    Bad(
         "an output in a folder that is not there",
         "predict done 'a cat' --out answers/one.jsonl",
         parameter="the output",
@@ -296,46 +247,5 @@ ENTRIES = [
         rule="unknown",
         found="'samplers'",
         way_out="did you mean 'sampler'",
-    ),
-    Bad(
-        "an export of a task that the run does not have",
-        "export done out --task moood",
-        parameter="export:",
-        rule="is not a task of this run",
-        found="'moood'",
-        way_out="did you mean 'mood'?",
-    ),
-    Bad(
-        "an export of no task",
-        "export done out",
-        parameter="--as model",
-        rule="writes one task",
-        found="found none named",
-        way_out="say --task with one of",
-    ),
-    Bad(
-        "an export in no known form",
-        "export done out --task mood --as onxn",
-        parameter="--as",
-        rule="is one of model, adapter, onnx",
-        found="found 'onxn'",
-        way_out="did you mean 'onnx'?",
-    ),
-    Bad(
-        "an adapter of a run without one",
-        "export done out --task mood --as adapter",
-        parameter="task 'mood'",
-        rule="--as adapter writes a LoRA",
-        found="this run trained none",
-        way_out="say --as model",
-        error=UnsupportedError,
-    ),
-    Bad(
-        "an export onto a folder that holds something",
-        "export done data --task mood",
-        parameter="OUT",
-        rule="is empty or not there",
-        found="found data with",
-        way_out="name another",
     ),
 ]

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import nlp_mtl as mtl
-from nlp_mtl.errors import HubError, RunFolderError
+from nlp_mtl.errors import HubError, RunFolderError, UnsupportedError
+from tests.catalogue.adapters import shared
 from tests.catalogue.bad import Bad
 
 
@@ -90,6 +91,94 @@ ENTRIES = [
     Bad(
         "a repository without the Hub",
         "predict you/repo 'A text.'",
+        error=HubError,
+        parameter="you/repo",
+        rule="needs the Hub",
+        found="no such folder here either",
+        way_out="name a folder",
+    ),
+    Bad(
+        "a private pull request",
+        "push done me/x --create-pr --private --dry-run",
+        parameter="push: --create-pr",
+        rule="needs a repository that is there",
+        found="found --private, for a new one",
+        way_out="leave one out",
+    ),
+    Bad(
+        "a form without its task",
+        "push done me/x --as onnx --dry-run",
+        parameter="push: --as onnx",
+        rule="pushes one task",
+        found="found none named",
+        way_out="say --task with one of mood, alike",
+    ),
+    Bad(
+        "a revision of no base",
+        "push done me/x --dry-run --base-revision abc",
+        parameter="push: --base-revision",
+        rule="goes with --base-model",
+        found="found 'abc' alone",
+        way_out="name the model too",
+    ),
+    Bad(
+        "a LoRA without its base",
+        "push shared me/x --dry-run --base-model none",
+        spoil=shared,
+        parameter="push: --base-model none",
+        rule="is for fully fine-tuned runs",
+        found="found a LoRA",
+        way_out="push a task with --as model",
+    ),
+    Bad(
+        "an adapter pushed of a run without one",
+        "push done me/x --task mood --as adapter --dry-run --base-model none",
+        error=UnsupportedError,
+        parameter="task 'mood'",
+        rule="--as adapter writes a LoRA",
+        found="this run trained none",
+        way_out="say --as model",
+    ),
+    Bad(
+        "a push of no run",
+        "push data me/x --dry-run",
+        error=RunFolderError,
+        parameter="data",
+        rule="not a run folder",
+        found="nlp_mtl.json is missing",
+        way_out="run folders are done",
+    ),
+    Bad(
+        "a push of a damaged run",
+        "push done me/x --dry-run --base-model none",
+        spoil=lambda: Path("done/heads.safetensors").write_bytes(b"cut"),
+        error=RunFolderError,
+        parameter="heads.safetensors",
+        rule="is not as it was written",
+        found="done: damaged",
+        way_out="take done/checkpoint-2",
+    ),
+    Bad(
+        "a revision of a repository without the Hub",
+        "evaluate you/repo@v2",
+        error=HubError,
+        parameter="you/repo",
+        rule="needs the Hub",
+        found="no such folder here either",
+        way_out="name a folder",
+    ),
+    Bad(
+        "a revision of a folder that is here",
+        "export done@v2 out --task mood",
+        error=RunFolderError,
+        parameter="done@v2",
+        rule="not a run folder",
+        found="nlp_mtl.json is missing",
+        way_out="run folders are done",
+    ),
+    Bad(
+        "adapters of a repository without the Hub",
+        "adapters list you/repo",
         error=HubError,
         parameter="you/repo",
         rule="needs the Hub",

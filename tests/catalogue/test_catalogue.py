@@ -11,6 +11,7 @@ import pytest
 
 from nlp_mtl.errors import NlpMtlError
 from tests.catalogue import (
+    adapters,
     api_arguments,
     balancing,
     cli_arguments,
@@ -21,6 +22,7 @@ from tests.catalogue import (
     prediction_inputs,
     rows,
     run_files,
+    shipping,
     task_files,
 )
 
@@ -34,6 +36,8 @@ KINDS = {
     "arguments in Python": api_arguments,
     "own data": own_data,
     "inputs of predict": prediction_inputs,
+    "adapters": adapters,
+    "exports and servers": shipping,
     "the Hub": hub,
     "balancing": balancing,
 }

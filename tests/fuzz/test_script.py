@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import os
 import subprocess
@@ -48,18 +48,17 @@ def fuzz(folder: Path, *words: str) -> tuple[int, dict, str]:
     return done.returncode, json.loads(file.read_text()) if file.is_file() else {}, done.stdout + done.stderr
 
 
-def rendered(file: Path) -> str:
+def rendered(file: Path, monkeypatch) -> str:
     """The part of RESULTS.md that a summary becomes."""
-    spec = importlib.util.spec_from_file_location("render", ROOT / "scripts" / "benchmarks" / "render.py")
-    render = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(render)
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "benchmarks"))
+    render = importlib.import_module("render")
     recorded = file.parent / "recorded"
     recorded.mkdir()
     (recorded / "fuzz.json").write_text(file.read_text())
     return render.fuzz(recorded)
 
 
-def test_what_breaks_a_law_is_found_and_kept(tmp_path):
+def test_what_breaks_a_law_is_found_and_kept(tmp_path, monkeypatch):
     (tmp_path / "broken_laws.py").write_text(LAWS)
     code, found, said = fuzz(tmp_path, "--minutes", "0.1", "--hang", "1", "--laws", "broken_laws")
     assert code == 1, said
@@ -72,12 +71,12 @@ def test_what_breaks_a_law_is_found_and_kept(tmp_path):
     assert found["processes"] > 2
     kept = {place.name.split("-")[0]: place for place in sorted((tmp_path / "findings").iterdir())}
     assert (kept["small"] / "number.txt").read_text() == "20"
-    assert "3 findings:\n- " in rendered(tmp_path / "found.json")
+    assert "3 findings:\n- " in rendered(tmp_path / "found.json", monkeypatch)
     for name in ("ends", "waits"):
         assert int((kept[name] / "finding.txt").read_text().split("\n")[2]) > 50
 
 
-def test_a_clean_run_says_what_was_tried(tmp_path):
+def test_a_clean_run_says_what_was_tried(tmp_path, monkeypatch):
     words = ["--minutes", "0.04", "--seed", "5", "--only", "yaml_read_back", "batches_hold_their_rows"]
     code, found, said = fuzz(tmp_path, *words)
     assert code == 0, said
@@ -87,7 +86,7 @@ def test_a_clean_run_says_what_was_tried(tmp_path):
     assert set(found["laws"]) <= {"yaml_read_back", "batches_hold_their_rows"}
     assert {"hypothesis", "pyarrow", "datasets", "python"} <= set(found["versions"])
     assert found["command"] == "python scripts/fuzz.py " + " ".join(words)
-    page = rendered(tmp_path / "found.json")
+    page = rendered(tmp_path / "found.json", monkeypatch)
     assert f"`{found['command']}`" in page
     assert "No finding" in page
     assert f"| **all** | {len(found['laws'])} | **{found['examples']}** |" in page

@@ -98,10 +98,10 @@ def pushed(worker, hub, house):
     return push
 
 
-def logits_of(model, task):
+def logits_of(model, task, rows=ROWS):
     """The run's logits for each of the task's rows."""
     head, found = model.heads[task], []
-    for row in ROWS[task]:
+    for row in rows[task]:
         given = dict(zip(head.needed_columns(), row, strict=True))
         tokens = head.tokenize({k: [v] for k, v in given.items()}, model.tokenizer, 64, Where(task, "test"))
         one = {key: values[0] for key, values in tokens.items()}
@@ -215,6 +215,55 @@ def test_adapters_of_tasks_go_and_come_back(pushed, worker, hub, house, tmp_path
     model = MultiTaskModel.from_pretrained(house.runs["task_lora"], base=house.base)
     for task, found in zip(TASKS, plain(tmp_path, hub, session_cache, asked), strict=True):
         for ours_, theirs in zip(map(torch.tensor, logits_of(model, task)), found, strict=True):
+            torch.testing.assert_close(torch.tensor(theirs).reshape(ours_.shape), ours_, atol=1e-5, rtol=1e-5)
+
+
+CHANGES = {  # a run, what is done with its adapters, and the tasks that are there then
+    "add to a shared LoRA": ("lora", ["add", "--task", "spam"], [*TASKS, "spam"]),
+    "add to adapters per task": ("task_lora", ["add", "--task", "spam"], [*TASKS, "spam"]),
+    "add to full fine-tuning": ("full", ["add", "--task", "spam"], [*TASKS, "spam"]),
+    "remove": ("task_lora", ["remove", "--task", "alike"], ["mood", "names", "rainy"]),
+    "merge": ("task_lora", ["merge", "--how", "svd"], TASKS),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_run_whose_adapters_were_changed_goes_whole(worker, hub, house, tmp_path, session_cache, change):
+    """What comes back is the changed run, here and as vanilla adapters; nothing of the house goes along."""
+    run, (verb, *words), tasks = CHANGES[change]
+    out, repo = house.folder / change.replace(" ", "-"), f"me/{change.replace(' ', '-')}"
+    spam = house.folder / "tasks" / "spam.yaml"
+    spam.write_text(json.dumps({**json.loads(Path(house.files[0]).read_text()), "name": "spam"}))
+    words = [spam if word == "spam" else word for word in words]
+    place = [out] if verb == "merge" else ["--out", out]
+    quick = "training.max_steps=2 training.use_cpu=true training.learning_rate=0.01".split() if verb == "add" else []
+    base = [] if run == "full" else ["--base", house.base]
+    worker.cli("adapters", verb, house.runs[run], *place, *words, *base, *quick).fine()
+    before = len(hub.store.received)
+    worker.cli("push", out, repo, *base, "--base-model", "none" if run == "full" else "me/tiny-bert").fine()
+    files, sent = hub.files(repo), b"\n".join(hub.store.received[before:])
+    assert [task["name"] for task in json.loads(files["nlp_mtl.json"])["tasks"]] == tasks
+    assert b"SECRETROW" not in sent and b"SECRETPATH" not in sent
+    assert not [name for name in files if "checkpoint-" in name or name == "run.yaml"]
+    text = "the cat in the city is good"
+    ours = worker.cli("predict", out, text, "--dtype", "float32", *base).fine()
+    assert worker.cli("predict", repo, text, "--dtype", "float32").fine() == ours
+    assert set(json.loads(ours)) == set(tasks)
+    code = snippets(files["README.md"].decode())
+    model = MultiTaskModel.from_pretrained(out, base=house.base if base else None)
+    rows = {**ROWS, "spam": ROWS["mood"]}
+    if run == "full":  # an adapter on an encoder of its own: no head with it, but the encoder is in the repository
+        assert "library_name: transformers" in files["README.md"].decode() and len(code) == 3
+        (found,) = plain(tmp_path, hub, session_cache, [{"code": code[1] + code[2]}])
+        owners = model.sharing.owners
+        with torch.inference_mode(), owners.during(owners.number("spam")):
+            hidden = model.sharing.encoder(input_ids=torch.tensor([[2, 9, 10, 3]])).last_hidden_state
+        torch.testing.assert_close(torch.tensor(found), hidden[0, 0], atol=1e-5, rtol=1e-5)
+        return
+    alone = [lines for lines in code if "subfolder=" in lines]
+    asked = [{"code": lines, "rows": rows[task]} for lines, task in zip(alone, tasks, strict=True)]
+    for task, found in zip(tasks, plain(tmp_path, hub, session_cache, asked), strict=True):
+        for ours_, theirs in zip(map(torch.tensor, logits_of(model, task, rows)), found, strict=True):
             torch.testing.assert_close(torch.tensor(theirs).reshape(ours_.shape), ours_, atol=1e-5, rtol=1e-5)
 
 

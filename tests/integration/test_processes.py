@@ -169,3 +169,41 @@ def test_a_dry_run_of_two_processes_speaks_once_and_writes_nothing(tmp_path, for
     assert found["time"]["timed_steps"] == 9
     assert found["parameters"]["total"]["trained"] == found["parameters"]["total"]["all"] > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "data", "run.yaml"]
+
+
+def add_rainy(python: str, folder: Path, run: str, out: str, rows: int, processes: int, **more) -> str:
+    """`nlp-mtl adapters add` as its own process or processes; what was printed."""
+    training = {"per_device_train_batch_size": rows, "max_steps": 5, "learning_rate": 0.01, "use_cpu": True}
+    training |= {"disable_tqdm": True, "bf16": False, **more}
+    words = ["adapters", "add", run, "--task", str(folder / "data" / "rainy.yaml"), "--out", out]
+    words += [f"training.{key}={json.dumps(value)}" for key, value in training.items()]
+    command = [python, "-m", "nlp_mtl.cli", *words]
+    if processes > 1:
+        launch = ["--nproc_per_node", str(processes), "--master_port", str(29500 + hash(out) % 400), "--no_python"]
+        command = [python, "-m", "torch.distributed.run", *launch, *command]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=env, text=True, capture_output=True, timeout=300, cwd=folder)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("way", ["lora", "full", "fsdp"])
+def test_a_task_added_by_two_processes_is_the_one_that_one_adds(tmp_path, forked_python, way):
+    from safetensors.torch import load_file
+
+    import nlp_mtl as mtl
+
+    tasks, base = write_tasks(tmp_path / "data"), write_base(tmp_path / "base")
+    tuning = {} if way == "full" else {"lora": {"r": 2, "target_modules": "all-linear"}}
+    mtl.MultiTaskModel.from_base(base, tasks[:3], **tuning).save_pretrained(tmp_path / "run")
+    (tmp_path / "run" / "run.yaml").write_text(json.dumps({"model": base, "tasks": tasks[:3], **tuning}))
+    add_rainy(forked_python, tmp_path, "run", "one", 8, 1)
+    said = add_rainy(forked_python, tmp_path, "run", "two", 4, 2, **(FSDP if way == "fsdp" else {}))
+    assert said.count("The run with it is in two") == 1, said
+    one, two = tmp_path / "one", tmp_path / "two"
+    names = {file.relative_to(one).as_posix() for file in one.rglob("*.safetensors") if "checkpoint" not in str(file)}
+    assert {"heads.safetensors", "rainy/adapter_model.safetensors"} <= names
+    for name in names:
+        agree(load_file(two / name), load_file(one / name), atol=1e-6, rtol=1e-5)
+    first, second = (json.loads((folder / "metrics.json").read_text())["validation"] for folder in (one, two))
+    assert second["rainy"] == pytest.approx(first["rainy"], abs=1e-6)

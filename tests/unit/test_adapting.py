@@ -1,7 +1,10 @@
 """Adapters after training: what is changed is changed as said, and what is not stays as it is, to the bit."""
 
 import json
+import os
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -448,6 +451,17 @@ def test_one_onnx_graph_with_a_pass_for_each_adapter(place, added, tmp_path, run
 
 
 # --------------------------------------------------------------------------------------------------- command line
+
+
+@pytest.mark.parametrize(
+    "words", [["list", "both"], ["merge", "both", "merged_quietly", "--how", "svd"]], ids=lambda words: words[0]
+)
+def test_the_commands_pass_on_no_warnings_of_libraries(place, forked_python, words):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [forked_python, "-m", "nlp_mtl.cli", "adapters", *words]
+    done = subprocess.run(command, env=env, cwd=place, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
 
 
 def test_the_commands_say_what_they_did(place, tmp_path):

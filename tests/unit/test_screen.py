@@ -2,7 +2,10 @@
 
 import shlex
 
+import pytest
+
 from nlp_mtl import cli, screen
+from nlp_mtl.errors import UnsupportedError
 
 
 def test_commands_are_quoted_and_start_a_program_that_is_there(monkeypatch):
@@ -23,6 +26,28 @@ def test_without_the_program_on_the_path_its_place_is_shown(monkeypatch, tmp_pat
 def test_several_processes_go_on_as_several(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert screen.command("train", "--resume").startswith("torchrun --nproc_per_node 2 -m nlp_mtl.cli train")
+    assert screen.command("adapters", "add", "runs/a").startswith("torchrun --nproc_per_node 2")
+    assert "torchrun" not in screen.command("predict", "runs/a", "a film")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["adapters", "remove", "run", "--task", "a"],
+        ["adapters", "merge", "run", "out"],
+        ["export", "run", "out", "--task", "a"],
+        ["push", "run", "me/run"],
+        ["serve", "run"],
+        ["demo", "run"],
+    ],
+    ids=lambda words: " ".join(words[: 1 + (words[0] == "adapters")]),
+)
+def test_what_only_writes_or_listens_is_the_work_of_one_process(words, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UnsupportedError, match="is the work of one process, found WORLD_SIZE=2; call it without"):
+        cli.app(words, standalone_mode=False)
+    assert not any(tmp_path.iterdir())
 
 
 def test_how_to_go_on_is_said_only_where_it_is_possible(tmp_path, capsys, monkeypatch):
