@@ -173,8 +173,25 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(name)
 
 
+def seen_by(experts: Sequence[int | None], tasks: int) -> Tensor:
+    """[tasks, experts] of bools: which experts a task may use; see :func:`add_gates`.
+
+    Example:
+        >>> seen_by([None, 0], 2).tolist()
+        [[True, True], [True, False]]
+    """
+    return torch.tensor([[own in (None, task) for own in experts] for task in range(tasks)])
+
+
 def add_gates(
-    encoder: nn.Module, facts: Rows, kind: Gates, experts: Sequence[int | None], *, width: int, top_k: int
+    encoder: nn.Module,
+    facts: Rows,
+    kind: Gates,
+    experts: Sequence[int | None],
+    *,
+    width: int,
+    top_k: int,
+    one: Gate | None = None,
 ) -> tuple[list[str], list[str]]:
     """Put a gate into every LoRA of an encoder, in place.
 
@@ -185,6 +202,7 @@ def add_gates(
         experts: for each expert the number of the one task that may use it; None for all.
         width: of what gates on examples read.
         top_k: see :class:`Gate`.
+        one: the gate of all layers, which is no part of any; default each has its own.
 
     Returns:
         The names of the layers, and those of LoRAs that are not on linear layers, where nothing is put.
@@ -192,7 +210,7 @@ def add_gates(
     from peft.tuners.lora import LoraLayer
     from peft.tuners.lora.layer import Linear
 
-    seen = torch.tensor([[own in (None, task) for own in experts] for task in range(len(facts.adapters))])
+    seen = seen_by(experts, len(facts.adapters))
     done, other = [], []
     for name, layer in encoder.named_modules():
         if not isinstance(layer, LoraLayer) or SHARED not in getattr(layer, "r", {}):
@@ -204,6 +222,10 @@ def add_gates(
         layer.facts, layer.uneven = facts, []
         layer.rank = layer.r[SHARED] // len(experts)
         layer.pools = "pooler" in name.split(".")
+        if one is not None:
+            layer.__dict__["gate"] = one
+            done.append(name)
+            continue
         by_text = kind == "example" and not layer.pools  # what a pooler reads is of one text already
         own_kind: Gates = "token" if kind == "example" and layer.pools else kind
         layer.gate = Gate(own_kind, seen, width if by_text else layer.in_features, top_k)

@@ -56,6 +56,18 @@ def tasks() -> str:
     return markdown(("task", "what it asks", "head", "data", "labels", "metrics", "tags"), rows)
 
 
+def sharings() -> str:
+    """What goes together with which sharing, found by trying on tiny models."""
+    sys.path.insert(0, str(ROOT))
+    from tests.contracts.support import COLUMNS, forms, support
+
+    rows = []
+    for name, form in forms().items():
+        found = support(form)
+        rows.append((name if "`" in name else f"`{name}`", *(found[column] for column in COLUMNS)))
+    return markdown(("sharing", *COLUMNS), rows)
+
+
 def insert(file: Path, name: str, table: str, check: bool) -> bool:
     text = file.read_text(encoding="utf-8")
     pattern = re.compile(rf"(<!-- {name}: made by scripts/tables.py -->\n).*?(<!-- /{name} -->)", re.S)
@@ -71,6 +83,7 @@ def main() -> int:
     check = "--check" in sys.argv
     current = [
         insert(ROOT / "README.md", "keys", keys(), check),
+        insert(ROOT / "README.md", "sharings", sharings(), check),
         insert(ROOT / "task_registry" / "README.md", "tasks", tasks(), check),
     ]
     if check and not all(current):

@@ -13,6 +13,7 @@ from transformers import set_seed
 from nlp_mtl import config
 from nlp_mtl.adapters import is_adapter
 from nlp_mtl.adapting.places import beside, keep_records, keep_scores, out_mistakes
+from nlp_mtl.adapting.refusing import check_hard
 from nlp_mtl.bases import find_recorded
 from nlp_mtl.data import load_data
 from nlp_mtl.errors import ConfigError
@@ -71,6 +72,7 @@ def add_task(
     check_processes()
     folder = local_folder(run)
     old = MultiTaskModel.from_pretrained(folder, base=base)
+    check_hard(old, "add")
     settings, added = _settings(old, task, changes)
     place = Path(out) if out is not None else beside(run, "with", added.name)
     if mistakes := [*_mistakes(old, added), *out_mistakes("add", place)]:

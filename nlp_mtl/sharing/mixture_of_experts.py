@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from nlp_mtl.adapters import is_adapter
 from nlp_mtl.errors import ConfigError, UnsupportedError
-from nlp_mtl.experts import Gates, Rows, add_gates
+from nlp_mtl.experts import Gate, Gates, Rows, add_gates, seen_by
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, Way, base_of, encode_at
 from nlp_mtl.registry import sharings
@@ -37,6 +37,9 @@ class MixtureOfExperts(Hard):
             each layer reads (MMoE); ``example``, the same on the mean of the text's word embeddings.
         private: how many more experts each task has for itself (CGC, PLE).
         top_k: only the k highest experts count; 0 for all. Needs gates on tokens or texts.
+        per_layer: of gates by task, one for each layer instead of one for the encoder, where an expert is a skill that
+            a task has in all layers or in none. Gates learn slowly at the rate of adapters: `learning_rates: {gate.*:
+            0.02}`.
         balance: how much uneven use of the experts costs (the load-balancing loss), from 0; same gates.
 
     Relations: gates by task are Polytropon's soft form (Ponti et al., 2023, arXiv 2202.13914) and MTL-LoRA's (Yang et
@@ -64,6 +67,7 @@ class MixtureOfExperts(Hard):
         private: int = 0,
         top_k: int = 0,
         balance: float = 0.0,
+        per_layer: bool = False,
     ):
         super().__init__(encoder, tasks)
         self.gates, self.balance = gates, balance
@@ -77,7 +81,9 @@ class MixtureOfExperts(Hard):
                 "token or task"
             )
         width = base_of(encoder).get_input_embeddings().embedding_dim
-        self.names, other = add_gates(encoder, self.facts, gates, own, width=width, top_k=top_k)
+        one = Gate("task", seen_by(own, len(tasks)), width) if gates == "task" and not per_layer else None
+        self.names, other = add_gates(encoder, self.facts, gates, own, width=width, top_k=top_k, one=one)
+        self.gate = one
         if other or not self.names:
             raise UnsupportedError(
                 f"sharing 'mixture_of_experts': gates plain LoRA on linear layers only, found {', '.join(other[:3])}; "
@@ -160,8 +166,8 @@ class MixtureOfExperts(Hard):
         Of gates on tokens or texts, the mean over what came in training.
         """
         tables = []
-        for layer in self._layers():
-            gate = layer.gate
+        for layer in [self] if self.gate is not None else self._layers():
+            gate: Any = layer.gate
             tables.append(gate.table() if gate.kind == "task" else gate.use / gate.met.clamp_min(1)[:, None])
         whole = torch.stack(tables, 1).detach().cpu()
         each = whole if by_layer else whole.mean(1)
@@ -172,13 +178,20 @@ class MixtureOfExperts(Hard):
         return {
             "gates": {
                 "title": "Which task uses which expert",
-                "note": f"Share of each expert in a task's sum, the mean over {len(self.names)} layers"
-                + ("." if self.gates == "task" else "and all tokens met in training."),
+                "note": "Share of each expert in a task's sum"
+                + ("" if self.gate is not None else f", the mean over {len(self.names)} layers")
+                + ("." if self.gates == "task" else " and all tokens met in training."),
                 "columns": list(self.columns),
                 "rows": self.use(),
                 "signed": False,
             }
         }
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        """Experts and gates."""
+        yield from super().shared_parameters()
+        if self.gate is not None:
+            yield from self.gate.parameters()
 
     def _layers(self) -> Iterator[Any]:
         return (self.encoder.get_submodule(name) for name in self.names)
@@ -209,6 +222,8 @@ class MixtureOfExperts(Hard):
         """The experts, the gates, and how they were used."""
         parts = [*self.encoder.named_parameters(), *self.encoder.named_buffers()]
         gates = {f"encoder.{name}": p for name, p in parts if is_adapter(name) or ".gate." in name}
+        if self.gate is not None:
+            gates |= {f"gate.{name}": p for name, p in self.gate.state_dict(keep_vars=True).items()}
         return {**super().own_state(), **{name: p for name, p in gates.items() if not name.endswith(".seen")}}
 
     def adapter(self, task: str, state: Mapping[str, Tensor] | None = None) -> tuple[Any, dict[str, Tensor]]:
@@ -240,7 +255,7 @@ class MixtureOfExperts(Hard):
             with torch.no_grad():
                 layer.lora_B[SHARED].weight *= layer.gate.table()[number].repeat_interleave(layer.rank)
             layer.__class__ = layer.__class__.__mro__[1]
-            del layer.gate
+            layer._modules.pop("gate", None)
         return merged(own)
 
     def _check_gates(self, task: str) -> None:

@@ -191,7 +191,7 @@ ENTRIES = [
         parameter="bad.yaml:4",
         rule="unknown sharing",
         found="'sofft'",
-        way_out="known: hard",
+        way_out="did you mean",
     ),
     bad_run(
         "head arguments for a task that the run lacks",

@@ -119,7 +119,13 @@ def test_the_ten_lines_of_python_run(tmp_path, monkeypatch, quickstart_packages,
 
 
 # name → pictures in it
-NOTEBOOKS = {"01_quickstart": 2, "02_own_data": 0, "03_add_a_task": 0, "04_balancing_and_conflict": 4}
+NOTEBOOKS = {
+    "01_quickstart": 2,
+    "02_own_data": 0,
+    "03_add_a_task": 0,
+    "04_balancing_and_conflict": 4,
+    "05_sharing_schemes": 2,
+}
 
 
 @pytest.mark.packages

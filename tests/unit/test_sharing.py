@@ -56,6 +56,7 @@ SCHEMES = {
     "cross_stitch": ({"name": "cross_stitch", "layers": 1}, {}),
     "sluice-lora": ({"name": "cross_stitch", "layers": 2, "subspaces": 2}, {"lora": LORA}),
     "experts": ({"name": "mixture_of_experts", "experts": 3}, {"lora": LORA}),
+    "experts-per_layer": ({"name": "mixture_of_experts", "experts": 3, "per_layer": True}, {"lora": LORA}),
     "experts-token": (
         {"name": "mixture_of_experts", "gates": "token", "experts": 3, "private": 1, "top_k": 2, "balance": 0.1},
         {"lora": LORA},
@@ -65,6 +66,7 @@ SCHEMES = {
     "cross_task_attention-lora": ({"name": "cross_task_attention", "size": 8}, {"lora": LORA}),
 }
 LEAVES = {
+    "experts-per_layer",
     "layers",
     "layers-task_lora",
     "hard",
@@ -430,8 +432,8 @@ def test_use_by_task_says_the_gates():
     use = model.sharing.use()
     assert set(use) == {"mood", "kind", "words"}
     assert all(sum(shares) == pytest.approx(1.0, abs=2e-3) for shares in use.values())
-    layer = next(iter(model.sharing.use(by_layer=True).values()))
-    assert len(layer) == len(model.sharing.names)
+    layered = shaken(made("experts-per_layer")).sharing
+    assert all(len(layers) == len(layered.names) for layers in layered.use(by_layer=True).values())
     token = made("experts-token")
     token.train()
     token(**rows_of(token))
