@@ -122,17 +122,18 @@ class MixedLosses(Trainer):
     def _add_penalty(self) -> None:
         """The gradient of the sharing's penalty, once a step: parameters are the same on every process."""
         sharing = self.accelerator.unwrap_model(self.model).sharing
-        value = sharing.penalty()
-        if value is None:
+        known = sharing.penalty_gradients()
+        if known is None:
             return
-        self._penalties.append(float(value.detach()))
+        value, parameters, gradients = known
+        self._penalties.append(value)
         scaler = getattr(self.accelerator, "scaler", None)
-        trained = [p for p in sharing.parameters() if p.requires_grad]
-        found = torch.autograd.grad(value if scaler is None else value * scaler.get_scale(), trained, allow_unused=True)
-        for parameter, gradient in zip(trained, found, strict=True):
-            if gradient is not None:
-                gradient = gradient.contiguous()  # torch's fused AdamW reads numbers as they lie in memory
-                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        if scaler is not None:
+            torch._foreach_mul_(gradients, scaler.get_scale())
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        torch._foreach_add_([parameter.grad for parameter in parameters], gradients)
 
     # ------------------------------------------------------------------------------------ what the weighing asks for
 

@@ -119,6 +119,16 @@ class Sharing(nn.Module):
         """What is added to a step's loss, of the parameters alone; None for nothing."""
         return None
 
+    def penalty_gradients(self) -> tuple[float, list[nn.Parameter], list[Tensor]] | None:
+        """The penalty, parameters, and their gradients, contiguous; None where there is no penalty."""
+        value = self.penalty()
+        if value is None:
+            return None
+        trained = [p for p in self.parameters() if p.requires_grad]
+        found = torch.autograd.grad(value, trained, allow_unused=True)
+        both = [(p, g.contiguous()) for p, g in zip(trained, found, strict=True) if g is not None]
+        return float(value.detach()), [p for p, _ in both], [g for _, g in both]
+
     def tables(self) -> dict[str, dict[str, Any]]:
         """What is worth looking at of what was learned, for reports and ``sharing.json``.
 

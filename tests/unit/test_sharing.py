@@ -16,6 +16,7 @@ from nlp_mtl.exporting.plain import whole_class
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.prediction import predict
+from nlp_mtl.sharing import Sharing
 from nlp_mtl.sharing.cross_stitch import Stitch
 from nlp_mtl.sharing.distances import apartness, products
 from nlp_mtl.taskfile import Task
@@ -277,6 +278,20 @@ def test_soft_without_penalty_is_an_adapter_per_task_and_with_much_they_come_tog
         far.append(distance(trained(model, steps=30, rate=2e-4)))
     assert far[0] > far[1] > far[2]
     assert far[2] < 0.05 * far[0]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_penaltys_gradients_are_autograds(shared):
+    how = {"task_lora": {**LORA, "lora_alpha": 3}, **({"lora": LORA} if shared else {})}
+    sharing = shaken(model_of(TASKS, sharing={"name": "soft", "penalty": 0.7}, **how)).sharing
+    value, parameters, gradients = sharing.penalty_gradients()
+    expected, their, theirs = Sharing.penalty_gradients(sharing)
+    assert value == pytest.approx(expected, rel=1e-5)
+    known = {id(p): g for p, g in zip(their, theirs, strict=True) if g.any()}
+    assert {id(p) for p, g in zip(parameters, gradients, strict=True) if g.any()} == set(known)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        assert gradient.is_contiguous() and gradient.shape == parameter.shape
+        torch.testing.assert_close(gradient, known[id(parameter)], atol=1e-6, rtol=1e-4)
 
 
 def test_tied_encoders_without_penalty_are_separate_ones_and_with_much_they_come_together():
