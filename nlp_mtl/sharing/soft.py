@@ -79,7 +79,7 @@ class Soft(Hard):
 
     @torch.no_grad()
     def penalty_gradients(self) -> tuple[float, list[nn.Parameter], list[Tensor]] | None:
-        """For ``l2`` in closed form: there are hundreds of small tensors, and autograd takes longer than the products."""
+        """For ``l2`` in closed form: for hundreds of small tensors autograd takes longer than the products."""
         if not self.strength or self.distance != "l2":
             return super().penalty_gradients()
         value, parameters, gradients = 0.0, [], []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from markdown import load, table
 from render_adapters import adapters, adapters_predict, merging
+from render_sharing import sharing_speed, sharings_compared
 
 FIRST = {
     "cola": "matthews_correlation",
@@ -33,6 +34,8 @@ def render(recorded: Path) -> str:
         adapters(recorded),
         adapters_predict(recorded),
         merging(recorded),
+        sharing_speed(recorded),
+        sharings_compared(recorded),
         balancing(recorded),
         comparison(recorded),
         prediction(recorded),
