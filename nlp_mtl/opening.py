@@ -52,7 +52,7 @@ def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load_encoder(folder: Path) -> nn.Module:
-    """The bare encoder, of an encoder–decoder family without its decoder, its weights in fp32; raises as :func:`open_base`."""
+    """The bare encoder (of T5 and BART without the decoder), its weights in fp32; raises as :func:`open_base`."""
     _check_kind(folder)
     with quiet_transformers(), _explained(folder, "model"):
         encoder = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True)

@@ -113,7 +113,7 @@ def probe_texts(model: MultiTaskModel, task: str, rows: Sequence[Mapping[str, An
     was = model.training
     model.eval()
     with torch.enable_grad():  # the logits, and not what is written
-        logits = model(**moved)["logits"][task].logits.detach().float().cpu()
+        logits = model(**moved)["logits"][task].logits().detach().float().cpu()
     model.train(was)
     target = batch["targets"][task]
     ids = batch["input_ids"].split(batch["lengths"].tolist())
@@ -123,7 +123,7 @@ def probe_texts(model: MultiTaskModel, task: str, rows: Sequence[Mapping[str, An
         {"input_ids": ids[i].tolist(), **({} if types is None else {"token_type_ids": types[i].tolist()})}
         for i in order
     ]
-    return Probe(task, len(own), count, sequences, logits[target["labels"] != generating.IGNORED], target)
+    return Probe(task, len(own), count, sequences, logits, target)
 
 
 def write_texts(model: MultiTaskModel, task: str, folder: Path) -> list[str]:

@@ -16,6 +16,7 @@ from nlp_mtl.errors import ConfigError, shown, suggestion
 
 IGNORED = -100
 _NUMBERS = 16_000_000  # numbers that the logits of one call hold at most: 64 MB
+_WORTH = 512  # target places in all: fewer are decoded in one call
 _ROWS = 256  # hypotheses that are written at a time
 
 
@@ -118,6 +119,35 @@ def teacher_forced(module: PreTrainedModel, states: Tensor, mask: Tensor, labels
         decoder_attention_mask=(labels != IGNORED).long(),
         use_cache=False,
     ).logits
+
+
+def by_length(labels: Tensor) -> list[Tensor]:
+    """The rows in up to three groups of similar length, the shorter half together, where that spares a quarter.
+
+    Args:
+        labels: [rows, length], −100 where there is none.
+
+    Example:
+        >>> labels = torch.full((4, 400), IGNORED)
+        >>> for row, length in enumerate([100, 400, 100, 100]):
+        ...     labels[row, :length] = 1
+        >>> [rows.tolist() for rows in by_length(labels)]
+        [[0, 2], [3], [1]]
+    """
+    lengths = (labels != IGNORED).sum(1)
+    order = lengths.argsort(stable=True)
+    count = len(order)
+    cuts = [cut for cut in (count // 2, count * 6 // 7) if 0 < cut < count]
+    parts = [part for part in order.tensor_split(cuts) if len(part)]
+    kept = sum(len(part) * int(lengths[part[-1]]) for part in parts)
+    return parts if labels.numel() > _WORTH and kept < 0.75 * labels.numel() else [torch.arange(count).to(order)]
+
+
+def trimmed(rows: Tensor, states: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """States, mask and labels of some rows, without columns that none of them fills."""
+    own, wanted = mask[rows], labels[rows]
+    length, most = int(own.sum(1).max()), int((wanted != IGNORED).sum(1).max())
+    return states[rows, :length], own[:, :length], wanted[:, :most]
 
 
 def summed_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:

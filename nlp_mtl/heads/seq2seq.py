@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,27 @@ class Decoded:
     """What a decoder made of a batch's rows: in training its logits, where nothing is learned what it writes.
 
     Attributes:
-        logits: [rows, length, vocabulary], of each label from the true labels before it.
+        parts: rows of similar length together: the logits [rows, length, vocabulary] of each label from the true labels
+            before it, and the labels [rows, length].
+        order: the numbers of the parts' rows.
         loss: the summed loss, where the logits were not kept.
         tokens: what was written, for each row.
         scores: [rows, labels], log-likelihoods of the label texts.
     """
 
-    logits: Tensor | None = None
+    parts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    order: list[Tensor] = field(default_factory=list)
     loss: Tensor | None = None
     tokens: list[list[int]] | None = None
     scores: Tensor | None = None
+
+    def logits(self) -> Tensor:
+        """[label tokens, vocabulary], row after row."""
+        rows: dict[int, Tensor] = {}
+        for (logits, labels), numbers in zip(self.parts, self.order, strict=True):
+            for number, some, wanted in zip(numbers.tolist(), logits, labels, strict=True):
+                rows[number] = some[wanted != generating.IGNORED]
+        return torch.cat([rows[number] for number in sorted(rows)])
 
 
 @heads.register("seq2seq")
@@ -290,9 +301,14 @@ class Seq2Seq(Head):
         """Logits while something may be learned, else what is written, and the loss where there are labels."""
         states, mask = padded_states(packed, target["sequences"])
         labels = target.get("labels")
-        if torch.is_grad_enabled() or module.training:
-            return Decoded(None if labels is None else generating.teacher_forced(module, states, mask, labels))
         found = Decoded()
+        if torch.is_grad_enabled() or module.training:
+            if labels is not None:
+                for rows in generating.by_length(labels):
+                    own, seen, wanted = generating.trimmed(rows, states, mask, labels)
+                    found.parts.append((generating.teacher_forced(module, own, seen, wanted), wanted))
+                    found.order.append(rows)
+            return found
         if labels is not None:
             found.loss = generating.loss_by_parts(module, states, mask, labels, self.smoothing)
         # Writing in float32: under autocast every step would cast all weights again.
@@ -309,7 +325,7 @@ class Seq2Seq(Head):
         """Sum of cross entropies over the targets' tokens."""
         if logits.loss is not None:
             return logits.loss
-        return generating.summed_loss(logits.logits, target["labels"], self.smoothing)
+        return torch.stack([generating.summed_loss(*part, self.smoothing) for part in logits.parts]).sum()
 
     # -------------------------------------------------------------------------------------------------------- decoding
 
@@ -353,7 +369,7 @@ class Seq2Seq(Head):
 
     def trivial_scores(self, train_labels: Sequence[Any], rows: int) -> np.ndarray:
         """[rows, labels]: each label's share of the training rows."""
-        known = [number for number in self.references([ids for ids in train_labels if ids is not None], None)]
+        known = self.references([ids for ids in train_labels if ids is not None], None)
         counts = np.bincount(known, minlength=len(self.task.labels or []))
         return np.tile(counts / max(1, counts.sum()), (rows, 1))
 
@@ -371,7 +387,11 @@ class Seq2Seq(Head):
 
 
 def padded_states(packed: Packed, sequences: Tensor) -> tuple[Tensor, Tensor]:
-    """The encoder's states of some sequences as decoders read them: [rows, length, hidden], zeros after each, and mask."""
+    """The encoder's states of some sequences, as decoders read them.
+
+    Returns:
+        [rows, length, hidden], zeros after each sequence; and [rows, length], 1 for tokens.
+    """
     lengths = [packed.layout.lengths[i] for i in sequences.tolist()]
     device = packed.hidden.device
     mask = torch.arange(max(lengths), device=device) < torch.tensor(lengths, device=device)[:, None]
