@@ -36,8 +36,8 @@ def encoder_part(whole: PreTrainedModel) -> PreTrainedModel:
     """An encoder–decoder model without its decoder: the same object, changed.
 
     Its weights keep the names they have in the whole (``shared.weight``, ``encoder.…``) and its config stays the
-    whole's, so that `AutoModel.from_pretrained` of a folder it is saved in gives the same encoder (beside a new decoder),
-    and an adapter trained on it fits the whole.
+    whole's, so that `AutoModel.from_pretrained` of a folder it is saved in gives the same encoder beside a new
+    decoder, and an adapter trained on it fits the whole.
 
     Args:
         whole: what `AutoModel` makes of the family (T5, BART, …), with an `encoder` and a `decoder`.

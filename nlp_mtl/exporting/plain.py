@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from nlp_mtl import adapters
+from nlp_mtl.encoderpart import encoder_part
 from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.folding import folded, has_adapter
 from nlp_mtl.heads import Head
@@ -70,6 +71,7 @@ def plain_encoder(model: MultiTaskModel, task: str) -> PreTrainedModel:
         config.use_cache = False
     with torch.random.fork_rng(devices=[]):
         made = AutoModel.from_config(config)
+        made = encoder_part(made) if getattr(config, "is_encoder_decoder", False) else made
     load_whole(made, state)
     return made.eval()
 

@@ -76,7 +76,8 @@ def checked_decoder(said: Any, whose: str) -> None:
         return
     if not isinstance(said, Mapping):
         raise ConfigError(
-            f"{whose}: `decoder` is a model's name or folder, or {{layers: {LAYERS}}} for a new one, found {shown(said)}"
+            f"{whose}: `decoder` is a model's name or folder, or {{layers: {LAYERS}}} for a new one, found "
+            f"{shown(said)}"
         )
     wrong = [f"{whose}: `decoder` takes no {key!r}{suggestion(str(key), _FRESH)}" for key in said if key not in _FRESH]
     for key in ("layers", "heads", "intermediate_size"):
@@ -239,8 +240,8 @@ def _pretrained(folder: Path, tokenizer: Any, keeps_vocabulary: bool, name: str)
         )
     if not hasattr(config, "add_cross_attention"):
         raise UnsupportedError(
-            f"task {name!r}: the family {kind!r} has no layers that look at an encoder, so it can't be a `decoder`; name "
-            f"a BERT, RoBERTa or GPT-2, or {{layers: {LAYERS}}} for a new one"
+            f"task {name!r}: the family {kind!r} has no layers that look at an encoder, so it can't be a `decoder`; "
+            f"name a BERT, RoBERTa or GPT-2, or {{layers: {LAYERS}}} for a new one"
         )
     config.is_decoder, config.add_cross_attention = True, True
     if not keeps_vocabulary:

@@ -302,7 +302,7 @@ class Seq2Seq(Head):
         states, mask = padded_states(packed, target["sequences"])
         labels = target.get("labels")
         found = Decoded()
-        if torch.is_grad_enabled() or module.training:
+        if torch.is_grad_enabled() or (module.training and labels is not None):
             if labels is not None:
                 for rows in generating.by_length(labels):
                     own, seen, wanted = generating.trimmed(rows, states, mask, labels)
@@ -334,7 +334,9 @@ class Seq2Seq(Head):
         if logits.scores is not None:
             return list(logits.scores.float().cpu().numpy())
         if logits.tokens is None:
-            raise UnsupportedError(f"task {self.task.name!r}: texts are written in eval mode under torch.no_grad()")
+            raise UnsupportedError(
+                f"task {self.task.name!r}: texts are written under torch.no_grad(), by a model in eval mode"
+            )
         return [np.asarray(ids, dtype=np.int32) for ids in logits.tokens]
 
     def decode(self, predictions: Sequence[Any], rows: Any) -> list[Any]:

@@ -85,8 +85,14 @@ def _pooled(base: Any, owner: Any, hidden: Tensor) -> Tensor:
 
 
 def has_class(auto_class: str, encoder: nn.Module) -> bool:
-    """Whether the encoder's family has such a class, e.g. GPT-2 has no `AutoModelForMultipleChoice`."""
-    return type(base_of(encoder).config) in getattr(transformers, auto_class)._model_mapping
+    """Whether the encoder's family has such a class, e.g. GPT-2 has no `AutoModelForMultipleChoice`.
+
+    Of encoder–decoder families only T5's token classification reads the encoder alone; the others run the decoder.
+    """
+    config = base_of(encoder).config
+    if getattr(config, "is_encoder_decoder", False) and auto_class != "AutoModelForTokenClassification":
+        return False
+    return type(config) in getattr(transformers, auto_class)._model_mapping
 
 
 def build(

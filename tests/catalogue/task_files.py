@@ -74,15 +74,6 @@ ENTRIES = [
         way_out="did you mean 'sequence_classification'",
     ),
     Bad(
-        "a head that is not built yet",
-        TRAIN,
-        files={"bad.yaml": task(head="seq2seq", labels=MISSING), "bad_run.yaml": RUN},
-        parameter="task 'spam'",
-        rule="is not built yet",
-        found="its head 'seq2seq'",
-        way_out="choose other tasks",
-    ),
-    Bad(
         "an argument that the head does not take",
         TRAIN,
         files={
