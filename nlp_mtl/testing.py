@@ -167,6 +167,20 @@ def tiny_encoder(family: str = "bert", *, seed: int = 0, dropout: float = 0.0, *
         return encoder_part(made) if config.is_encoder_decoder else made
 
 
+def tiny_writer(family: str, *, seed: int = 0, dropout: float = 0.0) -> nn.Module:
+    """A whole encoder–decoder model with random weights, as pretrained folders of such families hold.
+
+    Args:
+        family: t5 or bart.
+        seed: of the weights.
+        dropout: everywhere the family has dropout.
+    """
+    config = tiny_encoder(family, dropout=dropout).config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return transformers.AutoModelForSeq2SeqLM.from_config(config).eval()
+
+
 def tiny_model(
     tasks: Any, family: str = "bert", *, dropout: float = 0.0, seed: int = 0, **settings: Any
 ) -> MultiTaskModel:

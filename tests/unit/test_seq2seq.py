@@ -46,7 +46,7 @@ def a_task(**changes):
 
 
 def with_head(**arguments):
-    return a_task(head={"name": "seq2seq", **{"max_target_length": 16, **arguments}})
+    return a_task(head={"name": "seq2seq", "max_target_length": 16, **arguments})
 
 
 def a_batch(model, task="to_german", rows=ROWS, labels=True):
