@@ -14,7 +14,7 @@ from nlp_mtl.errors import UnsupportedError
 class EncoderPart(PreTrainedModel):
     """What is put before a family's `AutoModel` class so that it is its encoder alone; see :func:`encoder_part`."""
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -58,7 +58,7 @@ def encoder_part(whole: PreTrainedModel) -> PreTrainedModel:
             "T5, BART and their like are"
         )
     del whole.decoder
-    whole.__class__ = _class_of(type(whole))
+    whole.__class__ = _class_of(type(whole))  # type: ignore[arg-type]
     known: Any = getattr(whole, "all_tied_weights_keys", None)
     if known:
         whole.all_tied_weights_keys = _without_decoder(known)

@@ -225,8 +225,6 @@ class MultiTaskModel(HoldsParameters):
         checkpoint.check_whole(folder)
         heads = heads_of(spec, folder, tasks)
         tokenizer = open_tokenizer(folder)
-        for head in heads.values():
-            head.load_files(folder, tokenizer)
         per_task = spec["strategies"].get("adapters")
         encoder = open_run(folder, spec["base"], base, token, trainable=trainable, per_task=bool(per_task))
         adapter = hasattr(encoder, "peft_config")

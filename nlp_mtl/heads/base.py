@@ -146,8 +146,8 @@ class Head:
     def save_files(self, folder: Path) -> None:
         """Write what the module needs beside its weights into a run folder; by default nothing."""
 
-    def load_files(self, folder: Path, tokenizer: Any) -> None:
-        """Read what :meth:`save_files` wrote, instead of :meth:`meet`."""
+    def load_files(self, folder: Path) -> None:
+        """Read what :meth:`save_files` wrote; :meth:`meet` then looks for nothing."""
 
     def cut_labels(self, labels: Sequence[Any]) -> int:
         """How many of some encoded labels were cut; by default labels are never."""

@@ -2,61 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nlp_mtl import bases
 from nlp_mtl.errors import ConfigError, UnsupportedError, shown
 from nlp_mtl.heads import decoders, generating, targets
-from nlp_mtl.heads.base import Columns, Head, PlacedRow
-from nlp_mtl.heads.labels import Where, class_numbers, complain
+from nlp_mtl.heads.base import PlacedRow
+from nlp_mtl.heads.decoded import Decoded, padded_states
 from nlp_mtl.heads.pooled import softmax
+from nlp_mtl.heads.targetside import TargetSide
 from nlp_mtl.heads.texts import is_text
 from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.registry import heads
 from nlp_mtl.taskfile import Task
 
-FOLDER = "_decoders"  # no task is called so: adapters of tasks have folders of their names
-
-
-@dataclass
-class Decoded:
-    """What a decoder made of a batch's rows: in training its logits, where nothing is learned what it writes.
-
-    Attributes:
-        parts: rows of similar length together: the logits [rows, length, vocabulary] of each label from the true labels
-            before it, and the labels [rows, length].
-        order: the numbers of the parts' rows.
-        loss: the summed loss, where the logits were not kept.
-        tokens: what was written, for each row.
-        scores: [rows, labels], log-likelihoods of the label texts.
-    """
-
-    parts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    order: list[Tensor] = field(default_factory=list)
-    loss: Tensor | None = None
-    tokens: list[list[int]] | None = None
-    scores: Tensor | None = None
-
-    def logits(self) -> Tensor:
-        """[label tokens, vocabulary], row after row."""
-        rows: dict[int, Tensor] = {}
-        for (logits, labels), numbers in zip(self.parts, self.order, strict=True):
-            for number, some, wanted in zip(numbers.tolist(), logits, labels, strict=True):
-                rows[number] = some[wanted != generating.IGNORED]
-        return torch.cat([rows[number] for number in sorted(rows)])
-
 
 @heads.register("seq2seq")
-class Seq2Seq(Head):
+class Seq2Seq(TargetSide):
     """Text from text: a decoder that reads the shared encoder's states and writes.
 
     The decoder and its output layer belong to the head: those of the encoder's own checkpoint (T5, BART), another
@@ -90,8 +57,6 @@ class Seq2Seq(Head):
     auto_class = "AutoModelForSeq2SeqLM"
     default_metrics = ("bleu", "chrf")
     paper = "Sutskever, Vinyals and Le, 2014, arXiv:1409.3215; T5: Raffel et al., 2020, arXiv:1910.10683"
-    label_is_list = True
-    keeps_target = True
     reads_template = True
     for_model = ("decoder", "generation", "label_smoothing")
 
@@ -130,123 +95,13 @@ class Seq2Seq(Head):
             raise ConfigError(wrong)
         self.decoder, self.target_tokenizer, self.most = decoder, target_tokenizer, max_target_length
         self.smoothing = float(label_smoothing)
-        self.texts: list[str] | None = None  # of the labels
+        self.texts = None
         if task.labels is not None:
             self.texts = list(label_texts or task.labels)
             self.gives_scores = True  # type: ignore[misc]
             self.metrics = list(task.metrics or ("accuracy",))
-        self.tokenizer: Any = None
-        self._source: Any = None  # the encoder's tokenizer
-        self._found: Path | None = None  # the pretrained decoder
-        self._built: decoders.Built | None = None
-        self._label_ids: list[list[int]] | None = None
-
-    # ------------------------------------------------------------------------------------------------------ tokenizers
-
-    def meet(self, tokenizer: Any, *, data_root: Any = None, texts: Sequence[Any] | None = None) -> None:
-        """Find the decoder and the tokenizer of the targets; see :meth:`Head.meet`."""
-        if self.tokenizer is not None:
-            return
-        self._source = tokenizer
-        whose = f"task {self.task.name!r}"
-        if isinstance(self.decoder, str):
-            found = bases.find_base(self.decoder)
-            self._found = found.folder
-            self.record(decoder=found.id)  # never a path
-        if isinstance(self.target_tokenizer, Mapping):
-            size = int(self.target_tokenizer["vocab_size"])
-            made = targets.trained_on(self.task, size, data_root, texts)
-        elif isinstance(self.target_tokenizer, str):
-            made = targets.tokenizer_named(self.target_tokenizer, whose)
-            self.record(target_tokenizer=Path(self.target_tokenizer).name)
-        else:
-            made = tokenizer if self._found is None else targets.read_tokenizer(self._found)
-        self._take(made)
-
-    def _take(self, tokenizer: Any) -> None:
-        whose = f"task {self.task.name!r}"
-        if targets.end_of(tokenizer) is None:
-            raise ConfigError(
-                f"{whose}: its targets need a tokenizer with a token that ends a text (eos or sep), found none; say "
-                "`target_tokenizer: {vocab_size: 8000}`"
-            )
-        self.tokenizer = tokenizer
-        if self.texts is None:
-            return
-        self._label_ids = targets.token_ids(self.texts, tokenizer, self.most)
-        doubled = [t for t, ids in zip(self.texts, self._label_ids, strict=True) if self._label_ids.count(ids) > 1]
-        if doubled:
-            raise ConfigError(
-                f"{whose}: its label texts {', '.join(map(repr, doubled[:4]))} are the same tokens; give others with "
-                "`label_texts`, or raise `max_target_length`"
-            )
-
-    def borrow(self, owner: Head) -> None:
-        """Read targets with the tokenizer of the task whose decoder this one uses."""
-        if isinstance(owner, Seq2Seq) and owner.tokenizer is not None:
-            self._source, self._found = owner._source, owner._found
-            self._take(owner.tokenizer)
-
-    @property
-    def own_tokenizer(self) -> bool:
-        """Whether the targets have another tokenizer than the encoder's texts."""
-        return self.tokenizer is not None and self.tokenizer is not self._source
-
-    def data_spec(self) -> dict[str, Any]:
-        """As other heads', and what the targets' tokenizer is."""
-        more = {} if self.tokenizer is None else {"targets": targets.signature(self.tokenizer)}
-        return {**super().data_spec(), **more}
-
-    def save_files(self, folder: Path) -> None:
-        """Write what builds the decoder again, and the targets' tokenizer, into ``_decoders/<task>/``."""
-        if self._built is None or self.task.head_key != self.task.name:
-            return
-        place = folder / FOLDER / self.task.head_key
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "decoder.json").write_text(json.dumps(self._built.said(), indent=1), encoding="utf-8")
-        if self.own_tokenizer:
-            self.tokenizer.save_pretrained(place)
-
-    def load_files(self, folder: Path, tokenizer: Any) -> None:
-        """Read what :meth:`save_files` of the head's owner wrote."""
-        place = folder / FOLDER / self.task.head_key
-        said = json.loads((place / "decoder.json").read_text(encoding="utf-8"))
-        self._built, self._source = decoders.Built(**said), tokenizer
-        self._take(targets.read_tokenizer(place) if (place / "tokenizer.json").is_file() else tokenizer)
 
     # ------------------------------------------------------------------------------------------------------------ data
-
-    def encode_labels(
-        self, values: Sequence[Any], names: Sequence[str] | None, rows: Columns, where: Where
-    ) -> list[Any]:
-        """Token ids of the targets, their end included where they were not cut."""
-        if self.tokenizer is None:
-            raise ConfigError(f"{where}: the head has met no tokenizer; load the rows with load_data")
-        if self._label_ids is not None:
-            numbers = class_numbers(values, names, self.task.labels or [], where)
-            return [None if number is None else self._label_ids[number] for number in numbers]
-        mistakes = []
-        for row, value in enumerate(values):
-            if value is None:
-                continue
-            if not is_text(value):
-                way = "; list `labels` to answer with one of them" if isinstance(value, (int, float)) else ""
-                said = f"target {self.task.target!r} is not text, found {str(value)[:40]!r}{way}"
-                mistakes.append((row, said))
-            elif not value.strip():
-                mistakes.append((row, f"target {self.task.target!r} holds no text"))
-        complain(where, mistakes)
-        known = [place for place, value in enumerate(values) if value is not None]
-        found: list[Any] = [None] * len(values)
-        made = targets.token_ids([values[place] for place in known], self.tokenizer, self.most)
-        for place, ids in zip(known, made, strict=True):
-            found[place] = ids
-        return found
-
-    def cut_labels(self, labels: Sequence[Any]) -> int:
-        """How many targets were longer than `max_target_length`."""
-        end = targets.end_of(self.tokenizer)
-        return sum(ids is not None and ids[-1] != end for ids in labels)
 
     def _labels_of(self, rows: Sequence[PlacedRow]) -> dict[str, Tensor]:
         if any(row.label is None for row in rows):
@@ -325,7 +180,8 @@ class Seq2Seq(Head):
         """Sum of cross entropies over the targets' tokens."""
         if logits.loss is not None:
             return logits.loss
-        return torch.stack([generating.summed_loss(*part, self.smoothing) for part in logits.parts]).sum()
+        parts = [generating.summed_loss(some, wanted, self.smoothing) for some, wanted in logits.parts]
+        return torch.stack(parts).sum()
 
     # -------------------------------------------------------------------------------------------------------- decoding
 
@@ -386,20 +242,6 @@ class Seq2Seq(Head):
         most = max((len(text.split()) for text in seen), default=self.most)
         values = zip(*(rows[name][:] for name in self.task.inputs), strict=True)
         return [" ".join(_first_words(parts, most)) for parts in values]
-
-
-def padded_states(packed: Packed, sequences: Tensor) -> tuple[Tensor, Tensor]:
-    """The encoder's states of some sequences, as decoders read them.
-
-    Returns:
-        [rows, length, hidden], zeros after each sequence; and [rows, length], 1 for tokens.
-    """
-    lengths = [packed.layout.lengths[i] for i in sequences.tolist()]
-    device = packed.hidden.device
-    mask = torch.arange(max(lengths), device=device) < torch.tensor(lengths, device=device)[:, None]
-    states = packed.hidden.new_zeros(*mask.shape, packed.hidden.shape[-1])
-    states[mask] = packed.hidden[packed.layout.tokens_of(sequences)]
-    return states, mask.long()
 
 
 def _first_words(parts: Sequence[Any], most: int) -> list[str]:

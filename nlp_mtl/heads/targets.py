@@ -34,7 +34,7 @@ def trained_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
 
     Example:
         >>> made = trained_tokenizer(["Ein Mädchen in Gelb.", "Ein Mann."], 300)
-        >>> made.decode(made("Mädchen ißt!")["input_ids"], skip_special_tokens=True)
+        >>> made.decode(made("Mädchen ißt!")["input_ids"], skip_special_tokens=True).strip()
         'Mädchen ißt!'
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -42,7 +42,7 @@ def trained_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
 
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    made.decoder = decoders.ByteLevel(add_prefix_space=True)
+    made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=list(SPECIAL),

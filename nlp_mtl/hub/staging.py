@@ -16,8 +16,8 @@ from nlp_mtl.exporting.adapter import TASK_TYPES, check_adapter, write_adapter
 from nlp_mtl.exporting.checking import probe
 from nlp_mtl.exporting.export import export_task
 from nlp_mtl.exporting.plain import tokenizer_for
-from nlp_mtl.heads.seq2seq import FOLDER as DECODERS
 from nlp_mtl.heads.seq2seq import Seq2Seq
+from nlp_mtl.heads.targetside import FOLDER as DECODERS
 from nlp_mtl.hub.leaving import is_adapter, task_for_hub
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.tasklora import owners_of

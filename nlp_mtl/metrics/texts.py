@@ -59,7 +59,7 @@ def chrf(
 
     Example:
         >>> round(chrf(["Ein rotes Boot."], [["Ein Boot."]]), 2)
-        0.68
+        0.46
     """
     sacrebleu = _package("sacrebleu")
     return min(

@@ -69,8 +69,9 @@ def number_text(rows: Dataset, column: str, step: float) -> Dataset:
         value = row[column]
         if value is not None and (isinstance(value, (bool, str)) or value != value):
             raise DataError(f"{value!r} in column {column!r} is not a number")
-        none = value is None or value == -1  # an unlabelled test row
-        return {**row, column: None if none else f"{round(value / step) * step:.1f}"}
+        if value is None or value == -1:  # an unlabelled test row
+            return {**row, column: None}
+        return {**row, column: f"{round(value / step) * step:.1f}"}
 
     if column not in rows.column_names:  # a test split without labels
         return rows

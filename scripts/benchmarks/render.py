@@ -6,6 +6,8 @@ import json
 import statistics
 from pathlib import Path
 
+from texts import texts
+
 FIRST = {
     "cola": "matthews_correlation",
     "mrpc": "f1",
@@ -24,6 +26,7 @@ def render(recorded: Path) -> str:
         machine(recorded),
         scores(recorded),
         gpt(recorded),
+        texts(recorded),
         speed(recorded),
         scaling(recorded),
         passes(recorded),

@@ -74,6 +74,42 @@ ENTRIES = [
         way_out="did you mean 'sequence_classification'",
     ),
     Bad(
+        "a field of generation that there is not",
+        TRAIN,
+        files={
+            "bad.yaml": task(head={"name": "seq2seq", "generation": {"num_beam": 4}}, labels=MISSING),
+            "bad_run.yaml": RUN,
+        },
+        parameter="task 'spam': generation",
+        rule="no field",
+        found="'num_beam'",
+        way_out="did you mean 'num_beams'?",
+    ),
+    Bad(
+        "nothing to write",
+        TRAIN,
+        files={"bad.yaml": task(head="seq2seq", labels=MISSING, target=MISSING), "bad_run.yaml": RUN},
+        parameter="task 'spam'",
+        rule="seq2seq learns to write a text",
+        found="found no `target`",
+        way_out="name the column it stands in",
+    ),
+    Bad(
+        "a decoder without layers, and a vocabulary smaller than the bytes",
+        TRAIN,
+        files={
+            "bad.yaml": task(
+                head={"name": "seq2seq", "decoder": {"layers": 0}, "target_tokenizer": {"vocab_size": 9}},
+                labels=MISSING,
+            ),
+            "bad_run.yaml": RUN,
+        },
+        parameter="decoder: `layers`",
+        rule="is a whole number from 1",
+        found="found 0",
+        way_out="leave it out",
+    ),
+    Bad(
         "an argument that the head does not take",
         TRAIN,
         files={
