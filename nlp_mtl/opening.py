@@ -55,8 +55,17 @@ def load_encoder(folder: Path) -> nn.Module:
     """The bare encoder (of T5 and BART without the decoder), its weights in fp32; raises as :func:`open_base`."""
     _check_kind(folder)
     with quiet_transformers(), _explained(folder, "model"):
-        encoder = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True)
-    return encoder_part(encoder) if getattr(encoder.config, "is_encoder_decoder", False) else encoder
+        encoder, info = AutoModel.from_pretrained(
+            folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
+    if not getattr(encoder.config, "is_encoder_decoder", False):
+        return encoder
+    if missing := sorted(name for name in info["missing_keys"] if not name.startswith("decoder.")):
+        raise RunFolderError(
+            f"{folder}: config.json says {encoder.config.model_type}, and the weights have no {missing[0]}; they "
+            "are of another model: copy or download it again"
+        )
+    return encoder_part(encoder)
 
 
 def open_run(

@@ -30,7 +30,7 @@ def checked_generation(said: Any, whose: str) -> dict[str, Any]:
         >>> checked_generation({"num_beam": 4}, "task 'x'")
         Traceback (most recent call last):
         ...
-        nlp_mtl.errors.ConfigError: task 'x': generation: no field 'num_beam' of GenerationConfig; did you mean 'num_beams'...
+        nlp_mtl.errors.ConfigError: task 'x': generation: no field 'num_beam' of GenerationConfig; did you mean 'num_beams' or 'num_beam_groups'?
     """  # noqa: E501
     if said is None:
         return {}

@@ -83,7 +83,7 @@ ENTRIES = [
         parameter="task 'spam': generation",
         rule="no field",
         found="'num_beam'",
-        way_out="did you mean 'num_beams'?",
+        way_out="did you mean 'num_beams'",
     ),
     Bad(
         "nothing to write",

@@ -159,7 +159,8 @@ def test_a_mistake_on_a_real_command_line():
     assert done.returncode == 2
     assert done.stdout == ""
     assert (
-        done.stderr.strip() == "nlp-mtl: unknown task or tag 'rtee'; did you mean 'rte'? (nlp-mtl tasks list shows all)"
+        done.stderr.strip()
+        == "nlp-mtl: unknown task or tag 'rtee'; did you mean 'rte' or 'rte_text'? (nlp-mtl tasks list shows all)"
     )
 
 
