@@ -137,7 +137,8 @@ def rouge_l(
 
 
 def _rouge(name: str, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    scorer = _package("rouge_score.rouge_scorer").RougeScorer([name], use_stemmer=True)
+    words = _package("rouge_score.tokenizers").DefaultTokenizer(True)  # without one it logs a line each time
+    scorer = _package("rouge_score.rouge_scorer").RougeScorer([name], tokenizer=words)
     _check(name, predictions, references)
     best = [
         max((scorer.score(reference, text)[name].fmeasure for reference in wanted), default=0.0)
