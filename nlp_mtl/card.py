@@ -16,6 +16,7 @@ KINDS = {  # kind of head → the Hub's name of the task
     "multiple_choice": "multiple-choice",
     "question_answering": "question-answering",
     "masked_lm": "fill-mask",
+    "seq2seq": "text2text-generation",
 }
 PLACE = "this/folder"  # stands in a card for where the model is, until that is known
 

@@ -16,6 +16,7 @@ from nlp_mtl import packages, sources
 from nlp_mtl.columns import Column, read_column
 from nlp_mtl.errors import DataError, NlpMtlError, NotFoundError
 from nlp_mtl.heads.base import Head
+from nlp_mtl.heads.make import meet
 from nlp_mtl.registry import own_source
 from nlp_mtl.taskfile import SPLITS, Split
 from nlp_mtl.tokenizing import tokenize_pool
@@ -122,6 +123,7 @@ class Data:
                     "cut to the maximum length": facts["truncated"],
                     "without a label, skipped for this task": unlabelled,
                     "also among the training rows": facts["in_train"],
+                    "with a target cut to max_target_length": facts.get("cut_targets", 0),
                 }
                 parts = [f"{count} {what}" for what, count in said.items() if count]
                 if parts:
@@ -158,6 +160,7 @@ def load_data(
         DataError: rows that can't be used, and data sets that are nowhere, of all tasks at once.
     """
     pools: dict[str, list[Head]] = {}
+    meet(heads, tokenizer, data_root)
     for head in heads.values():
         pools.setdefault(_pool_key(head), []).append(head)
     data = Data(dict(heads))

@@ -18,7 +18,7 @@ from nlp_mtl.data import load_data
 from nlp_mtl.dropout import use_cheap_dropout
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.gradients.taps import Taps
-from nlp_mtl.heads import Head, make_heads
+from nlp_mtl.heads import Head, make_heads, meet
 from nlp_mtl.holding import HoldsParameters
 from nlp_mtl.layout import Layout
 from nlp_mtl.opening import checked_length, give_pad_token, open_base, open_run, open_tokenizer
@@ -121,6 +121,7 @@ class MultiTaskModel(HoldsParameters):
         found = bases.find_base(base)
         tokenizer, encoder = open_base(found.folder)
         length = checked_length(max_length, tokenizer, encoder)
+        meet(made, tokenizer, data_root)
         unnamed = {name: head for name, head in made.items() if head.labels is None and _wants_labels(head)}
         if unnamed:
             load_data(unnamed, tokenizer, max_length=length, data_root=data_root)
@@ -167,6 +168,7 @@ class MultiTaskModel(HoldsParameters):
         the whole run (task → whose head it uses), where `heads` are only some.
         """
         give_pad_token(tokenizer, encoder)
+        meet(heads, tokenizer)
         use_cheap_dropout(encoder)
         record = dict(base or {"id": base_of(encoder).config.name_or_path})
         more = own_lora or {}
@@ -283,6 +285,8 @@ class MultiTaskModel(HoldsParameters):
         spec["strategies"] = {**spec["strategies"], **(more or {})}
         save_weights(folder, self.sharing, dict(self.modules_.items()), state=state)
         self.tokenizer.save_pretrained(folder)
+        for head in self.heads.values():
+            head.save_files(folder)
         (folder / "README.md").write_text(card(spec), encoding="utf-8")
         checkpoint.write_text(folder / checkpoint.SPEC, json.dumps(spec, indent=1, ensure_ascii=False))
 

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from nlp_mtl.bases import find_recorded
+from nlp_mtl.encoderpart import encoder_part
 from nlp_mtl.errors import ConfigError, NotFoundError, RunFolderError, UnsupportedError, suggestion
 from nlp_mtl.packing import base_of, first_position
 from nlp_mtl.reading import short
@@ -27,7 +28,7 @@ def open_base(folder: Path) -> tuple[PreTrainedTokenizerBase, nn.Module]:
     Raises:
         NotFoundError: no weights in safetensors format, or no tokenizer files.
         RunFolderError: files that are damaged or do not fit each other.
-        UnsupportedError: slow tokenizers, encoder–decoder models, models that bring code of their own.
+        UnsupportedError: slow tokenizers, models that bring code of their own.
     """
     _check_kind(folder)  # also says that there is no config
     return open_tokenizer(folder), load_encoder(folder)
@@ -51,16 +52,20 @@ def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load_encoder(folder: Path) -> nn.Module:
-    """The bare encoder, its weights in fp32; raises as :func:`open_base`."""
+    """The bare encoder (of T5 and BART without the decoder), its weights in fp32; raises as :func:`open_base`."""
     _check_kind(folder)
     with quiet_transformers(), _explained(folder, "model"):
-        encoder = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True)
-    if getattr(encoder.config, "is_encoder_decoder", False):
-        raise UnsupportedError(
-            f"{folder}: a model is an encoder or a decoder, found {encoder.config.model_type}; encoder–decoder models "
-            "are not supported yet, use another"
+        encoder, info = AutoModel.from_pretrained(
+            folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
-    return encoder
+    if not getattr(encoder.config, "is_encoder_decoder", False):
+        return encoder
+    if missing := sorted(name for name in info["missing_keys"] if not name.startswith("decoder.")):
+        raise RunFolderError(
+            f"{folder}: config.json says {encoder.config.model_type}, and the weights have no {missing[0]}; they "
+            "are of another model: copy or download it again"
+        )
+    return encoder_part(encoder)
 
 
 def open_run(

@@ -208,9 +208,7 @@ def own_source(thing: Any) -> str:
 
 # Heads that task files may name before they are built: name → what it needs. Such tasks are listed and shown; training
 # and loading refuse them. Whoever builds one removes its line.
-PLANNED_HEADS: dict[str, str] = {
-    "seq2seq": "it writes text (summaries, translations), which needs a decoder, generation, and metrics such as ROUGE",
-}
+PLANNED_HEADS: dict[str, str] = {}
 
 
 def not_built(head: str) -> str:
@@ -219,8 +217,8 @@ def not_built(head: str) -> str:
     Imports nothing, so that listing tasks stays quick.
 
     Example:
-        >>> not_built("seq2seq")[:15], not_built("sequence_classification")
-        ('it writes text ', '')
+        >>> not_built("sequence_classification")
+        ''
     """
     if head not in PLANNED_HEADS or head in heads._entries or head in _installed_heads():
         return ""

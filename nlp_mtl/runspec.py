@@ -122,9 +122,18 @@ def heads_of(spec: Mapping[str, Any], folder: str | Path, tasks: Sequence[str] |
         items = {name: item for name, item in items.items() if name in lent or name in tasks}
     try:
         registry.sharings[registry.parse_spec(spec["strategies"]["sharing"], "sharing")[0]]
-        return {name: head_of_spec(item) for name, item in items.items()}
+        heads = {name: head_of_spec(item) for name, item in items.items()}
     except ConfigError as error:
         raise RunFolderError(
             f"{Path(folder) / checkpoint.SPEC}: its tasks can't be made: {error}; import your own file that registers "
             f"what is unknown before, or {checkpoint.other_ways(folder)}"
         ) from error
+    for head in heads.values():
+        try:
+            head.load_files(Path(folder))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunFolderError(
+                f"{folder}: what builds the decoder of {head.task.name!r} is missing or damaged ({error}); "
+                f"{checkpoint.other_ways(folder)}"
+            ) from error
+    return heads

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedTokenizerFast
 
 from nlp_mtl import batches, reading
+from nlp_mtl.encoderpart import encoder_part
 from nlp_mtl.errors import ConfigError, DataError, NlpMtlError
 from nlp_mtl.heads import Head, make_heads
 from nlp_mtl.heads.base import metric_column
@@ -27,6 +28,31 @@ from nlp_mtl.tasks import load_tasks
 from nlp_mtl.template import Template
 
 WORDS = "the a an is it was on in at to of and not no yes good bad cat dog house city rain sun red blue old new".split()
+_T5 = {
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 64,
+    "num_layers": 2,
+    "num_heads": 4,
+    "pad_token_id": 0,
+    "eos_token_id": 3,
+    "decoder_start_token_id": 0,
+}
+_BART = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "max_position_embeddings": 160,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "decoder_start_token_id": 3,
+    "forced_eos_token_id": None,
+}
 DECODERS = ("gpt2", "llama", "qwen2", "mistral", "gpt_neox")
 
 
@@ -67,7 +93,7 @@ def tiny_encoder(family: str = "bert", *, seed: int = 0, dropout: float = 0.0, *
 
     Args:
         family: bert, roberta, xlm-roberta, electra, distilbert, modernbert, deberta-v2, albert, gpt2, llama, qwen2,
-            mistral, gpt_neox.
+            mistral, gpt_neox; t5 and bart give the encoder of a model of two layers each.
         seed: of the weights.
         dropout: everywhere the family has dropout.
         changes: more fields of the config.
@@ -127,6 +153,8 @@ def tiny_encoder(family: str = "bert", *, seed: int = 0, dropout: float = 0.0, *
         "llama": ("LlamaConfig", {**few, "attention_dropout": dropout, "bos_token_id": 3, "eos_token_id": 3}),
         "qwen2": ("Qwen2Config", {**few, "attention_dropout": dropout}),
         "mistral": ("MistralConfig", {**few, "attention_dropout": dropout, "sliding_window": 6}),
+        "t5": ("T5Config", {**_T5, "dropout_rate": dropout}),
+        "bart": ("BartConfig", {**_BART, "dropout": dropout, "attention_dropout": dropout}),
         "gpt_neox": ("GPTNeoXConfig", {**sizes, "attention_dropout": dropout, "hidden_dropout": dropout}),
     }
     if family not in table:
@@ -135,7 +163,22 @@ def tiny_encoder(family: str = "bert", *, seed: int = 0, dropout: float = 0.0, *
     config = getattr(transformers, name)(vocab_size=len(tiny_tokenizer()), **{**settings, **changes})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModel.from_config(config).eval()
+        made = AutoModel.from_config(config).eval()
+        return encoder_part(made) if config.is_encoder_decoder else made
+
+
+def tiny_writer(family: str, *, seed: int = 0, dropout: float = 0.0) -> nn.Module:
+    """A whole encoder–decoder model with random weights, as pretrained folders of such families hold.
+
+    Args:
+        family: t5 or bart.
+        seed: of the weights.
+        dropout: everywhere the family has dropout.
+    """
+    config = tiny_encoder(family, dropout=dropout).config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return transformers.AutoModelForSeq2SeqLM.from_config(config).eval()
 
 
 def tiny_model(
@@ -209,10 +252,12 @@ def _with_head(head: Head, rows: dict[str, list[Any]]) -> MultiTaskModel:
             [str(number) for number in range(max(numbers) + 1)] if numbers else sorted({str(v) for v in _flat(values)})
         )
         head.set_labels(names)
+    if head.task.target:
+        head.meet(tiny_tokenizer(), texts=rows[head.task.target])
     encoder = tiny_encoder("bert")
     return MultiTaskModel.assemble(
         encoder, tiny_tokenizer(), {head.task.name: head}, base={"id": "tiny"}, max_length=128
-    )
+    ).eval()
 
 
 def _flat(values: Sequence[Any]) -> list[Any]:
@@ -295,6 +340,7 @@ def check_rows(task: Task, data_root: Any = None, *, most: int = 200) -> tuple[s
                 continue
             tokens = head.tokenize(part, tiny_tokenizer(), 128, Where(task.name, split))
             if task.target and task.target in part:
+                head.meet(tiny_tokenizer(), texts=part[task.target])
                 from nlp_mtl.tokenizing import number_names
 
                 labels = head.encode_labels(

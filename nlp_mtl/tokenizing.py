@@ -229,4 +229,6 @@ def _count(members: Sequence[Head], table: Dataset, split: Split, train: set[byt
         labelled = table.data.table.column(f"labels:{head.task.name}")
         count = len(table) - labelled.null_count if head.needs_labels else len(table)
         counts[head.task.name] = {"rows": len(table), "labelled": count, "truncated": truncated, "in_train": overlap}
+        if type(head).cut_labels is not Head.cut_labels:
+            counts[head.task.name]["cut_targets"] = head.cut_labels(table[f"labels:{head.task.name}"][:])
     return counts

@@ -183,7 +183,9 @@ def _holds_adapters(file: Path) -> bool:
 def _load_encoder(folder: Path, base: nn.Module) -> None:
     files = sorted(folder.glob("model*.safetensors"))
     state = {name: value for file in files for name, value in _read(file).items()}
-    if different := [name for name in _different(state, base.state_dict()) if not name.endswith("position_ids")]:
+    ties: Any = getattr(base, "_tied_weights_keys", None) or {}
+    expected = {name: value for name, value in base.state_dict().items() if name not in ties or name in state}
+    if different := [name for name in _different(state, expected) if not name.endswith("position_ids")]:
         raise RunFolderError(f"{folder}: the encoder of another model ({different[0]} differs){_AS_TRAINED}")
     base.load_state_dict(state, strict=False)
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from transformers import EncoderDecoderModel
+
 from nlp_mtl.exporting.adapter import TASK_TYPES
 from nlp_mtl.exporting.plain import max_length
+from nlp_mtl.heads.seq2seq import Seq2Seq
 from nlp_mtl.model import MultiTaskModel
 
 PIPELINES = {
@@ -15,6 +18,7 @@ PIPELINES = {
     "AutoModelForMaskedLM": "fill-mask",
     "AutoModelForQuestionAnswering": "question-answering",
     "AutoModelForMultipleChoice": "multiple-choice",
+    "AutoModelForSeq2SeqLM": "text2text-generation",
 }
 RUNNABLE = ("text-classification", "token-classification", "fill-mask")  # pipelines that transformers 5 has
 
@@ -67,10 +71,26 @@ def _model(model: MultiTaskModel, tasks: Sequence[str], custom: bool) -> list[st
     pipeline = PIPELINES[head.auto_class]
     if pipeline in RUNNABLE:
         return ["from transformers import pipeline", f'pipe = pipeline("{pipeline}", "this/folder"{trusted})']
+    if isinstance(head, Seq2Seq):
+        return _writer(type(model.module_of(tasks[0])).__bases__, head)
     return [
         f"from transformers import AutoTokenizer, {head.auto_class}",
         'tokenizer = AutoTokenizer.from_pretrained("this/folder")',
         f'model = {head.auto_class}.from_pretrained("this/folder"{trusted})',
+    ]
+
+
+def _writer(kinds: Sequence[type], head: Seq2Seq) -> list[str]:
+    """A text in, a text out."""
+    name = "EncoderDecoderModel" if EncoderDecoderModel in kinds else head.auto_class
+    own = '"this/folder/target_tokenizer"' if head.own_tokenizer else '"this/folder"'
+    return [
+        f"from transformers import AutoTokenizer, {name}",
+        'tokenizer = AutoTokenizer.from_pretrained("this/folder")',
+        f"written = AutoTokenizer.from_pretrained({own})",
+        f'model = {name}.from_pretrained("this/folder")',
+        'tokens = model.generate(**tokenizer("A text.", return_tensors="pt"))[0]',
+        "print(written.decode(tokens, skip_special_tokens=True))",
     ]
 
 

@@ -60,8 +60,8 @@ def probe(model: MultiTaskModel, task: str, tokenizer: Any, rows: Sequence[Mappi
         rows: rows of the task to compare on; default the examples of the registered task of this name.
     """
     head = model.heads[task]
-    own = list(rows) if rows is not None else _examples(model, task)
-    every = [*own, *_made_up(model, task)]
+    own = list(rows) if rows is not None else examples_of(model, task)
+    every = [*own, *made_up(model, task)]
     where, length = Where(task, "check of an export"), max_length(model, task)
     made: list[dict[str, Any]] = []
     read = 0
@@ -94,7 +94,7 @@ def probe(model: MultiTaskModel, task: str, tokenizer: Any, rows: Sequence[Mappi
     return Probe(task, len(own), read, sequences, logits, batch["targets"][task])
 
 
-def _examples(model: MultiTaskModel, task: str) -> list[Mapping[str, Any]]:
+def examples_of(model: MultiTaskModel, task: str) -> list[Mapping[str, Any]]:
     """Example rows of the registered task of this name, if it reads the same columns; a run folder keeps none."""
     known, head = task_registry().sound().get(task), model.heads[task]
     if head.task.examples:
@@ -104,7 +104,7 @@ def _examples(model: MultiTaskModel, task: str) -> list[Mapping[str, Any]]:
     return [row for row in known.examples if all(row.get(name) is not None for name in head.needed_columns())]
 
 
-def _made_up(model: MultiTaskModel, task: str) -> list[dict[str, Any]]:
+def made_up(model: MultiTaskModel, task: str) -> list[dict[str, Any]]:
     """Rows of texts of ours in every column that the task reads."""
     head = model.heads[task]
     several = head.choices if isinstance(head, MultipleChoice) and isinstance(head.choices, str) else None

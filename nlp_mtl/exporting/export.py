@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 from nlp_mtl import checkpoint
 from nlp_mtl.errors import ConfigError, UnsupportedError, shown, suggestion
-from nlp_mtl.exporting import adapter, cards
+from nlp_mtl.exporting import adapter, cards, texts
 from nlp_mtl.exporting import model as models
 from nlp_mtl.exporting.checking import Probe, probe
 from nlp_mtl.exporting.plain import lora_config_of, tokenizer_for
 from nlp_mtl.heads.pooled import PooledHead
+from nlp_mtl.heads.seq2seq import Seq2Seq
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.paths import no_name
 from nlp_mtl.pulling import local_folder
@@ -116,7 +117,10 @@ def export_task(
     _check_forms(own, names, as_, custom_code)
     tokenizer = tokenizer_for(own, source, names[0])
     tokenizer.model_max_length = max(_length(own, name) for name in names)
-    probes = [probe(own, name, tokenizer, rows) for name in names]
+    probes = [
+        texts.probe_texts(own, name, rows) if _writes(own, name) else probe(own, name, tokenizer, rows)
+        for name in names
+    ]
     with checkpoint.replacing(folder) as work:
         found = _write(own, names, probes, tokenizer, work, as_, custom_code, precision)
         tokenizer.save_pretrained(work)
@@ -165,8 +169,15 @@ def _write(
     if form == "adapter":
         notes += adapter.write_adapter(own, task, work)
         return {"difference": adapter.check_adapter(own, probed, tokenizer, work), "notes": notes}
+    if _writes(own, task):
+        notes += texts.write_texts(own, task, work)
+        return {"difference": texts.check_texts(own, probed, tokenizer, work), "notes": notes}
     (models.write_custom if custom else models.write_model)(own, task, work)
     return {"difference": models.check_model(own, probed, tokenizer, work, custom=custom), "notes": notes}
+
+
+def _writes(own: MultiTaskModel, name: str) -> bool:
+    return isinstance(own.heads[name], Seq2Seq)
 
 
 def _notes(own: MultiTaskModel, names: Sequence[str]) -> list[str]:
@@ -263,6 +274,7 @@ def _check_forms(own: MultiTaskModel, names: Sequence[str], as_: str, custom: bo
     """Refuse what can't leave in this form, with the reason and what can be had instead."""
     for name in names:
         head = own.heads[name]
+        texts.check_can_leave(own, name, as_, custom)
         try:
             own.sharing.collapse(name)
         except UnsupportedError as error:
@@ -282,7 +294,7 @@ def _check_forms(own: MultiTaskModel, names: Sequence[str], as_: str, custom: bo
             )
         if as_ == "onnx":
             continue
-        pooled = isinstance(head, PooledHead)
+        pooled = isinstance(head, PooledHead) and not own.config.is_encoder_decoder
         if custom and head.exportable:
             raise UnsupportedError(
                 f"export: task {name!r}: {head.auto_class} of the family computes the same; leave out --custom-code"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from nlp_mtl import adapters
+from nlp_mtl.encoderpart import encoder_part
 from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.folding import folded, has_adapter
 from nlp_mtl.heads import Head
@@ -72,7 +74,8 @@ def plain_encoder(model: MultiTaskModel, task: str) -> PreTrainedModel:
         config.use_cache = False
     with torch.random.fork_rng(devices=[]):
         made = AutoModel.from_config(config)
-    _load(made, state)
+        made = encoder_part(made) if getattr(config, "is_encoder_decoder", False) else made
+    load_whole(made, state)
     return made.eval()
 
 
@@ -89,7 +92,7 @@ def whole_class(model: MultiTaskModel, task: str, *, merge: bool = True) -> PreT
         made = getattr(transformers, head.auto_class).from_config(config_of(model, head))
     prefix = made.base_model_prefix
     state = {f"{prefix}.{name}": value for name, value in encoder_state(model, task, merge=merge).items()}
-    _load(made, {**state, **head_state(model, task)})
+    load_whole(made, {**state, **head_state(model, task)})
     return made.eval()
 
 
@@ -98,17 +101,25 @@ def head_state(model: MultiTaskModel, task: str) -> dict[str, Tensor]:
     return {name: value.detach().cpu().float() for name, value in model.module_of(task).state_dict().items()}
 
 
-def _load(made: nn.Module, state: dict[str, Tensor]) -> None:
+def load_whole(made: nn.Module, state: dict[str, Tensor], spare: Collection[str] = ()) -> None:
     """Load weights; the vanilla class may leave out the encoder's pooler, and nothing else.
+
+    Args:
+        made: the vanilla class.
+        state: the weights.
+        spare: names that need not be given: they are tied to others.
 
     Raises:
         UnsupportedError: weights that one side lacks.
     """
     found = made.load_state_dict(state, strict=False)
     over = [name for name in found.unexpected_keys if ".pooler." not in f".{name}" and "position_ids" not in name]
-    if found.missing_keys or over:
+    given = {id(p) for name, p in made.named_parameters(remove_duplicate=False) if name in state}
+    tied = {n for n, p in made.named_parameters(remove_duplicate=False) if id(p) in given}
+    missing = [name for name in found.missing_keys if name not in spare and name not in tied]
+    if missing or over:
         raise UnsupportedError(
-            f"the weights of {type(made).__name__} are not those of this run: it lacks {found.missing_keys[:4]}, and "
+            f"the weights of {type(made).__name__} are not those of this run: it lacks {missing[:4]}, and "
             f"has no place for {over[:4]}; it can't be exported"
         )
 

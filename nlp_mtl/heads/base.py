@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -128,6 +129,30 @@ class Head:
         if self.task.template is not None:
             return tokenize_texts(joined(rows, self.task.template, where), ["template"], tokenizer, max_length, where)
         return tokenize_texts(rows, self.task.inputs, tokenizer, max_length, where)
+
+    def meet(self, tokenizer: Any, *, data_root: Any = None, texts: Sequence[Any] | None = None) -> None:
+        """Find what is needed to read targets (another tokenizer), before rows are read or the module is built.
+
+        Called again, it does nothing more.
+
+        Args:
+            tokenizer: the encoder's.
+            data_root: where data sets are looked for first.
+            texts: targets to learn from instead of the training rows.
+        """
+
+    def borrow(self, owner: Head) -> None:
+        """Take over what the head that owns the module has met; see :meth:`meet`."""
+
+    def save_files(self, folder: Path) -> None:
+        """Write what the module needs beside its weights into a run folder; by default nothing."""
+
+    def load_files(self, folder: Path) -> None:
+        """Read what :meth:`save_files` wrote; :meth:`meet` then looks for nothing."""
+
+    def cut_labels(self, labels: Sequence[Any]) -> int:
+        """How many of some encoded labels were cut; by default labels are never."""
+        return 0
 
     def set_labels(self, names: Sequence[str] | None) -> None:
         """Label names found in the data, for a task that lists none."""

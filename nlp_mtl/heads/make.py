@@ -67,6 +67,21 @@ def _built(spec: registry.Spec, task: Task) -> Head:
     return head
 
 
+def meet(heads: Mapping[str, Head], tokenizer: Any, data_root: Any = None) -> None:
+    """Let heads find what they need to read targets, owners before those that use their modules; see :meth:`Head.meet`.
+
+    Args:
+        heads: task → head.
+        tokenizer: the encoder's.
+        data_root: where data sets are looked for first.
+    """
+    for head in heads.values():
+        owner = heads.get(head.task.head_key, head)
+        owner.meet(tokenizer, data_root=data_root)
+        if head is not owner:
+            head.borrow(owner)
+
+
 def check_built(task: Task, others: Sequence[str] = ()) -> None:
     """Refuse a task whose kind of head is planned (:data:`nlp_mtl.registry.PLANNED_HEADS`) and not there yet.
 

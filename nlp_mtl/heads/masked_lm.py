@@ -114,10 +114,12 @@ class MaskedLM(Head):
         return {}
 
     def build_own(self, encoder: nn.Module, seed: int) -> nn.Module:
-        """Refused: a decoder sees no later words."""
+        """Refused: a decoder sees no later words, and encoder–decoders fill words in with theirs."""
+        whole = getattr(base_of(encoder).config, "is_encoder_decoder", False)
+        why = "its own class fills in words with the decoder" if whole else "a decoder does not see later words"
         raise UnsupportedError(
             f"task {self.task.name!r}: the family {base_of(encoder).config.model_type!r} has no {self.auto_class} "
-            "(a decoder does not see later words); choose an encoder of the BERT family"
+            f"({why}); choose an encoder of the BERT family"
         )
 
     def reads(self, module: nn.Module, layout: Layout, target: Mapping[str, Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads.base import Columns, PlacedRow
 from nlp_mtl.heads.labels import Where, complain
+from nlp_mtl.heads.own import has_own_decoder
 from nlp_mtl.heads.pooled import PooledHead, Pooling, in_full, most_frequent, softmax
 from nlp_mtl.heads.texts import tokenize_texts
 from nlp_mtl.heads.vanilla import seed_of
@@ -131,7 +132,8 @@ class MultipleChoice(PooledHead):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.task.head_key, seed))
             causal = any(getattr(part, "is_causal", False) for part in base.modules())
-            return OwnMultipleChoice(base.config.hidden_size, "last" if causal else "cls")
+            pooling = "last" if causal else "mean" if has_own_decoder(encoder) else "cls"
+            return OwnMultipleChoice(base.config.hidden_size, pooling)
 
     def collate(self, rows: Sequence[PlacedRow]) -> dict[str, Tensor]:
         """`sequences` [choices of all rows], `counts` [rows], `labels` [rows]."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads.base import Head
+from nlp_mtl.heads.own import has_own_decoder, own_linear, why_own
 from nlp_mtl.heads.vanilla import StandIn
 from nlp_mtl.layout import Layout, few_shapes
 from nlp_mtl.packing import Packed
@@ -45,6 +46,14 @@ class PooledHead(Head):
         if pooling != "family":
             self.exportable = False
             self.why_not = f"`pooling: {pooling}` is not what the vanilla class computes"
+
+    def build_own(self, encoder: nn.Module, seed: int) -> nn.Module:
+        """For encoder–decoder families: one linear layer on the mean of the encoder's states; not exportable."""
+        if not has_own_decoder(encoder):
+            return super().build_own(encoder, seed)
+        self.exportable, self.why_not = False, why_own(encoder, self.auto_class)
+        outputs = self.config_changes()["num_labels"]
+        return own_linear(encoder, outputs, name=self.task.head_key, seed=seed, by_token=False)
 
     def pooler(self) -> str:
         """The encoder's pooler for the family's own pooling, else none."""

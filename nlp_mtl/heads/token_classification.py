@@ -16,6 +16,7 @@ from nlp_mtl.errors import ConfigError, DataError, shown
 from nlp_mtl.heads.base import Columns, Head, PlacedRow
 from nlp_mtl.heads.class_weights import ClassWeights
 from nlp_mtl.heads.labels import Where, class_numbers, complain, name_of, names_in
+from nlp_mtl.heads.own import has_own_decoder, own_linear, why_own
 from nlp_mtl.heads.spans import Scheme, iob2_labels, misfits, spans_of, to_iob2, words_in
 from nlp_mtl.heads.texts import encode_texts
 from nlp_mtl.layout import Layout, few_shapes
@@ -150,6 +151,14 @@ class TokenClassification(Head):
         if known:
             counts = np.bincount(known, minlength=len(self.labels or []))
             self.record(class_weights=self.class_weights.learn(counts, self.labels or []))
+
+    def build_own(self, encoder: nn.Module, seed: int) -> nn.Module:
+        """For encoder–decoder families without the class (BART): one linear layer on the states; not exportable."""
+        if not has_own_decoder(encoder):
+            return super().build_own(encoder, seed)
+        self.exportable, self.why_not = False, why_own(encoder, self.auto_class)
+        outputs = self.config_changes()["num_labels"]
+        return own_linear(encoder, outputs, name=self.task.head_key, seed=seed, by_token=True)
 
     def collate(self, rows: Sequence[PlacedRow]) -> dict[str, Tensor]:
         """`positions` [words]: the first piece of every word read; `counts` [rows]; `labels` [words], −1 if none."""

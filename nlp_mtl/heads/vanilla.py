@@ -85,8 +85,14 @@ def _pooled(base: Any, owner: Any, hidden: Tensor) -> Tensor:
 
 
 def has_class(auto_class: str, encoder: nn.Module) -> bool:
-    """Whether the encoder's family has such a class, e.g. GPT-2 has no `AutoModelForMultipleChoice`."""
-    return type(base_of(encoder).config) in getattr(transformers, auto_class)._model_mapping
+    """Whether the encoder's family has such a class, e.g. GPT-2 has no `AutoModelForMultipleChoice`.
+
+    Of encoder–decoder families only T5's token classification reads the encoder alone; the others run the decoder.
+    """
+    config = base_of(encoder).config
+    if getattr(config, "is_encoder_decoder", False) and auto_class != "AutoModelForTokenClassification":
+        return False
+    return type(config) in getattr(transformers, auto_class)._model_mapping
 
 
 def build(
@@ -209,7 +215,17 @@ def _tie(module: PreTrainedModel, base: PreTrainedModel, prefix: str) -> None:
 
 def tied_keys(module: Any) -> set[str]:
     """Names of the head's weights that are the encoder's and must not be saved a second time."""
+    if (known := getattr(module, "tied_outside", None)) is not None:  # a decoder's
+        return set(known) | _tied_inside(module)
     if not getattr(getattr(module, "config", None), "tie_word_embeddings", False):
         return set()
     prefix = f"{module.base_model_prefix}."
     return {target for target, source in (module._tied_weights_keys or {}).items() if source.startswith(prefix)}
+
+
+def _tied_inside(module: nn.Module) -> set[str]:
+    """Second names of weights that a module has under several: one copy is saved."""
+    first: dict[int, str] = {}
+    return {
+        name for name, p in module.named_parameters(remove_duplicate=False) if first.setdefault(id(p), name) != name
+    }

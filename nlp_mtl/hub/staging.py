@@ -16,6 +16,8 @@ from nlp_mtl.exporting.adapter import TASK_TYPES, check_adapter, write_adapter
 from nlp_mtl.exporting.checking import probe
 from nlp_mtl.exporting.export import export_task
 from nlp_mtl.exporting.plain import lora_config_of, tokenizer_for
+from nlp_mtl.heads.seq2seq import Seq2Seq
+from nlp_mtl.heads.targetside import FOLDER as DECODERS
 from nlp_mtl.hub.leaving import is_adapter, task_for_hub
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.tasklora import owners_of
@@ -58,7 +60,8 @@ def stage_run(
     singles: list[str] = []
     if is_adapter(model):
         for part in filter(Path.is_dir, list(folder.iterdir())):  # task adapters; here they come with their heads
-            shutil.rmtree(part)
+            if part.name != DECODERS:
+                shutil.rmtree(part)
         for task in model.tasks:
             notes += _stage_adapter(model, task, folder / task, source)
         singles = [task for task in model.tasks if (folder / task).is_dir()]
@@ -125,6 +128,8 @@ def stage_checkpoint(
     for file in sorted(source.iterdir()):
         if file.is_file() and (whole or not file.name.startswith((*states, checkpoint.COMPLETE))):
             shutil.copy(file, folder / file.name)
+    if (source / DECODERS).is_dir():
+        shutil.copytree(source / DECODERS, folder / DECODERS)
     spec = json.loads((folder / checkpoint.SPEC).read_text(encoding="utf-8"))
     spec["base"] = dict(base)
     _clean(folder, spec)
@@ -145,6 +150,8 @@ def _stage_adapter(model: MultiTaskModel, task: str, folder: Path, source: Path 
         return [f"{task}: no ordinary adapter holds it ({error}), so it has no {task}/; nlp_mtl loads it"]
     if not head.exportable:
         return [f"{task}: no class of the family computes it ({head.why_not}), so it has no {task}/; nlp_mtl loads it"]
+    if isinstance(head, Seq2Seq):
+        return [f"{task}: its decoder was trained in full and is no adapter, so it has no {task}/; nlp_mtl loads it"]
     tokenizer = tokenizer_for(model, source, task)
     asked = probe(model, task, tokenizer)
     folder.mkdir()

@@ -8,6 +8,7 @@ The form of predictions and references goes with the kind of head:
 | regression | floats | floats |
 | multi-label | rows of 0/1, all of the same length | the same |
 | token classification | one list of tag names per sentence | the same |
+| seq2seq | texts | a list of true texts, usually one |
 | question answering | strings (empty: no answer) | a list of acceptable answers (empty list: no answer) |
 
 A metric may need more than these: class probabilities (``scores``), or columns of the rows (``groups``). It says so
@@ -37,6 +38,7 @@ from nlp_mtl.metrics.ranking import average_precision, roc_auc
 from nlp_mtl.metrics.regression import mae, mse, pearson, spearman
 from nlp_mtl.metrics.scoring import PREFIX, greater_is_better, key_of, needs, resolve, score
 from nlp_mtl.metrics.spans import span_f1
+from nlp_mtl.metrics.texts import bleu, chrf, rouge1, rouge2, rouge_l
 
 __all__ = [
     "PREFIX",
@@ -44,6 +46,8 @@ __all__ = [
     "average_precision",
     "best_exact_match",
     "best_f1_answer",
+    "bleu",
+    "chrf",
     "exact_match",
     "f1",
     "f1_answer",
@@ -64,6 +68,9 @@ __all__ = [
     "recall_macro",
     "resolve",
     "roc_auc",
+    "rouge1",
+    "rouge2",
+    "rouge_l",
     "score",
     "span_f1",
     "spearman",

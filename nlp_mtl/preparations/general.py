@@ -55,6 +55,29 @@ def map_labels(rows: Dataset, column: str, names: dict[str, str]) -> Dataset:
     return rewrite(rows.cast_column(column, _string()), change)
 
 
+@registry.preparations.register("number_text")
+def number_text(rows: Dataset, column: str, step: float) -> Dataset:
+    """Numbers as texts, rounded to multiples of `step` with one decimal (3.8 for 3.76); no number stays none.
+
+    Raises:
+        DataError: a value that is no number, or a `step` that is not above 0.
+    """
+    if not step > 0:
+        raise DataError(f"`step` is above 0, found {step}")
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        value = row[column]
+        if value is not None and (isinstance(value, (bool, str)) or value != value):
+            raise DataError(f"{value!r} in column {column!r} is not a number")
+        if value is None or value == -1:  # an unlabelled test row
+            return {**row, column: None}
+        return {**row, column: f"{round(value / step) * step:.1f}"}
+
+    if column not in rows.column_names:  # a test split without labels
+        return rows
+    return rewrite(rows, change, {column: _string()})
+
+
 @registry.preparations.register("last_rows")
 def last_rows(rows: Dataset, count: int) -> Dataset:
     """Keep the last `count` rows of the file."""

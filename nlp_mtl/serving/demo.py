@@ -112,13 +112,13 @@ def answers_to(answerer: Answerer, first: str, second: str = "") -> dict[str, di
 
 
 def kind_of_answer(answerer: Answerer, task: str) -> str:
-    """How a task's answers are shown: ``labels``, ``entities``, ``value`` or ``json``; found by asking it.
+    """How a task's answers are shown: ``labels``, ``entities``, ``value``, ``text`` or ``json``; found by asking it.
 
     Example:
         >>> from nlp_mtl.testing import tiny_model
-        >>> answerer = Answerer(tiny_model(["cola", "conll2003", "stsb"]))
+        >>> answerer = Answerer(tiny_model(["cola", "conll2003", "stsb", "xsum"]))
         >>> [kind_of_answer(answerer, task) for task in answerer.tasks]
-        ['labels', 'entities', 'value']
+        ['labels', 'entities', 'value', 'text']
     """
     columns = dict.fromkeys(answerer.model.heads[task].needed_columns(), FIRST)
     (said,) = answerer([Question([columns], [task])])
@@ -127,6 +127,8 @@ def kind_of_answer(answerer: Answerer, task: str) -> str:
     answer = said[0][task]
     if isinstance(answer.get("scores"), Mapping):
         return "labels"
+    if set(answer) == {"text"}:
+        return "text"
     return next((kind for kind in ("entities", "tags", "value") if kind in answer), "json")
 
 
@@ -147,6 +149,8 @@ def _component(gradio: Any, kind: str, label: str, task: str) -> Any:
         return gradio.HTML(label=label, elem_id=name, show_label=True, container=True, padding=True)
     if kind == "value":
         return gradio.Number(label=label, elem_id=name, interactive=False, precision=3)
+    if kind == "text":
+        return gradio.Textbox(label=label, lines=3, elem_id=name, interactive=False)
     return gradio.JSON(label=label, elem_id=name)
 
 
@@ -161,7 +165,7 @@ def _value(kind: str, answer: Mapping[str, Any], text: str) -> Any:
         return _FRAME.format(highlighted(text, found))
     if kind == "tags":
         return _FRAME.format(" ".join(_marked(one["word"], one["tag"]) for one in answer["tags"]))
-    return answer["value"] if kind == "value" else answer
+    return answer[kind] if kind in ("value", "text") else answer
 
 
 def highlighted(text: str, found: Sequence[tuple[int, int, str, float]]) -> str:

@@ -98,7 +98,7 @@ class Operations:
         }
         answer = {
             "type": "object",
-            "description": "task → its answer: label names and scores, entities with offsets, a number, …; or "
+            "description": "task → its answer: label names and scores, entities with offsets, a number, a text, …; or "
             '{"missing": [columns]} where the input lacks what the task reads',
             "additionalProperties": {"type": "object"},
         }

@@ -9,6 +9,7 @@ from pathlib import Path
 from markdown import load, table
 from render_adapters import adapters, adapters_predict, merging
 from render_sharing import sharing_speed, sharings_compared
+from texts import texts
 
 FIRST = {
     "cola": "matthews_correlation",
@@ -28,6 +29,7 @@ def render(recorded: Path) -> str:
         machine(recorded),
         scores(recorded),
         gpt(recorded),
+        texts(recorded),
         speed(recorded),
         scaling(recorded),
         passes(recorded),

@@ -63,6 +63,13 @@ def test_the_readme_run_file_and_task_file_are_valid(tmp_path):
     assert check_task(read_task(tmp_path / "irony.yaml")) == []
 
 
+def test_the_readmes_run_file_of_a_task_that_writes_is_valid(tmp_path):
+    (said,) = blocks("yml")
+    (tmp_path / "run.yaml").write_text(said)
+    heads = load_config(tmp_path / "run.yaml").heads
+    assert heads["multi30k_en_de"]["generation"]["num_beams"] == 4
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "scripts" / "runs").glob("*.yaml")), ids=lambda f: f.stem)
 def test_shipped_run_files_are_valid(file):
     assert load_config(file).tasks

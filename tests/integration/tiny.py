@@ -147,6 +147,41 @@ def write_base(folder: Path, family: str = "bert", *, dropout: float = 0.0, **ch
     return str(folder)
 
 
+def write_writer(folder: Path, family: str, *, dropout: float = 0.0) -> str:
+    """A tiny pretrained encoder–decoder model's folder."""
+    from nlp_mtl.testing import tiny_tokenizer, tiny_writer
+
+    tiny_writer(family, dropout=dropout).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def write_texts(folder: Path, *, rows: int = 48, seed: int = 0, **head: Any) -> list[str]:
+    """Two tasks that write: words in the other order, and a word of them; the second uses the first one's decoder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw, made = random.Random(seed), []
+    for _ in range(rows):
+        words = draw.choices(WORDS, k=draw.randint(2, 9))
+        made.append({"text": " ".join(words), "back": " ".join(words[::-1]), "last": words[-1]})
+    for split, part in (("train", made[:-8]), ("validation", made[-8:])):
+        lines = "".join(json.dumps(row) + "\n" for row in part)
+        (folder / f"texts-{split}.jsonl").write_text(lines, encoding="utf-8")
+    files = []
+    for name, more in (("back", {}), ("last", {"head_of": "back"})):
+        said = {
+            "name": name,
+            "head": {"name": "seq2seq", "max_target_length": 24, **head},
+            "dataset": {"path": "json", "data_files": {s: f"texts-{s}.jsonl" for s in ("train", "validation")}},
+            "inputs": ["text"],
+            "target": name,
+            "metrics": ["chrf"],
+            **more,
+        }
+        (folder / f"{name}.yaml").write_text(json.dumps(said), encoding="utf-8")
+        files.append(str(folder / f"{name}.yaml"))
+    return files
+
+
 def config(base: str, tasks: list[str], out: Path, **changes: Any) -> dict[str, Any]:
     """A run's mapping; `training` is merged."""
     training = {

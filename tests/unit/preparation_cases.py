@@ -27,6 +27,14 @@ CASES = {
             {"x": ["a split without labels"]},
         ),
     ],
+    "number_text": [
+        (
+            {"column": "y", "step": 0.2},
+            {"y": [3.76, 0.0, 4.95, None, -1.0], "x": ["a", "b", "c", "d", "e"]},
+            {"y": ["3.8", "0.0", "5.0", None, None], "x": ["a", "b", "c", "d", "e"]},
+        ),
+        ({"column": "y", "step": 0.2}, {"x": ["a split without labels"]}, {"x": ["a split without labels"]}),
+    ],
     "last_rows": [
         ({"count": 2}, {"x": [1, 2, 3]}, {"x": [2, 3]}),
         ({"count": 9}, {"x": [1, 2, 3]}, {"x": [1, 2, 3]}),

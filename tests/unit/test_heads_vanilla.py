@@ -562,6 +562,8 @@ def test_heads_that_cannot_share_are_refused():
 
 def test_every_registered_head_is_covered_here():
     assert {task.head_name for task in TASKS.values()} >= {
-        name for name in registry.heads if not name.startswith("test_")
+        name
+        for name in registry.heads
+        if not name.startswith("test_") and name != "seq2seq"  # test_seq2seq.py
     }
     assert len(WORDS) > 10

@@ -1,0 +1,391 @@
+"""Decoders on the shared encoder: what they compute is what the vanilla classes compute."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, EncoderDecoderModel
+
+from nlp_mtl.batches import collate
+from nlp_mtl.data import load_data
+from nlp_mtl.errors import ConfigError, DataError, UnsupportedError
+from nlp_mtl.evaluation import Evaluator
+from nlp_mtl.exporting.export import export_task
+from nlp_mtl.exporting.texts import whole_writer
+from nlp_mtl.heads import make_heads, targets
+from nlp_mtl.heads.labels import Where
+from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.prediction import predict
+from nlp_mtl.taskfile import Task
+from nlp_mtl.testing import tiny_encoder, tiny_model, tiny_tokenizer
+
+FAMILIES = ("t5", "bart", "bert", "roberta", "distilbert")
+ROWS = [
+    {"en": "a red cat", "de": "eine rote katze"},
+    {"en": "the old house is on the city , no ?", "de": "das alte haus"},
+    {"en": "rain", "de": "regen fällt in der alten stadt auf die katze"},
+    {"en": "the dog was not in the blue house", "de": "der hund war nicht im haus"},
+]
+
+
+def a_task(**changes):
+    said = {
+        "name": "to_german",
+        "head": {"name": "seq2seq", "max_target_length": 16},
+        "dataset": {"path": "none"},
+        "inputs": ["en"],
+        "target": "de",
+        "examples": ROWS,
+    }
+    return Task(**{**said, **changes})
+
+
+def with_head(**arguments):
+    return a_task(head={"name": "seq2seq", "max_target_length": 16, **arguments})
+
+
+def a_batch(model, task="to_german", rows=ROWS, labels=True):
+    """A mixed batch of one task, and the same rows padded as a vanilla class reads them."""
+    head = model.heads[task]
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    where = Where(task, "train")
+    tokens = head.tokenize(columns, model.tokenizer, 128, where)
+    made = [{name: np.asarray(values[i]) for name, values in tokens.items()} for i in range(len(rows))]
+    if labels:
+        for row, ids in zip(made, head.encode_labels(columns[head.task.target], None, columns, where), strict=True):
+            row[f"labels:{task}"] = ids
+    batch = collate(made, [[task]] * len(rows), model.heads)
+    ids = batch["input_ids"].split(batch["lengths"].tolist())
+    order = batch["targets"][task]["sequences"].tolist()
+    padded = torch.nn.utils.rnn.pad_sequence([ids[i] for i in order], True, 0)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(ids[i]) for i in order], True, 0)
+    return batch, {"input_ids": padded, "attention_mask": mask}
+
+
+def stirred(model):
+    """Weights that are no starting values, so that nothing is zero by chance."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn(p.shape, generator=generator) * 0.15)
+    return model.eval()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_our_loss_is_the_vanilla_models_loss(family):
+    model = stirred(tiny_model([a_task()], family))
+    batch, padded = a_batch(model)
+    labels = batch["targets"]["to_german"]["labels"]
+    vanilla = whole_writer(model, "to_german")
+    kind = EncoderDecoderModel if family in ("bert", "roberta", "distilbert") else AutoModelForSeq2SeqLM
+    assert isinstance(vanilla, kind) or type(vanilla) in AutoModelForSeq2SeqLM._model_mapping.values()
+    expected = vanilla(**padded, labels=labels).loss
+    assert float(model(**batch)["loss"].detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
+    with torch.no_grad():  # by parts, without keeping the logits
+        assert float(model(**batch)["loss"]) == pytest.approx(float(expected.detach()), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "generation",
+    [{"min_new_tokens": 5}, {"num_beams": 3, "min_new_tokens": 5, "length_penalty": 0.6, "no_repeat_ngram_size": 2}],
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_we_write_is_what_the_vanilla_model_generates(family, generation):
+    model = stirred(tiny_model([with_head(generation=generation)], family))
+    batch, padded = a_batch(model, labels=False)
+    head = model.heads["to_german"]
+    with torch.no_grad():
+        ours = head.decode(head.predict(model(**batch)["logits"]["to_german"], {}), None)
+        theirs = whole_writer(model, "to_german").generate(**padded, max_new_tokens=16, **generation)
+    assert ours == [head.tokenizer.decode(ids.tolist(), skip_special_tokens=True).strip() for ids in theirs]
+    assert all(ours)
+
+
+@pytest.mark.parametrize("family", ["t5", "bart", "bert"])
+def test_a_row_is_written_alike_alone_and_in_a_batch(family):
+    model = stirred(tiny_model([a_task()], family))
+    together = predict(model, ROWS)
+    assert together == [predict(model, row) for row in ROWS]
+    assert all(set(answer["to_german"]) == {"text"} for answer in together)
+
+
+def test_targets_decoded_by_length_are_the_same_as_together(monkeypatch):
+    model = stirred(tiny_model([with_head(max_target_length=64)], "t5"))
+    rows = [{"en": "the cat", "de": "ja"}, ROWS[2], {"en": "no , the sun", "de": "nein"}, {"en": "rain", "de": "so"}]
+    batch, _ = a_batch(model, rows=rows)
+    together = model(**batch)
+    together["loss"].backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    monkeypatch.setattr("nlp_mtl.heads.generating._WORTH", 1)
+    parted = model(**batch)
+    assert len(parted["logits"]["to_german"].parts) > 1
+    parted["loss"].backward()
+    ours, theirs = (out["logits"]["to_german"].logits() for out in (parted, together))
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert all(torch.allclose(p.grad, expected[name], atol=1e-4) for name, p in model.named_parameters())
+
+
+def test_a_packed_encoder_gives_decoders_what_padding_gives():
+    """The one packed pass and the family's own padded pass: the same loss from the same weights."""
+    model = stirred(tiny_model([a_task()], "bert"))
+    batch, _ = a_batch(model)
+    assert model.sharing.way == "packed"
+    packed = float(model(**batch)["loss"].detach())
+    model.sharing.way = "padded"
+    assert float(model(**batch)["loss"].detach()) == pytest.approx(packed, abs=1e-5)
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2, "target_modules": "all-linear"}])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_model_has_the_same_bits(family, lora, tmp_path, monkeypatch):
+    model = tiny_model([a_task(), a_task(name="again", head_of="to_german")], family, lora=lora)
+    base = model.sharing.encoder if lora is None else None
+    stirred_heads = stirred(model) if base is not None else model.eval()
+    if lora is not None:
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.requires_grad:
+                    p.add_(0.01)
+    before = predict(stirred_heads, ROWS)
+    model.save_pretrained(tmp_path / "run")
+    from nlp_mtl import opening
+
+    def plain(*args, **kwargs):
+        return tiny_tokenizer(), tiny_encoder(family)
+
+    monkeypatch.setattr(opening, "open_base", plain)
+    monkeypatch.setattr(opening, "find_recorded", lambda *a, **k: type("Found", (), {"folder": tmp_path})())
+    loaded = MultiTaskModel.from_pretrained(tmp_path / "run")
+    ours, theirs = model.state_dict(), loaded.state_dict()
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert predict(loaded, ROWS) == before
+    assert loaded.module_of("again") is loaded.module_of("to_german")
+    if family == "t5":
+        table = loaded.sharing.encoder.get_input_embeddings().weight
+        assert loaded.module_of("to_german").lm_head.weight is table, "one embedding, saved once, tied again"
+
+
+def test_the_embedding_that_t5_shares_is_saved_once_and_trained_by_all(tmp_path):
+    from safetensors import safe_open
+
+    model = tiny_model([a_task()], "t5")
+    model.save_pretrained(tmp_path / "run")
+    with safe_open(tmp_path / "run" / "heads.safetensors", framework="pt") as heads:
+        names = list(heads.keys())
+    assert not [name for name in names if "shared" in name or "lm_head" in name or "embed_tokens" in name]
+    shared = {id(p) for p in model.sharing.shared_parameters()}
+    assert id(model.module_of("to_german").lm_head.weight) in shared
+    with pytest.raises(UnsupportedError, match="one embedding in encoder, decoder and output layer"):
+        tiny_model([a_task()], "t5", lora={"r": 2, "target_modules": ["shared", "embed_tokens"]})
+
+
+def test_every_parameter_learns_and_the_loss_falls():
+    for family in ("t5", "bart", "bert"):
+        model = tiny_model([with_head(label_smoothing=0.1)], family).train()
+        batch, _ = a_batch(model)
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+        losses = []
+        for _ in range(15):
+            optimizer.zero_grad()
+            loss = model(**batch)["loss"]
+            loss.backward()
+            losses.append(float(loss.detach()))
+            optimizer.step()
+        silent = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        assert [n for n in silent if "pooler" not in n] == []
+        assert losses[-1] < losses[0] - 0.5, family
+
+
+def test_cut_targets_are_counted_and_have_no_end(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    task = a_task(dataset={"path": "json", "data_files": {"train": str(file)}}, examples=[])
+    tokenizer = tiny_tokenizer()
+    data = load_data(make_heads([task]), tokenizer, max_length=64)
+    labels = data.pool_of("to_german", "train").labels("to_german")
+    whole = [len(tokenizer(row["de"])["input_ids"]) for row in ROWS]
+    assert [len(ids) for ids in labels] == [min(count, 16) for count in whole]
+    assert [ids[-1] == tokenizer.sep_token_id for ids in labels] == [count <= 16 for count in whole]
+    cut = sum(count > 16 for count in whole)
+    assert 0 < cut < 4
+    assert data.facts("to_german", "train")["cut_targets"] == cut
+    assert any(f"{cut} with a target cut to max_target_length" in note for note in data.notes())
+
+
+# ------------------------------------------------------------------------------------------------ decoders of their own
+
+
+def test_a_tokenizer_trained_on_targets_is_exact_cached_and_saved(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    head = {"name": "seq2seq", "target_tokenizer": {"vocab_size": 300}, "decoder": {"layers": 1}}
+    task = a_task(dataset={"path": "json", "data_files": {"train": str(file)}}, head=head, examples=[])
+    heads = make_heads([task, task.with_(name="also", head_of="to_german")])
+    load_data(heads, tiny_tokenizer(), max_length=64)
+    own = heads["to_german"].tokenizer
+    assert heads["also"].tokenizer is own, "who uses the decoder reads its targets as it does"
+    for text in ("Ein Mädchen fällt!", "Straße  und  ÄÖÜ", "日本"):
+        assert own.decode(own(text)["input_ids"], skip_special_tokens=True).strip() == text
+    again = make_heads([task])
+    load_data(again, tiny_tokenizer(), max_length=64)
+    assert targets.signature(again["to_german"].tokenizer) == targets.signature(own)
+    model = tiny_model([task], "bert")  # finds it in the cache
+    assert model.module_of("to_german").decoder.get_output_embeddings().weight.shape[0] == len(own)
+    model.eval().save_pretrained(tmp_path / "run")
+    file.unlink()
+    loaded = MultiTaskModel.from_pretrained(tmp_path / "run")
+    assert predict(loaded, ROWS) == predict(model, ROWS)
+    done = export_task(tmp_path / "run", "to_german", tmp_path / "out")
+    assert "target_tokenizer/tokenizer.json" in done.files
+
+
+def test_a_pretrained_decoder_keeps_its_weights_and_gets_cross_attention(tmp_path):
+    folder = tmp_path / "writer"
+    decoder = tiny_encoder("bert", seed=7)
+    decoder.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    model = tiny_model([with_head(decoder=str(folder))], "bert")
+    made = model.module_of("to_german").decoder
+    assert isinstance(made, type(AutoModelForCausalLM.from_config(made.config)))
+    ours, theirs = dict(made.bert.named_parameters()), dict(decoder.named_parameters())
+    same = [name for name in theirs if name in ours]
+    assert len(same) > 20
+    assert all(torch.equal(ours[name], theirs[name]) for name in same)
+    assert any("crossattention" in name for name in ours)
+    other = tiny_model([with_head(decoder=str(folder))], "bert")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)), "seeded"
+    assert str(tmp_path) not in json.dumps(model.spec()), "the decoder is recorded by its name"
+    model.save_pretrained(tmp_path / "run")
+    for file in folder.iterdir():
+        file.unlink()
+    assert predict(MultiTaskModel.from_pretrained(tmp_path / "run"), ROWS) == predict(model, ROWS)
+
+
+# -------------------------------------------------------------------------------------------- classification in words
+
+ENTAIL = {
+    "name": "in_words",
+    "head": {"name": "seq2seq", "label_texts": ["yes good", "no"]},
+    "dataset": {"path": "none"},
+    "template": "rte a: {a} b: {b}",
+    "target": "label",
+    "labels": ["entailment", "not_entailment"],
+    "examples": [{"a": "rain", "b": "sun", "label": 1}, {"a": "a cat", "b": "a cat", "label": 0}],
+}
+
+
+@pytest.mark.parametrize("family", ["t5", "bert"])
+def test_labels_are_chosen_by_the_likelihood_of_their_texts(family, tmp_path):
+    model = stirred(tiny_model([Task(**ENTAIL)], family))
+    head = model.heads["in_words"]
+    assert head.metrics == ["accuracy"]
+    assert head.gives_scores
+    rows = [{"a": "rain", "b": "the sun", "label": 0}, {"a": "a dog", "b": "cat", "label": 1}]
+    batch, padded = a_batch(model, "in_words", rows)
+    vanilla = whole_writer(model, "in_words")
+    with torch.no_grad():
+        scores = head.predict(model(**batch)["logits"]["in_words"], batch["targets"]["in_words"])
+        for label, text in enumerate(["yes good", "no"]):
+            ids = torch.tensor([head.tokenizer(text)["input_ids"]] * 2)
+            logs = vanilla(**padded, labels=ids).logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0].sum(-1)
+            assert np.allclose([row[label] for row in scores], logs, atol=1e-4)
+    assert head.references(head.encode_labels([1, 0], None, {}, Where("in_words", "x")), None) == [1, 0]
+    answer = predict(model, rows[0])["in_words"]
+    assert answer["label"] == ENTAIL["labels"][int(np.argmax(scores[0]))]
+    assert sum(answer["scores"].values()) == pytest.approx(1, abs=1e-5)
+    assert export_task(model, "in_words", tmp_path / "out").difference < 1e-5
+
+
+def test_evaluation_scores_texts_against_a_copy(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    task = a_task(
+        dataset={"path": "json", "data_files": {"train": str(file), "validation": str(file)}},
+        metrics=["chrf", "bleu", "rouge1", "rougeL", "exact_match"],
+        examples=[],
+    )
+    model = tiny_model([task], "bart").eval()
+    data = load_data(model.heads, model.tokenizer, max_length=64)
+    found = Evaluator(data).evaluate(model)["to_german"]
+    assert set(found.metrics) >= {"chrf", "bleu", "rouge1", "rougeL", "exact_match"}
+    assert found.decoded == [answer["to_german"]["text"] for answer in predict(model, ROWS)]
+    head = model.heads["to_german"]
+    copied = [" ".join(row["en"].split()[:9]) for row in ROWS]  # the longest target has nine words
+    assert found.trivial["chrf"] == head.score(copied, [[row["de"]] for row in ROWS])["chrf"]
+    assert head.score([r["de"] for r in ROWS], [[r["de"]] for r in ROWS])["bleu"] == 1.0
+
+
+# ----------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"generation": {"num_beam": 4}}, "no field 'num_beam' of GenerationConfig; did you mean 'num_beams'"),
+        ({"generation": {"num_beams": 0}}, "`num_beams` is a whole number from 1, found 0"),
+        ({"generation": 4}, "`generation` holds fields of GenerationConfig, found 4"),
+        ({"decoder": {"layer": 2}}, "`decoder` takes no 'layer'; did you mean 'layers'"),
+        ({"decoder": {"layers": 0}}, "`layers` is a whole number from 1, found 0"),
+        ({"target_tokenizer": {"vocab_size": 10}}, "is from 260"),
+        ({"target_tokenizer": {"size": 8000}}, "`target_tokenizer` is {vocab_size: 8000}, or a folder"),
+        ({"max_target_length": 1}, "`max_target_length` is a whole number from 2, found 1"),
+        ({"label_smoothing": 1.0}, "`label_smoothing` is from 0 to under 1"),
+        ({"label_texts": ["a"]}, "`label_texts` stand for the task's `labels`, found none"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_words(arguments, said):
+    with pytest.raises(ConfigError) as error:
+        make_heads([with_head(**arguments)])
+    assert said in str(error.value)
+    assert "task 'to_german'" in str(error.value)
+
+
+def test_a_base_that_cannot_is_refused_with_the_way_out():
+    with pytest.raises(UnsupportedError, match="needs an encoder whose tokens see the whole text"):
+        tiny_model([a_task()], "gpt2")
+    with pytest.raises(ConfigError, match="t5 has a decoder and a vocabulary of its own, found `decoder`"):
+        tiny_model([with_head(decoder={"layers": 1})], "t5")
+    with pytest.raises(ConfigError, match="found no `target`"):
+        make_heads([a_task(target=None)])
+
+
+def test_targets_that_are_no_text_are_named_by_row():
+    model = tiny_model([a_task()], "t5")
+    head = model.heads["to_german"]
+    with pytest.raises(DataError, match=r"row 1.*is not text, found '3'; list `labels`") as error:
+        head.encode_labels(["ja", 3, "  ", None], None, {}, Where("to_german", "train"))
+    assert "row 2: target 'de' holds no text" in str(error.value)
+
+
+@pytest.mark.parametrize(("form", "said"), [("onnx", "one ONNX graph does not hold"), ("adapter", "say --as model")])
+def test_forms_in_which_a_writer_cannot_leave(form, said, tmp_path):
+    with pytest.raises(UnsupportedError, match=said):
+        export_task(tiny_model([a_task()], "t5"), "to_german", tmp_path / "out", form)
+
+
+@pytest.mark.parametrize("family", ["t5", "bart", "bert"])
+def test_an_exported_folder_writes_the_same_without_this_package(family, tmp_path):
+    torch.manual_seed(0)  # of the adapter
+    model = stirred(tiny_model([with_head(generation={"num_beams": 2})], family, lora={"r": 2}))
+    ours = [answer["to_german"]["text"] for answer in predict(model, ROWS)]
+    done = export_task(model, "to_german", tmp_path / "out")
+    assert done.difference < 1e-5
+    kind = "EncoderDecoderModel" if family == "bert" else "AutoModelForSeq2SeqLM"
+    code = (
+        f"import json, sys; from transformers import AutoTokenizer, {kind}\n"
+        f"t = AutoTokenizer.from_pretrained({str(tmp_path / 'out')!r})\n"
+        f"m = {kind}.from_pretrained({str(tmp_path / 'out')!r}).eval()\n"
+        f"made = [m.generate(**t(x, return_tensors='pt', return_token_type_ids={family == 'bert'}))[0]\n"
+        f"        for x in {[row['en'] for row in ROWS]!r}]\n"
+        "assert 'nlp_mtl' not in sys.modules\n"
+        "print(json.dumps([t.decode(ids, skip_special_tokens=True).strip() for ids in made]))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert json.loads(out.stdout.splitlines()[-1]) == ours
