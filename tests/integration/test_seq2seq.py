@@ -18,7 +18,7 @@ from tests.unit.test_gradients import by_autograd, by_taps, close
 
 LORA = {"r": 4, "target_modules": "all-linear"}
 OWN = {"decoder": {"layers": 1}, "target_tokenizer": {"vocab_size": 300}}
-WAYS = ["t5", "t5_lora", "bart", "bert", "bert_lora"]
+WAYS = ["t5", "t5_lora", "bart", "bert", "bert_lora", "bert_task", "bart_task"]
 
 
 def a_world(folder, way, *, dropout=0.0):
@@ -29,7 +29,8 @@ def a_world(folder, way, *, dropout=0.0):
         base, writing = write_base(folder / "base", dropout=dropout), write_texts(folder / "texts", **OWN)
     else:
         base, writing = write_writer(folder / "base", family, dropout=dropout), write_texts(folder / "texts")
-    changes = {"lora": {**LORA, "lora_dropout": dropout}} if tuning == "lora" else {}
+    key = {"lora": "lora", "task": "task_lora"}.get(tuning)
+    changes = {key: {**LORA, "lora_dropout": dropout}} if key else {}
     return base, [*writing, tasks[0], tasks[2]], changes
 
 
@@ -49,6 +50,8 @@ def test_a_resumed_run_is_bit_for_bit_the_run(tmp_path, way):
     scores = json.loads((tmp_path / "whole" / "metrics.json").read_text(encoding="utf-8"))
     assert set(scores["validation"]) == {"back", "last", "mood", "names"}
     assert mtl.predict(loaded, "the red cat")["last"].keys() == {"text"}
+    done = mtl.export_task(tmp_path / "whole", "back", tmp_path / "out", base=base)
+    assert done.difference < 1e-5
     assert checkpoint.damage(checkpoint.checkpoints(tmp_path / "whole")[-1]) is None
 
 
