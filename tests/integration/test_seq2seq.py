@@ -12,6 +12,9 @@ from transformers import AutoModelForSeq2SeqLM
 import nlp_mtl as mtl
 from nlp_mtl import checkpoint
 from nlp_mtl.run import train
+from tests.hubserver.client import Worker, environment
+from tests.hubserver.server import HubServer
+from tests.hubserver.store import User
 from tests.integration.test_processes import FSDP, agree, run
 from tests.integration.tiny import config, state_of, write_base, write_tasks, write_texts, write_writer
 from tests.unit.test_gradients import by_autograd, by_taps, close
@@ -120,3 +123,25 @@ def test_gradients_of_a_decoder_and_a_shared_embedding_are_autograds(tmp_path):
         shared = list(model.sharing.shared_parameters())
         theirs, _ = by_autograd(model, batch, shared)
         close(by_taps(model, [batch], shared).slots.jacobian(), theirs, 2e-4)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("way", ["t5", "bert_lora"])
+def test_a_run_that_writes_goes_to_the_hub_and_back(tmp_path, session_cache, way):
+    base, tasks, changes = a_world(tmp_path, way)
+    train(config(base, tasks, tmp_path / "run", **changes, training={"max_steps": 2}))
+    with HubServer() as server:
+        server.store.users |= {"mine": User("me")}
+        process = Worker(environment(server.endpoint, tmp_path / "hf", session_cache, "mine"), tmp_path)
+        upload = "from huggingface_hub import HfApi; api = HfApi(); api.create_repo('me/tiny');"
+        assert process.code(f"{upload} api.upload_folder(repo_id='me/tiny', folder_path={base!r})").code == 0
+        said = process.cli("push", tmp_path / "run", "me/writes", "--base", base, "--base-model", "me/tiny").fine()
+        files = server.files("me/writes")
+        assert "_decoders/back/decoder.json" in files
+        if way == "bert_lora":
+            assert "back: its decoder was trained in full and is no adapter" in said
+            assert "mood/adapter_config.json" in files
+        asked = ("the red cat", "--dtype", "float32")
+        ours = process.cli("predict", tmp_path / "run", *asked, "--base", base).fine()
+        assert process.cli("predict", "me/writes", *asked).fine() == ours
+        process.close()
