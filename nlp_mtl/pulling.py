@@ -15,7 +15,7 @@ from nlp_mtl.runspec import runs_near
 _ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[^@\s]+))?")
 # what a run is loaded from; a repository's sub-folders hold single tasks, for use without this package
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
-INSIDE = ["*/*"]
+INSIDE = ["[!_]*/*"]  # folders of single tasks; those of decoders begin with _
 
 
 def hub_name(name: str | Path) -> tuple[str, str | None] | None:

@@ -12,13 +12,16 @@ from transformers import AutoModelForSeq2SeqLM
 import nlp_mtl as mtl
 from nlp_mtl import checkpoint
 from nlp_mtl.run import train
+from tests.hubserver.client import Worker, environment
+from tests.hubserver.server import HubServer
+from tests.hubserver.store import User
 from tests.integration.test_processes import FSDP, agree, run
 from tests.integration.tiny import config, state_of, write_base, write_tasks, write_texts, write_writer
 from tests.unit.test_gradients import by_autograd, by_taps, close
 
 LORA = {"r": 4, "target_modules": "all-linear"}
 OWN = {"decoder": {"layers": 1}, "target_tokenizer": {"vocab_size": 300}}
-WAYS = ["t5", "t5_lora", "bart", "bert", "bert_lora"]
+WAYS = ["t5", "t5_lora", "bart", "bert", "bert_lora", "bert_task", "bart_task"]
 
 
 def a_world(folder, way, *, dropout=0.0):
@@ -29,7 +32,8 @@ def a_world(folder, way, *, dropout=0.0):
         base, writing = write_base(folder / "base", dropout=dropout), write_texts(folder / "texts", **OWN)
     else:
         base, writing = write_writer(folder / "base", family, dropout=dropout), write_texts(folder / "texts")
-    changes = {"lora": {**LORA, "lora_dropout": dropout}} if tuning == "lora" else {}
+    key = {"lora": "lora", "task": "task_lora"}.get(tuning)
+    changes = {key: {**LORA, "lora_dropout": dropout}} if key else {}
     return base, [*writing, tasks[0], tasks[2]], changes
 
 
@@ -49,6 +53,8 @@ def test_a_resumed_run_is_bit_for_bit_the_run(tmp_path, way):
     scores = json.loads((tmp_path / "whole" / "metrics.json").read_text(encoding="utf-8"))
     assert set(scores["validation"]) == {"back", "last", "mood", "names"}
     assert mtl.predict(loaded, "the red cat")["last"].keys() == {"text"}
+    done = mtl.export_task(tmp_path / "whole", "back", tmp_path / "out", base=base)
+    assert done.difference < 1e-5
     assert checkpoint.damage(checkpoint.checkpoints(tmp_path / "whole")[-1]) is None
 
 
@@ -117,3 +123,25 @@ def test_gradients_of_a_decoder_and_a_shared_embedding_are_autograds(tmp_path):
         shared = list(model.sharing.shared_parameters())
         theirs, _ = by_autograd(model, batch, shared)
         close(by_taps(model, [batch], shared).slots.jacobian(), theirs, 2e-4)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("way", ["t5", "bert_lora"])
+def test_a_run_that_writes_goes_to_the_hub_and_back(tmp_path, session_cache, way):
+    base, tasks, changes = a_world(tmp_path, way)
+    train(config(base, tasks, tmp_path / "run", **changes, training={"max_steps": 2}))
+    with HubServer() as server:
+        server.store.users |= {"mine": User("me")}
+        process = Worker(environment(server.endpoint, tmp_path / "hf", session_cache, "mine"), tmp_path)
+        upload = "from huggingface_hub import HfApi; api = HfApi(); api.create_repo('me/tiny');"
+        assert process.code(f"{upload} api.upload_folder(repo_id='me/tiny', folder_path={base!r})").code == 0
+        said = process.cli("push", tmp_path / "run", "me/writes", "--base", base, "--base-model", "me/tiny").fine()
+        files = server.files("me/writes")
+        assert "_decoders/back/decoder.json" in files
+        if way == "bert_lora":
+            assert "back: its decoder was trained in full and is no adapter" in said
+            assert "mood/adapter_config.json" in files
+        asked = ("the red cat", "--dtype", "float32")
+        ours = process.cli("predict", tmp_path / "run", *asked, "--base", base).fine()
+        assert process.cli("predict", "me/writes", *asked).fine() == ours
+        process.close()
