@@ -343,6 +343,21 @@ def test_labels_are_chosen_by_the_likelihood_of_their_texts(family, tmp_path):
     assert export_task(model, "in_words", tmp_path / "out").difference < 1e-5
 
 
+def test_own_pairs_of_texts_become_a_task_that_works(tmp_path):
+    from nlp_mtl.owndata.writing import new_task_file
+    from nlp_mtl.taskreader import read_task
+    from nlp_mtl.testing import check_rows, check_task
+
+    lines = [f"{row['en']} {number}\t{row['de']} {number}" for number in range(10) for row in ROWS]
+    (tmp_path / "pairs.tsv").write_text("\n".join(["en\tde", *lines]), encoding="utf-8")
+    new_task_file(str(tmp_path / "pairs.tsv"), out=tmp_path / "pairs.yaml", text="en", label="de", head="seq2seq")
+    task = read_task(tmp_path / "pairs.yaml")
+    assert check_task(task) == []
+    said, wrong = check_rows(task)
+    assert not wrong
+    assert "real rows work" in said
+
+
 def test_evaluation_scores_texts_against_a_copy(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
