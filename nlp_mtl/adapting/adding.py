@@ -18,7 +18,7 @@ from nlp_mtl.bases import find_recorded
 from nlp_mtl.data import load_data
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.folding import fields_of
-from nlp_mtl.heads import Head, make_heads
+from nlp_mtl.heads import Head, make_heads, meet
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.opening import load_encoder, open_base
 from nlp_mtl.pulling import local_folder
@@ -81,6 +81,7 @@ def add_task(
     args = training_arguments(settings, "run")
     set_seed(args.seed)
     ((_, head),) = make_heads([added], settings.heads).items()
+    meet({**old.heads, added.name: head}, old.tokenizer, settings.data_root)
     if head.labels is None and type(head).label_names is not Head.label_names:
         load_data({added.name: head}, old.tokenizer, max_length=old.max_length, data_root=settings.data_root)
     model = _with_task(old, head, folder, base, settings.task_lora, args.seed)

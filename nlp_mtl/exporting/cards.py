@@ -72,7 +72,7 @@ def _model(model: MultiTaskModel, tasks: Sequence[str], custom: bool) -> list[st
     if pipeline in RUNNABLE:
         return ["from transformers import pipeline", f'pipe = pipeline("{pipeline}", "this/folder"{trusted})']
     if isinstance(head, Seq2Seq):
-        return _writer(type(model.module_of(tasks[0])).__bases__, head)
+        return _writer(isinstance(model.module_of(tasks[0]), EncoderDecoderModel), head)
     return [
         f"from transformers import AutoTokenizer, {head.auto_class}",
         'tokenizer = AutoTokenizer.from_pretrained("this/folder")',
@@ -80,9 +80,9 @@ def _model(model: MultiTaskModel, tasks: Sequence[str], custom: bool) -> list[st
     ]
 
 
-def _writer(kinds: Sequence[type], head: Seq2Seq) -> list[str]:
+def _writer(joined: bool, head: Seq2Seq) -> list[str]:
     """A text in, a text out."""
-    name = "EncoderDecoderModel" if EncoderDecoderModel in kinds else head.auto_class
+    name = "EncoderDecoderModel" if joined else head.auto_class
     own = '"this/folder/target_tokenizer"' if head.own_tokenizer else '"this/folder"'
     return [
         f"from transformers import AutoTokenizer, {name}",

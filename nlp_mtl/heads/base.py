@@ -270,7 +270,7 @@ class Head:
         return layout.tokens_of(target["sequences"])
 
     def forward(self, module: nn.Module, packed: Packed, target: Mapping[str, Tensor]) -> Tensor:
-        """Logits for the task's rows."""
+        """Logits for the task's rows; of a head that writes, what its own :meth:`loss` and :meth:`predict` take."""
         raise NotImplementedError
 
     def loss(self, logits: Tensor, target: Mapping[str, Tensor]) -> Tensor:

@@ -55,6 +55,8 @@ def _value(rows: Dataset, column: str, text: str, number: int) -> Any:
 
 def _label(task: Task, row: Mapping[str, Any], number: int) -> Any:
     names = task.labels or []
+    if task.head_name == "seq2seq" and not names:
+        return _TEXTS[number - 1]
     if task.head_name == "regression" or not names:
         return float(number)
     if task.head_name == "token_classification":

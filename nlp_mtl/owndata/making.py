@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _NO_LABEL = ("masked_lm",)
-_SIMPLE = ("sequence_classification", "regression", "multi_label", "token_classification", "masked_lm")
+_SIMPLE = ("sequence_classification", "regression", "multi_label", "token_classification", "masked_lm", "seq2seq")
 
 
 @quiet_datasets()

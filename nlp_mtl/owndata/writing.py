@@ -110,7 +110,13 @@ def task_text(task: Task, folder: Path, examples: int = 0) -> str:
     said = task.model_dump(mode="json", exclude_unset=True)
     said["dataset"]["data_files"] = _told_from(folder, task.dataset.data_files)
     rows = load_rows(task)["train"]
-    known = task.head_name in ("sequence_classification", "token_classification", "multi_label", "regression")
+    known = task.head_name in (
+        "sequence_classification",
+        "token_classification",
+        "multi_label",
+        "regression",
+        "seq2seq",
+    )
     said.pop("examples", None)
     shown = taken(task, rows, examples) if examples else made_up(task, rows) if known else []
     if task.template is not None:

@@ -1,7 +1,7 @@
-"""Record a run that translates: scores at each evaluation, and a few of its sentences beside the true ones.
+"""Record a run that translates: scores at each evaluation, and what it writes for the task's own examples.
 
 nlp-mtl train scripts/runs/multi30k_ner.yaml --data-root DIR
-python scripts/benchmarks/texts.py runs/multi30k_ner --data-root DIR
+python scripts/benchmarks/texts.py runs/multi30k_ner
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import json
 from pathlib import Path
 
 RECORDED = Path(__file__).parent / "recorded"
-EXAMPLES = 4
 
 
-def record(run: Path, task: str, data_root: str | None) -> dict:
+def record(run: Path, task: str) -> dict:
     """What is kept of a run: its command, its scores by step and at the end, and examples."""
     from nlp_mtl import predict
     from nlp_mtl.checkpoint import checkpoints
     from nlp_mtl.model import MultiTaskModel
-    from nlp_mtl.sources import load_rows
+    from nlp_mtl.tasks import task_registry
 
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     states = [folder / "trainer_state.json" for folder in checkpoints(run)]
@@ -30,12 +29,11 @@ def record(run: Path, task: str, data_root: str | None) -> dict:
         if any(key.startswith("eval_") for key in entry)
     }
     model = MultiTaskModel.from_pretrained(run)
-    rows = load_rows(model.heads[task].task, data_root=data_root)["validation"].select(range(EXAMPLES))
-    column, target = model.heads[task].task.inputs[0], model.heads[task].task.target
-    answers = predict(model, [{column: text} for text in rows[column]], tasks=[task])
+    said = task_registry().tasks[task]  # its examples are ours, and no rows of the data
+    column, target = said.inputs[0], said.target
+    answers = predict(model, [{column: row[column]} for row in said.examples], tasks=[task])
     shown = [
-        [source, said[task]["text"], true]
-        for source, said, true in zip(rows[column], answers, rows[target], strict=True)
+        [row[column], answer[task]["text"], row[target]] for row, answer in zip(said.examples, answers, strict=True)
     ]
     kept = {key: metrics[key] for key in ("validation", "trivial", "training_seconds") if key in metrics}
     return {
@@ -81,10 +79,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--task", default="multi30k_en_de")
-    parser.add_argument("--data-root")
     parser.add_argument("--note", default="")
     given = parser.parse_args()
-    found = record(given.run, given.task, given.data_root)
+    found = record(given.run, given.task)
     if given.note:
         found["note"] = given.note
     file = RECORDED / f"{given.run.name}.json"

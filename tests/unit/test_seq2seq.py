@@ -186,6 +186,26 @@ def test_the_embedding_that_t5_shares_is_saved_once_and_trained_by_all(tmp_path)
         tiny_model([a_task()], "t5", lora={"r": 2, "target_modules": ["shared", "embed_tokens"]})
 
 
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_the_run_folder_is_that_of_an_ordinary_encoder(family, tmp_path):
+    """What `AutoModel` and PEFT load of it is the encoder as it was trained, beside a decoder that is not ours."""
+    from peft import PeftModel
+    from transformers import AutoModel
+
+    model = stirred(tiny_model([a_task()], family))
+    model.save_pretrained(tmp_path / "full")
+    plain = AutoModel.from_pretrained(tmp_path / "full").state_dict()
+    ours = model.sharing.encoder.state_dict()
+    assert all(torch.equal(plain[name], value) for name, value in ours.items())
+    tuned = stirred(tiny_model([a_task()], family, lora={"r": 2, "target_modules": "all-linear"}))
+    tuned.save_pretrained(tmp_path / "lora")
+    whole = AutoModel.from_config(tuned.config)
+    loaded = PeftModel.from_pretrained(whole, tmp_path / "lora").state_dict()
+    lora = {name: value for name, value in tuned.sharing.encoder.state_dict().items() if "lora_" in name}
+    assert lora
+    assert all(torch.equal(loaded[name], value) for name, value in lora.items())
+
+
 def test_every_parameter_learns_and_the_loss_falls():
     for family in ("t5", "bart", "bert"):
         model = tiny_model([with_head(label_smoothing=0.1)], family).train()
@@ -217,6 +237,26 @@ def test_cut_targets_are_counted_and_have_no_end(tmp_path):
     assert 0 < cut < 4
     assert data.facts("to_german", "train")["cut_targets"] == cut
     assert any(f"{cut} with a target cut to max_target_length" in note for note in data.notes())
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_other_heads_read_the_encoder_of_such_a_family(family, tmp_path):
+    """Not the family's classes that run the decoder too: the mean of the encoder's states, or T5's own for tokens."""
+    model = stirred(tiny_model(["rte", "conll2003", "stsb", a_task()], family))
+    batch, padded = a_batch(model, "rte", [{"sentence1": "a cat", "sentence2": "the old dog", "label": 0}] * 2)
+    with torch.no_grad():
+        logits = model(**batch)["logits"]["rte"]
+        states = model.sharing.encoder(**padded).last_hidden_state
+    expected = model.module_of("rte").score(states.mean(1))
+    assert torch.allclose(logits, expected, atol=1e-5)
+    assert not model.heads["rte"].exportable
+    assert "reads the encoder alone" in model.heads["rte"].why_not
+    assert model.heads["conll2003"].exportable == (family == "t5")
+    if family == "t5":
+        assert export_task(model, "conll2003", tmp_path / "tags").difference < 1e-5
+    assert set(predict(model, {"sentence1": "a", "sentence2": "b", "tokens": ["a"], "en": "a"})) == set(model.tasks)
+    with pytest.raises(UnsupportedError, match="fills in words with the decoder"):
+        tiny_model(["mlm_text"], family)
 
 
 # ------------------------------------------------------------------------------------------------ decoders of their own
@@ -301,6 +341,21 @@ def test_labels_are_chosen_by_the_likelihood_of_their_texts(family, tmp_path):
     assert answer["label"] == ENTAIL["labels"][int(np.argmax(scores[0]))]
     assert sum(answer["scores"].values()) == pytest.approx(1, abs=1e-5)
     assert export_task(model, "in_words", tmp_path / "out").difference < 1e-5
+
+
+def test_own_pairs_of_texts_become_a_task_that_works(tmp_path):
+    from nlp_mtl.owndata.writing import new_task_file
+    from nlp_mtl.taskreader import read_task
+    from nlp_mtl.testing import check_rows, check_task
+
+    lines = [f"{row['en']} {number}\t{row['de']} {number}" for number in range(10) for row in ROWS]
+    (tmp_path / "pairs.tsv").write_text("\n".join(["en\tde", *lines]), encoding="utf-8")
+    new_task_file(str(tmp_path / "pairs.tsv"), out=tmp_path / "pairs.yaml", text="en", label="de", head="seq2seq")
+    task = read_task(tmp_path / "pairs.yaml")
+    assert check_task(task) == []
+    said, wrong = check_rows(task)
+    assert not wrong
+    assert "real rows work" in said
 
 
 def test_evaluation_scores_texts_against_a_copy(tmp_path):
