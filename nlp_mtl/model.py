@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from nlp_mtl import adapters, bases, checkpoint, folding, registry
+from nlp_mtl import adapters, bases, checkpoint, registry
 from nlp_mtl.card import card
 from nlp_mtl.data import load_data
 from nlp_mtl.dropout import use_cheap_dropout
@@ -27,6 +27,7 @@ from nlp_mtl.pulling import local_folder
 from nlp_mtl.runspec import heads_of, read_spec, spec_of
 from nlp_mtl.sharing import Sharing
 from nlp_mtl.tasks import load_tasks
+from nlp_mtl.tuning import Tuning, shared_by
 from nlp_mtl.weights import load_weights, save_weights
 
 logger = logging.getLogger("nlp_mtl")
@@ -171,44 +172,15 @@ class MultiTaskModel(HoldsParameters):
         meet(heads, tokenizer)
         use_cheap_dropout(encoder)
         record = dict(base or {"id": base_of(encoder).config.name_or_path})
-        more = own_lora or {}
+        tuning = Tuning(sharing, lora, task_lora, own_lora or {}, own_encoder, freeze)
         keys = {task: head.task.head_key for task, head in heads.items()}
-        name, arguments = registry.parse_spec(sharing, "sharing")
-        if every is not None and registry.sharings[name].keeps_all(**arguments):
-            keys = {**every, **keys}
-        mistakes = registry.sharings.check_arguments(name, arguments, given=2)
-        if mistakes:
-            raise ConfigError(mistakes)
-        asked = adapters.checked_adapters(lora, task_lora).get("lora")
-        widened = registry.sharings[name].lora_for(asked, list(dict.fromkeys(keys.values())), **arguments)
-        own = {task: None if key in more and more[key] is None else key for task, key in keys.items()}
-        if lora is not None or task_lora is not None:
-            how: dict[str, Any] = {"own": more, "own_encoder": own_encoder, "seed": seed}
-            encoder = adapters.add_lora(base_of(encoder), widened, per_task=task_lora, adapter_of=own, **how)
-            for known in getattr(encoder, "peft_config", {}).values():
-                known.base_model_name_or_path = None if own_encoder else record["id"]
-                known.revision = None if own_encoder else record.get("revision")
-        if freeze:
-            adapters.freeze(encoder, freeze)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            shared = registry.sharings.build(sharing, encoder, list(dict.fromkeys(keys.values())))
-        shared.lend({task: key for task, key in keys.items() if key != task})
+        shared, strategies = shared_by(encoder, tuning, keys, every or {}, record, seed)
         shared.read_from({task: head.layer for task, head in heads.items() if head.layer is not None})
         modules = {}
-        for head in heads.values():
-            module = head.build(
-                shared.encoder_of(head.task.name), source=source, seed=seed
-            )  # also tells heads of borrowed modules what they are
-            if head.task.head_key == head.task.name:
-                modules[head.task.name] = module
-        strategies = {
-            "sharing": sharing,
-            "lora": lora is not None or task_lora is not None,
-            **({"adapters": folding.said_of(encoder)} if task_lora is not None else {}),
-            **({} if shared.ordinary or asked is None or task_lora is not None else {"adapters": folding.said(asked)}),
-            "freeze": [freeze] if isinstance(freeze, str) else list(freeze),
-        }
+        for task, head in heads.items():  # also tells heads of borrowed modules what they are
+            module = head.build(shared.encoder_of(task), source=source, seed=seed)
+            if keys[task] == task:
+                modules[task] = module
         return cls(shared, heads, modules, tokenizer, base=record, max_length=max_length, strategies=strategies)
 
     @classmethod

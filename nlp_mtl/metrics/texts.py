@@ -11,7 +11,7 @@ from nlp_mtl.metrics.base import check_pairs, metric
 
 _BLEU = "Papineni et al., 2002, ACL; by sacreBLEU: Post, 2018, arXiv:1804.08771"
 _CHRF = "Popović, 2015, WMT; by sacreBLEU: Post, 2018, arXiv:1804.08771"
-_ROUGE = "Lin, 2004, ACL workshop; by the package rouge-score"
+_ROUGE = "Lin, 2004, Text Summarization Branches Out 74"
 
 
 @metric("bleu", paper=_BLEU)

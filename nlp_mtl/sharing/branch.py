@@ -44,7 +44,7 @@ class Branch(Towers):
         ['mrpc', 'rte']
     """
 
-    paper = "Vandenhende et al., 2019, arXiv 1904.02920"
+    paper = "Vandenhende et al., 2019, arXiv:1904.02920"
     cost = "memory for what is copied (with LoRA, adapters); full: a pass over fewer rows for each group"
 
     def __init__(

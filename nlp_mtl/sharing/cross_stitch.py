@@ -67,7 +67,7 @@ class CrossStitch(Towers):
     Relations: branches that read one another; sluice networks are Ruder et al. (2019, arXiv 1705.08142).
     """
 
-    paper = "Misra et al., 2016, arXiv 1604.03539"
+    paper = "Misra et al., 2016, arXiv:1604.03539"
     cost = "the top layers once for each task, for every row"
 
     def __init__(self, encoder: nn.Module, tasks: Sequence[str], layers: int = 2, own: float = 0.9, subspaces: int = 1):

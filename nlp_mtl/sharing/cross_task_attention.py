@@ -41,7 +41,7 @@ class CrossTaskAttention(Hard):
         0.0
     """
 
-    paper = "Lopes et al., 2022, arXiv 2206.08927"
+    paper = "Lopes et al., 2022, arXiv:2206.08927"
     cost = "the last layer over all tokens, and small projections of them"
 
     def __init__(self, encoder: nn.Module, tasks: Sequence[str], size: int = 32):

@@ -55,7 +55,7 @@ class MixtureOfExperts(Hard):
         [0.333, 0.333, 0.333]
     """
 
-    paper = "Ponti et al., 2023, arXiv 2202.13914; Ma et al., 2018, KDD; Tang et al., 2020, RecSys"
+    paper = "Ponti et al., 2023, arXiv:2202.13914; Ma et al., 2018, KDD; Tang et al., 2020, RecSys"
     cost = "a LoRA of as many times the rank as there are experts"
 
     def __init__(

@@ -41,7 +41,7 @@ class Soft(Hard):
         True
     """
 
-    paper = "Duong et al., 2015, ACL P15-2139"
+    paper = "Duong et al., 2015, doi:10.3115/v1/P15-2139"
     cost = "task adapters; a few products of their rank at every step"
 
     def __init__(self, encoder: nn.Module, tasks: Sequence[str], penalty: float = 0.1, distance: Distance = "l2"):
@@ -143,7 +143,7 @@ class SoftEncoders(Towers):
     Relations: the classical soft sharing; :class:`Soft` has the same for adapters, in one pass.
     """
 
-    paper = "Duong et al., 2015, ACL P15-2139; Yang and Hospedales, 2017, arXiv 1606.04038"
+    paper = "Duong et al., 2015, doi:10.3115/v1/P15-2139; Yang and Hospedales, 2017, arXiv:1606.04038"
     cost = "an encoder per task in memory; a pass over every weight of all of them at each step"
 
     def __init__(

@@ -108,7 +108,7 @@ ENTRIES = [
         parameter="sharing 'hard'",
         rule="takes no argument",
         found="'layers'",
-        way_out="leave it out",
+        way_out="known: condition",
     ),
     Bad(
         "a LoRA that is a number",
