@@ -21,7 +21,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAtte
 
 from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.packing import base_of
-from nlp_mtl.tasklora import owners_of
 
 
 class StandIn(nn.Module):
@@ -55,11 +54,14 @@ class StandIn(nn.Module):
     def shared_pooling(self) -> Callable[[Tensor], Tensor] | None:
         """The pooler that all tasks share, [rows, length, hidden] → [rows, hidden]; None if this head has another.
 
-        A pooler with an adapter for each task is not one that all share; tasks without one of their own share it.
+        A pooler with an adapter or a gate for each task is not one that all share; tasks without one of their own
+        share it.
         """
-        owners = owners_of(self._encoder[0])
-        shares = self._kind == "shared" and self._pools and (owners is None or owners.is_nobodys)
-        return self._pool if shares else None
+        if self._kind != "shared" or not self._pools:
+            return None
+        parts: list[Any] = [self._encoder[0], *base_of(self._encoder[0]).pooler.modules()]
+        told = [getattr(part, name, None) for part in parts for name in ("owners", "facts")]
+        return self._pool if all(whose is None or whose.is_nobodys for whose in told) else None
 
     def forward(self, *unused: Any, inputs_embeds: Tensor, **ignored: Any) -> Any:
         """Give back hidden states [rows, length, hidden], and their pooled form [rows, hidden]."""

@@ -223,6 +223,17 @@ def test_alone_or_in_a_mixed_batch_a_row_gets_the_same(name, family):
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_a_batch_where_no_row_is_copied_gives_each_task_its_own_pooler(name):
+    """What heads pool together is not that of the first task: poolers have adapters and gates too."""
+    model = shaken(made(name))
+    rows = [row(4, 0, mood=1), row(7, 1, kind=2), row(3, 3, mood=0), row(9, 4, kind=0)]
+    together = logits(model, collate(rows, [["mood"], ["kind"]] * 2, model.heads))
+    for first, task in enumerate(("mood", "kind")):
+        alone = logits(model, collate(rows[first::2], [[task]] * 2, model.heads))
+        assert torch.allclose(together[task], alone[task], atol=1e-5), task
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMES))
 def test_one_call_answers_every_task(name):
     model = shaken(made(name))
     answers = predict(model, [{"text": "a good cat", "tokens": ["a", "cat"]}, {"text": "no", "tokens": ["red"]}])
