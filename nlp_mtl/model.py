@@ -27,7 +27,7 @@ from nlp_mtl.pulling import local_folder
 from nlp_mtl.runspec import heads_of, read_spec, spec_of
 from nlp_mtl.sharing import Sharing
 from nlp_mtl.tasks import load_tasks
-from nlp_mtl.weights import load_weights, save_weights
+from nlp_mtl.weights import check_saved, load_weights, save_weights
 
 logger = logging.getLogger("nlp_mtl")
 
@@ -191,6 +191,7 @@ class MultiTaskModel(HoldsParameters):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             shared = registry.sharings.build(sharing, encoder, list(dict.fromkeys(keys.values())))
+        check_saved(shared)
         shared.lend({task: key for task, key in keys.items() if key != task})
         shared.read_from({task: head.layer for task, head in heads.items() if head.layer is not None})
         modules = {}
@@ -251,6 +252,7 @@ class MultiTaskModel(HoldsParameters):
             base=spec["base"],
             max_length=spec["max_length"],
             every={item["name"]: item.get("head_of") or item["name"] for item in spec["tasks"]},
+            freeze=() if adapter or per_task else spec["strategies"]["freeze"],
             **(per_task or {}),
         )
         model.strategies = spec["strategies"]
@@ -259,8 +261,6 @@ class MultiTaskModel(HoldsParameters):
         for parameter in model.sharing.own_state().values() if per_task else ():
             if isinstance(parameter, nn.Parameter):
                 parameter.requires_grad_(trainable)
-        if not adapter and not per_task and spec["strategies"]["freeze"]:
-            adapters.freeze(encoder, spec["strategies"]["freeze"])
         return model.eval()
 
     def spec(self) -> dict[str, Any]:

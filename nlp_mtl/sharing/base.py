@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
@@ -14,6 +15,8 @@ from nlp_mtl.adapters import is_adapter
 from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of
+
+ONE_AT_A_TIME = threading.RLock()  # of all models: a lock of its own could not be copied with a model
 
 
 class Sharing(nn.Module):

@@ -15,7 +15,6 @@ from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.registry import sharings
 from nlp_mtl.sharing.apart import encode_apart
-from nlp_mtl.sharing.hard import ONE_AT_A_TIME
 from nlp_mtl.sharing.reads import merged
 from nlp_mtl.sharing.towers import Towers, joined
 from nlp_mtl.sharing.upper import UpperLora, only_plain_lora
@@ -106,10 +105,6 @@ class Branch(Towers):
         if self.upper is None:
             return super().for_head_of(task)
         return self.upper.owners.during(self.upper.owners.number(task))
-
-    def alone(self) -> AbstractContextManager[object]:
-        """Whose the rows are is kept with the upper part."""
-        return super().alone() if self.upper is None else ONE_AT_A_TIME
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """See :meth:`Towers.shared_parameters`."""
