@@ -316,6 +316,31 @@ def test_what_was_frozen_is_frozen_when_it_comes_back(name, patterns, tmp_path):
     same(logits(model), logits(back), atol=0)
 
 
+def test_a_group_may_be_called_as_peft_calls_its_adapter():
+    groups = {"default": ["mood", "kind"]}
+    ours, theirs = (
+        shaken(model_of(TASKS, sharing={"name": "branch", "depth": 1, "groups": said}, lora=LORA))
+        for said in (groups, {"texts": ["mood", "kind"]})
+    )
+    same(logits(theirs), logits(ours), atol=0)
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta-v2", "electra"])
+def test_a_masked_lm_told_its_task_in_the_words_leaves_whole(family):
+    """What is added to the words is not added to the tied output layer."""
+    guess = Task(name="guess", head="masked_lm", dataset={"path": "x"}, inputs=["text"])
+    condition = {"name": "hard", "condition": ["embedding", "layer_norm"]}
+    model = shaken(model_of([MOOD, guess], family, sharing=condition)).eval()
+    ids, places = torch.tensor([2, 20, 4, 30, 3]), torch.tensor([2])
+    with torch.no_grad():
+        layout = Layout([5])
+        layout.read_by = {"guess": places}
+        packed = model.sharing.encode({"input_ids": ids}, layout, ["guess"])["guess"]
+        expected = model.heads["guess"].forward(model.module_of("guess"), packed, {"positions": places})
+        found = whole_class(model, "guess")(input_ids=ids[None]).logits[0, places]
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
 def test_recomputed_activations_give_the_same_gradients():
     for name in ("experts", "experts-example", "conditioned", "branch", "cross_stitch", "layers"):
         found = []
@@ -617,6 +642,8 @@ def test_means_for_gates_are_over_each_text():
         ({"name": "branch", "groups": {"x": ["mod"]}}, {}, "did you mean 'mood'?"),
         ({"name": "branch", "groups": {"x": ["mood"], "y": ["mood"]}}, {}, "a task is in one group"),
         ({"name": "branch", "groups": {"kind": ["mood"]}}, {}, "'kind' is a group and a task"),
+        ({"name": "branch", "groups": {"train": ["mood"]}}, {}, "none that PyTorch or PEFT uses, found 'train'"),
+        ({"name": "branch", "groups": {"lora_A": ["mood"]}}, {}, "none that PyTorch or PEFT uses, found 'lora_A'"),
         ({"name": "hard", "condition": ["colour"]}, {}, "found 'colour'"),
         ({"name": "hard", "condition": "prefix", "prefix_length": 0}, {}, "`prefix_length` is from 1"),
         ({"name": "hard", "condition": "prefix"}, {"task_lora": LORA}, "which adapters of tasks do already"),
