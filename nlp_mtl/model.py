@@ -192,6 +192,7 @@ class MultiTaskModel(HoldsParameters):
             torch.manual_seed(seed)
             shared = registry.sharings.build(sharing, encoder, list(dict.fromkeys(keys.values())))
         check_saved(shared)
+        shared.check_length(max(min(head.task.max_length or max_length, max_length) for head in heads.values()))
         shared.lend({task: key for task, key in keys.items() if key != task})
         shared.read_from({task: head.layer for task, head in heads.items() if head.layer is not None})
         modules = {}

@@ -114,6 +114,13 @@ class Sharing(nn.Module):
                 f"{self.registered_as!r} has more than that; leave it out, or use sharing: hard"
             )
 
+    def check_length(self, tokens: int) -> None:
+        """Refuse texts of so many tokens where more is put before them than the encoder has positions for.
+
+        Raises:
+            ConfigError: with the length that fits.
+        """
+
     def parameters_of(self, task: str) -> Iterator[nn.Parameter]:
         """Trainable parameters that this task uses and the sharing holds beside the shared ones."""
         return iter(())

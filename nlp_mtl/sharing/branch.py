@@ -150,8 +150,10 @@ def grouped_wrongly(groups: Mapping[str, Sequence[str]], tasks: Sequence[str]) -
             continue
         if not group.isidentifier():
             wrong.append(f"sharing 'branch': a group's name is letters, digits and _, found {group!r}; rename it")
-        elif hasattr(nn.ModuleDict, group) or hasattr(nn.ModuleDict(), group) or group.startswith("lora_"):
-            wrong.append(f"sharing 'branch': a group's name is none that PyTorch or PEFT uses, found {group!r}; rename it")
+        elif hasattr(nn.ModuleDict(), group) or group.startswith("lora_"):
+            wrong.append(
+                f"sharing 'branch': a group's name is none that PyTorch or PEFT uses, found {group!r}; rename it"
+            )
         for task in dict.fromkeys(members):
             if task not in tasks:
                 wrong.append(

@@ -77,6 +77,11 @@ class Hard(Sharing):
         if self.conditions is not None:
             self.conditions.owners.adapter_of.update(head_of)
 
+    def check_length(self, tokens: int) -> None:
+        """See :meth:`Sharing.check_length`: prefixes take positions."""
+        if self.conditions is not None:
+            self.conditions.check_length(self.encoder, tokens)
+
     def train(self, mode: bool = True) -> Hard:
         """Training mode; an encoder without trainable parameters stays in eval mode, so that its features are fixed."""
         super().train(mode)

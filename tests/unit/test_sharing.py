@@ -15,6 +15,7 @@ from nlp_mtl.batches import collate
 from nlp_mtl.errors import ConfigError, UnsupportedError
 from nlp_mtl.experts import Gate
 from nlp_mtl.exporting.plain import whole_class
+from nlp_mtl.heads import make_heads
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.prediction import predict
@@ -22,7 +23,7 @@ from nlp_mtl.sharing.cross_stitch import Stitch
 from nlp_mtl.sharing.distances import apartness, products
 from nlp_mtl.taskfile import Task
 from nlp_mtl.tasklora import NOBODY
-from nlp_mtl.testing import tiny_encoder, tiny_model
+from nlp_mtl.testing import tiny_encoder, tiny_model, tiny_tokenizer
 
 torch.set_num_threads(1)
 
@@ -339,6 +340,21 @@ def test_a_masked_lm_told_its_task_in_the_words_leaves_whole(family):
         expected = model.heads["guess"].forward(model.module_of("guess"), packed, {"positions": places})
         found = whole_class(model, "guess")(input_ids=ids[None]).logits[0, places]
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "room"), [("bert", 512), ("roberta", 512)])
+def test_texts_that_leave_no_room_for_prefixes_are_refused_before_training(family, room):
+    """RoBERTa's first two positions are never a token's."""
+
+    def made_for(length):
+        encoder, heads = tiny_encoder(family), make_heads([MOOD])
+        sharing = {"name": "hard", "condition": "prefix", "prefix_length": 8}
+        return MultiTaskModel.assemble(encoder, tiny_tokenizer(), heads, sharing=sharing, max_length=length)
+
+    with pytest.raises(ConfigError, match=f"set max_length to {room - 8} or less"):
+        made_for(room - 7)
+    model = made_for(room - 8)
+    logits(model, collate([row(room - 8, 0, mood=1)], [["mood"]], model.heads))
 
 
 def test_recomputed_activations_give_the_same_gradients():
