@@ -175,6 +175,7 @@ class MultiTaskModel(HoldsParameters):
         tuning = Tuning(sharing, lora, task_lora, own_lora or {}, own_encoder, freeze)
         keys = {task: head.task.head_key for task, head in heads.items()}
         shared, strategies = shared_by(encoder, tuning, keys, every or {}, record, seed)
+        shared.check_length(max(min(head.task.max_length or max_length, max_length) for head in heads.values()))
         shared.read_from({task: head.layer for task, head in heads.items() if head.layer is not None})
         modules = {}
         for task, head in heads.items():  # also tells heads of borrowed modules what they are
@@ -225,6 +226,7 @@ class MultiTaskModel(HoldsParameters):
             base=spec["base"],
             max_length=spec["max_length"],
             every={item["name"]: item.get("head_of") or item["name"] for item in spec["tasks"]},
+            freeze=() if adapter or per_task else spec["strategies"]["freeze"],
             **(per_task or {}),
         )
         model.strategies = spec["strategies"]
@@ -233,8 +235,6 @@ class MultiTaskModel(HoldsParameters):
         for parameter in model.sharing.own_state().values() if per_task else ():
             if isinstance(parameter, nn.Parameter):
                 parameter.requires_grad_(trainable)
-        if not adapter and not per_task and spec["strategies"]["freeze"]:
-            adapters.freeze(encoder, spec["strategies"]["freeze"])
         return model.eval()
 
     def spec(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from nlp_mtl import adapters, folding, registry
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.packing import base_of
 from nlp_mtl.sharing import Sharing
+from nlp_mtl.weights import check_saved
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def shared_by(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         shared: Sharing = registry.sharings.build(tuning.sharing, encoder, tasks)
+    check_saved(shared)
     shared.lend({task: key for task, key in keys.items() if key != task})
     said: dict[str, Any] = {"sharing": tuning.sharing, "lora": adapted}
     if tuning.task_lora is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nlp_mtl.adapters import is_adapter
 from nlp_mtl.checkpoint import other_ways
-from nlp_mtl.errors import RunFolderError, UnsupportedError
+from nlp_mtl.errors import ConfigError, RunFolderError, UnsupportedError
 from nlp_mtl.folding import save_folded
 from nlp_mtl.heads.vanilla import tied_keys
 from nlp_mtl.packing import base_of
@@ -69,6 +69,24 @@ def save_weights(
         if state is not None:
             extra = {name: state[f"sharing.{name}"] for name in extra}
         save_file({name: value.detach().cpu().contiguous() for name, value in extra.items()}, folder / SHARING)
+
+
+def check_saved(sharing: Sharing) -> None:
+    """Refuse a sharing that would train what no file of a run folder holds.
+
+    Raises:
+        ConfigError: parameters beside the adapters that a `lora` trains (`bias`, `modules_to_save`, …), in a sharing
+            that keeps the adapters by itself.
+    """
+    if sharing.ordinary or owners_of(sharing.encoder) is not None:
+        return
+    kept = set(sharing.own_state())
+    if lost := [name for name, p in sharing.named_parameters() if p.requires_grad and name not in kept]:
+        raise ConfigError(
+            f"sharing {sharing.registered_as!r}: keeps a LoRA's A and B and nothing else of `lora`, which trains "
+            f"{len(lost)} more parameters, e.g. {lost[0].removeprefix('encoder.base_model.model.')}; leave `bias` and "
+            "`modules_to_save` out"
+        )
 
 
 def save_apart(sharing: Sharing, folder: Path, state: Mapping[str, Tensor] | None) -> None:
@@ -143,7 +161,8 @@ def load_weights(folder: str | Path, sharing: Sharing, modules: Mapping[str, nn.
     if wrong:
         raise RunFolderError(f"{folder}: heads of another model: {'; '.join(wrong[:6])}{_AS_TRAINED}")
     shared = _read(folder / SHARING) if own else {}
-    shared = {name: value for name, value in shared.items() if name in own or not _of_another_task(name, encoder)}
+    others = {name for name in shared if _of_another_task(name, encoder) or _mixes_for_another(name, modules)}
+    shared = {name: value for name, value in shared.items() if name in own or name not in others}
     if different := _different(shared, own):
         raise RunFolderError(f"{folder}: a sharing of another model ({different[0]} differs){_AS_TRAINED}")
     if sharing.ordinary and adapter.is_file():
@@ -165,6 +184,11 @@ def _of_another_task(name: str, encoder: nn.Module) -> bool:
     """Whether a parameter belongs to the adapter of a task that this model was made without."""
     owners, parts = owners_of(encoder), name.split(".")
     return owners is not None and is_adapter(name) and parts[-2] not in (SHARED, *owners.adapters)
+
+
+def _mixes_for_another(name: str, modules: Collection[str]) -> bool:
+    """Whether a parameter is how a task without a head here mixes layers."""
+    return name.startswith("reads.mixes.") and name.split(".")[2] not in modules
 
 
 def _tuning(encoder: nn.Module) -> str:

@@ -18,6 +18,7 @@ from nlp_mtl.encoderpart import encoder_part
 from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.folding import folded, has_adapter
 from nlp_mtl.heads import Head
+from nlp_mtl.heads.vanilla import tied_keys
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.opening import open_tokenizer
 from nlp_mtl.packing import base_of
@@ -87,12 +88,16 @@ def whole_class(model: MultiTaskModel, task: str, *, merge: bool = True) -> PreT
         task: a task whose head is exportable.
         merge: see :func:`encoder_state`.
     """
-    head = model.heads[task]
-    with torch.random.fork_rng(devices=[]):
-        made = getattr(transformers, head.auto_class).from_config(config_of(model, head))
-    prefix = made.base_model_prefix
+    head, module = model.heads[task], model.module_of(task)
+    config, prefix = config_of(model, head), str(module.base_model_prefix)
     state = {f"{prefix}.{name}": value for name, value in encoder_state(model, task, merge=merge).items()}
-    load_whole(made, {**state, **head_state(model, task)})
+    own = head_state(model, task)
+    tied: Any = getattr(module, "_tied_weights_keys", None) or {}
+    if any(not torch.equal(own[name], state[tied[name]]) for name in tied_keys(module) if name in own):
+        config.tie_word_embeddings = False  # the encoder's have what the task adds to each word; the head's do not
+    with torch.random.fork_rng(devices=[]):
+        made = getattr(transformers, head.auto_class).from_config(config)
+    load_whole(made, {**state, **own})
     return made.eval()
 
 

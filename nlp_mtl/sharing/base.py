@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
@@ -14,6 +15,8 @@ from nlp_mtl.adapters import is_adapter
 from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of
+
+ONE_AT_A_TIME = threading.RLock()  # of all models: a lock of its own could not be copied with a model
 
 
 class Sharing(nn.Module):
@@ -110,6 +113,13 @@ class Sharing(nn.Module):
                 f"head of {', '.join(map(repr, layers))}: `layer` says what is read of one encoder, and sharing "
                 f"{self.registered_as!r} has more than that; leave it out, or use sharing: hard"
             )
+
+    def check_length(self, tokens: int) -> None:
+        """Refuse texts of so many tokens where more is put before them than the encoder has positions for.
+
+        Raises:
+            ConfigError: with the length that fits.
+        """
 
     def parameters_of(self, task: str) -> Iterator[nn.Parameter]:
         """Trainable parameters that this task uses and the sharing holds beside the shared ones."""

@@ -15,7 +15,6 @@ from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.registry import sharings
 from nlp_mtl.sharing.apart import encode_apart
-from nlp_mtl.sharing.hard import ONE_AT_A_TIME
 from nlp_mtl.sharing.reads import merged
 from nlp_mtl.sharing.towers import Towers, joined
 from nlp_mtl.sharing.upper import UpperLora, only_plain_lora
@@ -107,10 +106,6 @@ class Branch(Towers):
             return super().for_head_of(task)
         return self.upper.owners.during(self.upper.owners.number(task))
 
-    def alone(self) -> AbstractContextManager[object]:
-        """Whose the rows are is kept with the upper part."""
-        return super().alone() if self.upper is None else ONE_AT_A_TIME
-
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """See :meth:`Towers.shared_parameters`."""
         yield from super().shared_parameters()
@@ -155,6 +150,10 @@ def grouped_wrongly(groups: Mapping[str, Sequence[str]], tasks: Sequence[str]) -
             continue
         if not group.isidentifier():
             wrong.append(f"sharing 'branch': a group's name is letters, digits and _, found {group!r}; rename it")
+        elif hasattr(nn.ModuleDict(), group) or group.startswith("lora_"):
+            wrong.append(
+                f"sharing 'branch': a group's name is none that PyTorch or PEFT uses, found {group!r}; rename it"
+            )
         for task in dict.fromkeys(members):
             if task not in tasks:
                 wrong.append(

@@ -12,7 +12,7 @@ from torch.nn import functional
 from nlp_mtl.errors import ConfigError, UnsupportedError
 from nlp_mtl.layers import as_built, bert_like
 from nlp_mtl.layout import Layout
-from nlp_mtl.packing import Way, base_of, encode_at
+from nlp_mtl.packing import Way, base_of, encode_at, first_position
 from nlp_mtl.tasklora import Owners
 
 Condition = Literal["embedding", "layer_norm", "prefix"]
@@ -118,6 +118,17 @@ class Conditions(nn.Module):
             return torch.where(number[:, None] >= 0, mine.squeeze(1), out[0])[None]
         return out
 
+    def check_length(self, encoder: nn.Module, tokens: int) -> None:
+        """Refuse texts of so many tokens where the encoder has no positions for them and prefixes."""
+        base = base_of(encoder)
+        known = getattr(base.config, "max_position_embeddings", None)
+        room = None if known is None else known - first_position(base)
+        if room is not None and self.length and tokens + self.length > room:
+            raise ConfigError(
+                f"sharing 'hard': `prefix_length` {self.length} before {tokens} tokens is more than the encoder's "
+                f"{room} positions; set max_length to {room - self.length} or less"
+            )
+
     def call(
         self, encoder: nn.Module, inputs: Mapping[str, Tensor], layout: Layout, way: Way, depths: Collection[int]
     ) -> dict[int, Tensor]:
@@ -125,12 +136,7 @@ class Conditions(nn.Module):
         count = self.length
         if not count:
             return encode_at(encoder, inputs, layout, way, depths)
-        room = getattr(base_of(encoder).config, "max_position_embeddings", None)
-        if room is not None and layout.longest + count > room:
-            raise ConfigError(
-                f"sharing 'hard': `prefix_length` {count} before {layout.longest} tokens is more than the encoder's "
-                f"{room} positions; set max_length to {room - count} or less"
-            )
+        self.check_length(encoder, layout.longest)
         longer = Layout([length + count for length in layout.lengths], layout.device)
         places = torch.arange(longer.tokens, device=layout.device)
         own = longer.position_ids >= count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -17,12 +16,10 @@ from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of, choose_way, encode_at
 from nlp_mtl.registry import sharings
 from nlp_mtl.sharing.apart import encode_apart, follow_layouts
-from nlp_mtl.sharing.base import Sharing
+from nlp_mtl.sharing.base import ONE_AT_A_TIME, Sharing
 from nlp_mtl.sharing.conditioning import Conditions
 from nlp_mtl.sharing.reads import Reads, merged
 from nlp_mtl.tasklora import Owners, owners_of
-
-ONE_AT_A_TIME = threading.RLock()  # of all models: a lock of its own could not be copied with a model
 
 
 @sharings.register("hard")
@@ -80,16 +77,21 @@ class Hard(Sharing):
         if self.conditions is not None:
             self.conditions.owners.adapter_of.update(head_of)
 
+    def check_length(self, tokens: int) -> None:
+        """See :meth:`Sharing.check_length`: prefixes take positions."""
+        if self.conditions is not None:
+            self.conditions.check_length(self.encoder, tokens)
+
     def train(self, mode: bool = True) -> Hard:
         """Training mode; an encoder without trainable parameters stays in eval mode, so that its features are fixed."""
         super().train(mode)
-        if mode and not any(p.requires_grad for p in self.parameters()):
+        if mode and not any(p.requires_grad for p in self.encoder.parameters()):
             self.encoder.eval()
         return self
 
     def read_from(self, layers: Mapping[str, int | str]) -> None:
         """See :meth:`Sharing.read_from`; what mixes layers is learned."""
-        self.reads = Reads(self.encoder, layers)
+        self.reads = Reads(self.encoder, layers, self.head_of)
         if layers:
             said = ", ".join(f"{task} {layer}" for task, layer in layers.items())
             self.log += f"; layers that are read: {said}, of {self.reads.count}"
@@ -152,8 +154,8 @@ class Hard(Sharing):
         return self.way == "packed" and not again and self.conditions is None
 
     def alone(self) -> AbstractContextManager[object]:
-        """Whose the rows are is kept with the encoder, so that one pass must end before another begins."""
-        return nullcontext() if self._whose() is None else ONE_AT_A_TIME
+        """Whose the rows are, and where a pass stops, is kept with the encoder: one must end before another begins."""
+        return nullcontext() if self._whose() is None and not self.reads.layers else ONE_AT_A_TIME
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """The encoder's trainable parameters, without those of task adapters."""

@@ -18,7 +18,8 @@ from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, Way, base_of, encode_at
 from nlp_mtl.registry import sharings
 from nlp_mtl.sharing.apart import encode_apart, follow_layouts
-from nlp_mtl.sharing.hard import ONE_AT_A_TIME, Hard
+from nlp_mtl.sharing.base import ONE_AT_A_TIME
+from nlp_mtl.sharing.hard import Hard
 from nlp_mtl.sharing.reads import merged
 from nlp_mtl.tasklora import SHARED
 

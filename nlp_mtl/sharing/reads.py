@@ -49,14 +49,16 @@ class Reads(nn.Module):
     Args:
         encoder: the shared encoder.
         layers: task → a number of layers from 1, or ``"mix"``; other tasks read what the encoder gives.
+        head_of: task → the task whose head, and so whose mix, it uses.
 
     Raises:
         ConfigError: numbers of layers that the encoder does not have, of all tasks at once.
         UnsupportedError: an encoder whose layers can't be told apart.
     """
 
-    def __init__(self, encoder: nn.Module, layers: Mapping[str, int | str]):
+    def __init__(self, encoder: nn.Module, layers: Mapping[str, int | str], head_of: Mapping[str, str] | None = None):
         super().__init__()
+        self.head_of = dict(head_of or {})
         self.count = len(layers_of(base_of(encoder))) if layers else 0
         wrong = [
             f"head of {task!r}: `layer` is a whole number from 1 to {self.count}, or mix, found {layer!r}; leave it "
@@ -68,7 +70,8 @@ class Reads(nn.Module):
         if wrong:
             raise ConfigError(wrong)
         self.layers = {task: ALL if layer == self.count else layer for task, layer in layers.items()}
-        self.mixes = nn.ModuleDict({task: Mix(self.count) for task, layer in layers.items() if layer == MIX})
+        mixed = dict.fromkeys(self.head_of.get(task, task) for task, layer in layers.items() if layer == MIX)
+        self.mixes = nn.ModuleDict({task: Mix(self.count) for task in mixed})
 
     def depths(self, tasks: Sequence[str]) -> set[int]:
         """What these tasks need of the encoder."""
@@ -85,10 +88,11 @@ class Reads(nn.Module):
         if not isinstance(layer, str):
             return found[layer]
         states = [found[depth].hidden for depth in [*range(self.count), ALL]]
-        return Packed(self.mixes[task](states), found[ALL].layout)
+        return Packed(self.mixes[self.head_of.get(task, task)](states), found[ALL].layout)
 
     def parameters_of(self, task: str) -> Iterator[nn.Parameter]:
         """How a task mixes layers."""
+        task = self.head_of.get(task, task)
         return self.mixes[task].parameters() if task in self.mixes else iter(())
 
     def config_of(self, task: str, config: Any) -> Any:

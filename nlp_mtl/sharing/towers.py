@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of, choose_way, encode, encode_at
 from nlp_mtl.sharing import apart
-from nlp_mtl.sharing.base import Sharing
+from nlp_mtl.sharing.base import ONE_AT_A_TIME, Sharing
 from nlp_mtl.sharing.reads import merged
 from nlp_mtl.tasklora import owners_of
 
@@ -92,6 +93,10 @@ class Towers(Sharing):
         if mode and not any(p.requires_grad for p in self.parameters()):
             self.eval()
         return self
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Where a pass stops is kept with the parts; an encoder that is whole needs nothing of the kind."""
+        return nullcontext() if self.ordinary else ONE_AT_A_TIME
 
     def lower(self, inputs: Mapping[str, Tensor], layout: Layout) -> Mapping[str, Tensor]:
         """What the upper parts read: the hidden states after the shared layers, computed once; or what came."""

@@ -44,9 +44,10 @@ class UpperLora(nn.Module):
             kept: list[Any] = [*vars(layer).values(), *layer.children(), *layer._parameters.values()]
             keyed = [one for one in kept if isinstance(one, (dict, nn.ModuleDict)) and SHARED in one]
             for parts in keyed:  # PEFT keeps each field by adapter
+                first = parts[SHARED]
+                del parts[SHARED]  # before a group of that name gets its own
                 for group in self.owners.adapters:
-                    parts[group] = copy.deepcopy(parts[SHARED])
-                del parts[SHARED]
+                    parts[group] = copy.deepcopy(first)
             layer._active_adapter = []
         let_apart(part, self.owners)
         follow_layouts(part)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from nlp_mtl.batches import collate
 from nlp_mtl.errors import ConfigError, UnsupportedError
 from nlp_mtl.experts import Gate
 from nlp_mtl.exporting.plain import whole_class
+from nlp_mtl.heads import make_heads
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.prediction import predict
@@ -21,7 +24,7 @@ from nlp_mtl.sharing.cross_stitch import Stitch
 from nlp_mtl.sharing.distances import apartness, products
 from nlp_mtl.taskfile import Task
 from nlp_mtl.tasklora import NOBODY
-from nlp_mtl.testing import tiny_encoder, tiny_model
+from nlp_mtl.testing import tiny_encoder, tiny_model, tiny_tokenizer
 
 torch.set_num_threads(1)
 
@@ -239,6 +242,120 @@ def test_one_call_answers_every_task(name):
     model = shaken(made(name))
     answers = predict(model, [{"text": "a good cat", "tokens": ["a", "cat"]}, {"text": "no", "tokens": ["red"]}])
     assert all(set(answer) == {"mood", "kind", "words"} for answer in answers)
+
+
+@pytest.mark.parametrize("name", ["branch", "branch-lora", "cross_stitch", "layers", "experts"])
+def test_threads_that_predict_at_once_get_their_own_answers(name):
+    """What stops a pass, or says whose its rows are, is kept with the encoder; another thread's pass is another's."""
+    model = shaken(made(name))
+    texts = [" ".join(["good", "cat", "dog", "sun"][number % 4 :]) for number in range(8)]
+    asked = [["mood"], ["kind"]]
+    expected = [[predict(model, {"text": text}, tasks=tasks) for text in texts] for tasks in asked]
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            jobs = [
+                (tasks, number, pool.submit(predict, model, {"text": text}, tasks=asked[tasks]))
+                for _ in range(4)
+                for number, text in enumerate(texts)
+                for tasks in (0, 1)
+            ]
+            for tasks, number, job in jobs:
+                assert job.result() == expected[tasks][number]
+    finally:
+        sys.setswitchinterval(usual)
+
+
+@pytest.mark.parametrize(
+    ("sharing", "how"),
+    [
+        ("hard", {}),
+        ("hard", {"lora": LORA}),
+        ({"name": "hard", "condition": "embedding"}, {}),
+        ({"name": "soft"}, {"lora": LORA, "task_lora": LORA}),
+        ({"name": "cross_task_attention", "size": 8}, {}),
+        ("mixture_of_experts", {"lora": LORA}),
+    ],
+    ids=str,
+)
+def test_some_tasks_of_a_run_where_several_mix_layers_can_be_opened(sharing, how, tmp_path):
+    heads = {"mood": {"layer": "mix"}, "kind": {"layer": "mix"}}
+    model = shaken(model_of(TASKS, sharing=sharing, heads=heads, **how))
+    model.save_pretrained(tmp_path / "run")
+    tiny_encoder("bert").save_pretrained(tmp_path / "base")
+    model.tokenizer.save_pretrained(tmp_path / "base")
+    adapted = {"base": tmp_path / "base"} if how else {}
+    for task in ("kind", "words"):
+        back = MultiTaskModel.from_pretrained(tmp_path / "run", tasks=[task], **adapted)
+        text = {"text": "a good cat", "tokens": ["a", "good", "cat"]}
+        assert predict(back, text)[task] == predict(model, text)[task]
+
+
+def test_a_lent_head_reads_the_mix_of_its_lender():
+    again = MOOD.with_(name="again", head_of="mood")
+    model = shaken(model_of([*TASKS, again], heads={"mood": {"layer": "mix"}}))
+    answers = predict(model, {"text": "a good cat"}, tasks=["mood", "again"])
+    assert answers["again"] == answers["mood"]
+    assert sorted(model.sharing.reads.mixes) == ["mood"]
+
+
+def test_a_frozen_encoder_gives_the_same_features_also_to_who_mixes_its_layers():
+    shape = {"dropout": 0.5, "freeze": "*", "heads": {"mood": {"layer": "mix"}}}
+    for how in (shape, {**shape, "heads": {}, "sharing": {"name": "cross_task_attention", "size": 8}}):
+        assert not model_of(TASKS, **how).train().sharing.encoder.training
+
+
+@pytest.mark.parametrize("name", ["conditioned", "branch", "soft_encoders", "cross_stitch", "cross_task_attention"])
+@pytest.mark.parametrize("patterns", [["embeddings.*"], ["encoder.layer.1.*", "pooler.*"]], ids=str)
+def test_what_was_frozen_is_frozen_when_it_comes_back(name, patterns, tmp_path):
+    model = shaken(made(name, freeze=patterns))
+    model.save_pretrained(tmp_path)
+    back = MultiTaskModel.from_pretrained(tmp_path)
+    assert {n: p.requires_grad for n, p in back.named_parameters()} == {
+        n: p.requires_grad for n, p in model.named_parameters()
+    }
+    same(logits(model), logits(back), atol=0)
+
+
+def test_a_group_may_be_called_as_peft_calls_its_adapter():
+    groups = {"default": ["mood", "kind"]}
+    ours, theirs = (
+        shaken(model_of(TASKS, sharing={"name": "branch", "depth": 1, "groups": said}, lora=LORA))
+        for said in (groups, {"texts": ["mood", "kind"]})
+    )
+    same(logits(theirs), logits(ours), atol=0)
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta-v2", "electra"])
+def test_a_masked_lm_told_its_task_in_the_words_leaves_whole(family):
+    """What is added to the words is not added to the tied output layer."""
+    guess = Task(name="guess", head="masked_lm", dataset={"path": "x"}, inputs=["text"])
+    condition = {"name": "hard", "condition": ["embedding", "layer_norm"]}
+    model = shaken(model_of([MOOD, guess], family, sharing=condition)).eval()
+    ids, places = torch.tensor([2, 20, 4, 30, 3]), torch.tensor([2])
+    with torch.no_grad():
+        layout = Layout([5])
+        layout.read_by = {"guess": places}
+        packed = model.sharing.encode({"input_ids": ids}, layout, ["guess"])["guess"]
+        expected = model.heads["guess"].forward(model.module_of("guess"), packed, {"positions": places})
+        found = whole_class(model, "guess")(input_ids=ids[None]).logits[0, places]
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "room"), [("bert", 512), ("roberta", 512)])
+def test_texts_that_leave_no_room_for_prefixes_are_refused_before_training(family, room):
+    """RoBERTa's first two positions are never a token's."""
+
+    def made_for(length):
+        encoder, heads = tiny_encoder(family), make_heads([MOOD])
+        sharing = {"name": "hard", "condition": "prefix", "prefix_length": 8}
+        return MultiTaskModel.assemble(encoder, tiny_tokenizer(), heads, sharing=sharing, max_length=length)
+
+    with pytest.raises(ConfigError, match=f"set max_length to {room - 8} or less"):
+        made_for(room - 7)
+    model = made_for(room - 8)
+    logits(model, collate([row(room - 8, 0, mood=1)], [["mood"]], model.heads))
 
 
 def test_recomputed_activations_give_the_same_gradients():
@@ -535,6 +652,10 @@ def test_means_for_gates_are_over_each_text():
 @pytest.mark.parametrize(
     ("sharing", "how", "words"),
     [
+        ({"name": "mixture_of_experts"}, {"lora": {**LORA, "bias": "all"}}, "leave `bias` and `modules_to_save` out"),
+        ("branch", {"lora": {**LORA, "modules_to_save": ["pooler"]}}, "leave `bias` and `modules_to_save` out"),
+        ({"name": "hard", "condition": "embedding"}, {"lora": {**LORA, "bias": "all"}}, "more parameters, e.g. "),
+        ({"name": "cross_task_attention"}, {"lora": {**LORA, "bias": "all"}}, "leave `bias`"),
         ("soft", {}, "give the run `task_lora` and two tasks"),
         ({"name": "soft", "penalty": -1}, {"task_lora": LORA}, "`penalty` is a number from 0, found -1"),
         ({"name": "soft", "distance": "cosine"}, {"task_lora": LORA}, "`distance` is"),
@@ -552,6 +673,8 @@ def test_means_for_gates_are_over_each_text():
         ({"name": "branch", "groups": {"x": ["mod"]}}, {}, "did you mean 'mood'?"),
         ({"name": "branch", "groups": {"x": ["mood"], "y": ["mood"]}}, {}, "a task is in one group"),
         ({"name": "branch", "groups": {"kind": ["mood"]}}, {}, "'kind' is a group and a task"),
+        ({"name": "branch", "groups": {"train": ["mood"]}}, {}, "none that PyTorch or PEFT uses, found 'train'"),
+        ({"name": "branch", "groups": {"lora_A": ["mood"]}}, {}, "none that PyTorch or PEFT uses, found 'lora_A'"),
         ({"name": "hard", "condition": ["colour"]}, {}, "found 'colour'"),
         ({"name": "hard", "condition": "prefix", "prefix_length": 0}, {}, "`prefix_length` is from 1"),
         ({"name": "hard", "condition": "prefix"}, {"task_lora": LORA}, "which adapters of tasks do already"),
