@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -32,8 +32,8 @@ def find_layers(base: nn.Module) -> tuple[nn.Module, str] | None:
     return None
 
 
-def layers_of(base: nn.Module) -> nn.ModuleList:
-    """The encoder's layers, from the embeddings up.
+def place_of_layers(base: nn.Module) -> tuple[nn.Module, str]:
+    """As :func:`find_layers`.
 
     Raises:
         UnsupportedError: layers that share their weights (ALBERT), or none.
@@ -44,7 +44,24 @@ def layers_of(base: nn.Module) -> nn.ModuleList:
             f"{type(base).__name__} has no layers with weights of their own, which can't be told apart; choose another "
             "encoder, or what needs no single layers"
         )
-    return getattr(found[0], found[1])
+    return found
+
+
+def layers_of(base: nn.Module) -> nn.ModuleList:
+    """The encoder's layers, from the embeddings up; raises as :func:`place_of_layers`."""
+    parent, name = place_of_layers(base)
+    return getattr(parent, name)
+
+
+def put_layers(base: nn.Module, layers: Iterable[nn.Module]) -> None:
+    """Give an encoder other layers, in place."""
+    parent, name = place_of_layers(base)
+    setattr(parent, name, nn.ModuleList(layers))
+
+
+def ends_with_norm(base: nn.Module) -> bool:
+    """Whether what an encoder gives is not what its last layer gives, but a norm of it."""
+    return any(name in _AFTER and name != "pooler" for name, _ in base.named_children())
 
 
 def run_to(call: Callable[[], Any], base: nn.Module, depths: Collection[int]) -> dict[int, Tensor]:
@@ -151,8 +168,7 @@ def part_of(base: nn.Module, start: int, stop: int | None = None) -> Any:
             memo[id(layers_of(base)[number])] = _End(layers_of(base)[number])
     part = copy.deepcopy(base, memo)
     if start:
-        parent, name = find_layers(part) or (part, "")
-        setattr(parent, name, nn.ModuleList(list(getattr(parent, name))[start:]))
+        put_layers(part, list(layers_of(part))[start:])
         part.whole_config = base.config  # a head is made for the whole encoder
         config: Any = part.config
         if getattr(config, "layer_types", None):
@@ -170,14 +186,12 @@ def cut(base: nn.Module, depth: int) -> None:
     for name in _AFTER:
         if isinstance(getattr(base, name, None), nn.Module):
             setattr(base, name, None if name == "pooler" else nn.Identity())
-    parent, name = find_layers(base) or (base, "")
-    layers = list(getattr(parent, name))
-    setattr(parent, name, nn.ModuleList([*layers[:depth], _End(layers[depth])]))
+    layers = list(layers_of(base))
+    put_layers(base, [*layers[:depth], _End(layers[depth])])
 
 
 def only_layers(base: Any, count: int) -> Any:
     """The same encoder, in place, with its first layers alone, as a model that `transformers` makes of its config."""
-    parent, name = find_layers(base) or (base, "")
-    setattr(parent, name, nn.ModuleList(list(getattr(parent, name))[:count]))
+    put_layers(base, list(layers_of(base))[:count])
     base.config.num_hidden_layers = count
     return base

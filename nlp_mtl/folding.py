@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nlp_mtl.tasklora import OF_NO_MATTER, PLAIN, SHARED, WHERE, owners_of
+from nlp_mtl.tasklora import OF_NO_MATTER, SHARED, owners_of
 
 
 def said_of(encoder: Any) -> dict[str, Any]:
@@ -33,27 +33,15 @@ def said_of(encoder: Any) -> dict[str, Any]:
 
 
 def fields_of(config: Any) -> dict[str, Any]:
-    """The fields of a `LoraConfig` that are not at their defaults, as a run file says them."""
+    """The fields of a `LoraConfig` that are not at their defaults, as a run file says them; what JSON holds."""
     from peft import LoraConfig
 
     usual, said = LoraConfig(), {}
-    for name in sorted(PLAIN | WHERE | {"init_lora_weights"}):
-        value = getattr(config, name)
-        if value != getattr(usual, name):
-            said[name] = sorted(value) if isinstance(value, set) else value
-    return said
-
-
-def said(config: Any) -> dict[str, Any]:
-    """The one `LoraConfig` of a run whose sharing keeps the adapters by itself, as :func:`said_of` would say it."""
-    from peft import LoraConfig
-
-    usual, mine = LoraConfig(), {}
-    for name, value in vars(config).items():
+    for name, value in sorted(vars(config).items()):
         plain = sorted(value) if isinstance(value, set) else value
         if name not in OF_NO_MATTER and value != getattr(usual, name, None) and is_plain(plain):
-            mine[name] = plain
-    return {"lora": mine}
+            said[name] = plain
+    return said
 
 
 def is_plain(value: Any) -> bool:
@@ -63,6 +51,23 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(is_plain, value))
     return isinstance(value, (str, int, float, bool))
+
+
+def merged(encoder: Any, adapter: str | None = None) -> Any:
+    """A copy of an encoder with its LoRAs in its weights.
+
+    Args:
+        encoder: a `transformers` base model, or a PeftModel around one.
+        adapter: of several adapters, that of a task, beside the one of all.
+    """
+    own = copy.deepcopy(encoder)
+    if not hasattr(own, "merge_and_unload"):  # maybe a part of one, with PEFT's layers in it
+        for name, layer in [(n, part) for n, part in own.named_modules() if hasattr(part, "get_base_layer")]:
+            layer.merge(safe_merge=True, adapter_names=None if adapter is None else [adapter])
+            own.set_submodule(name, layer.get_base_layer())
+        return own
+    names = [name for name in (SHARED, adapter) if name in own.peft_config]
+    return own.merge_and_unload(safe_merge=True, adapter_names=names) if names else own.unload()
 
 
 def folded(encoder: Any, task: str, state: Mapping[str, Tensor] | None = None) -> tuple[Any, dict[str, Tensor]]:

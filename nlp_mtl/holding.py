@@ -1,9 +1,10 @@
-"""What a model holds from step to step of a training, so that it is not looked up or made anew."""
+"""What a model says of its parameters, and holds from step to step so that it is not looked up or made anew."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from nlp_mtl.memory import KeptGradient
@@ -11,7 +12,7 @@ from nlp_mtl.packing import base_of
 
 
 class HoldsParameters(nn.Module):
-    """The part of :class:`nlp_mtl.MultiTaskModel` that clears gradients."""
+    """The part of :class:`nlp_mtl.MultiTaskModel` that counts its parameters and clears their gradients."""
 
     sharing: Any
     _kept: KeptGradient | None = None
@@ -48,3 +49,18 @@ class HoldsParameters(nn.Module):
     def known_parameters(self) -> list[nn.Parameter]:
         """All parameters; while training those that were looked up at its beginning."""
         return self._held if self._held is not None else list(self.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the model has."""
+        left_out = set()
+        if exclude_embeddings:
+            left_out = {id(p) for m in self.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+        wanted = {
+            id(p): p for p in self.parameters() if id(p) not in left_out and (p.requires_grad or not only_trainable)
+        }
+        return sum(p.numel() for p in wanted.values())

@@ -16,7 +16,7 @@ from nlp_mtl import adapters, bases, checkpoint, registry
 from nlp_mtl.card import card
 from nlp_mtl.data import load_data
 from nlp_mtl.dropout import use_cheap_dropout
-from nlp_mtl.errors import ConfigError
+from nlp_mtl.errors import ConfigError, UnsupportedError
 from nlp_mtl.gradients.taps import Taps
 from nlp_mtl.heads import Head, make_heads, meet
 from nlp_mtl.holding import HoldsParameters
@@ -73,6 +73,7 @@ class MultiTaskModel(HoldsParameters):
         self.tokenizer, self.base, self.max_length = tokenizer, dict(base), max_length
         self.strategies = dict(strategies or {})
         self.taps: Taps | None = None  # who keeps the tasks' gradients apart, while a step needs it
+        self.left_out: list[str] = []  # tasks of the run that its sharing has parts of, and that were not loaded
         self.fresh = False  # whether the heads were made just now and never trained
 
     # ---------------------------------------------------------------------------------------------- construction
@@ -230,6 +231,9 @@ class MultiTaskModel(HoldsParameters):
             **(per_task or {}),
         )
         model.strategies = spec["strategies"]
+        name, arguments = registry.parse_spec(model.strategies["sharing"], "sharing")
+        if registry.sharings[name].keeps_all(**arguments):
+            model.left_out = [item["name"] for item in spec["tasks"] if item["name"] not in heads]
         model.heads = {task: heads[task] for task in dict.fromkeys(heads if tasks is None else tasks)}  # no lenders
         load_weights(folder, model.sharing, dict(model.modules_.items()))
         for parameter in model.sharing.own_state().values() if per_task else ():
@@ -249,9 +253,13 @@ class MultiTaskModel(HoldsParameters):
         Args:
             state: the gathered state dict, under FSDP.
             more: further entries for the spec (balancer, sampler).
+
+        Raises:
+            UnsupportedError: a run of which only some tasks were loaded.
         """
         import json
 
+        self.check_whole()
         folder = checkpoint.made_folder(folder)
         spec = self.spec()
         spec["strategies"] = {**spec["strategies"], **(more or {})}
@@ -261,6 +269,18 @@ class MultiTaskModel(HoldsParameters):
             head.save_files(folder)
         (folder / "README.md").write_text(card(spec), encoding="utf-8")
         checkpoint.write_text(folder / checkpoint.SPEC, json.dumps(spec, indent=1, ensure_ascii=False))
+
+    def check_whole(self) -> None:
+        """Refuse what would be saved without tasks that the sharing has parts of.
+
+        Raises:
+            UnsupportedError: with the way out.
+        """
+        if self.left_out:
+            raise UnsupportedError(
+                f"sharing {self.sharing.registered_as!r} was learned for {', '.join(self.left_out)} too, which were "
+                "not loaded, so a folder of the others would not load again; leave out `tasks` of from_pretrained"
+            )
 
     # --------------------------------------------------------------------------------------------------- forward
 
@@ -275,23 +295,8 @@ class MultiTaskModel(HoldsParameters):
         return base_of(self.sharing.encoder).config
 
     @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.parameters()).device
-
-    @property
     def _no_split_modules(self) -> list[str]:
         return list(base_of(self.sharing.encoder)._no_split_modules or [])
-
-    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """How many numbers the model has."""
-        left_out = set()
-        if exclude_embeddings:
-            left_out = {id(p) for m in self.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-        wanted = {
-            id(p): p for p in self.parameters() if id(p) not in left_out and (p.requires_grad or not only_trainable)
-        }
-        return sum(p.numel() for p in wanted.values())
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
         """Recompute activations in the backward pass; `settings` as `transformers` takes them."""
@@ -365,8 +370,8 @@ class MultiTaskModel(HoldsParameters):
             if "labels" in target and count:
                 loss = head.loss(scores, target) / count
                 terms[task], losses[task] = loss, loss.detach()
-                if task in extra:  # of as much of the step as this pass has
-                    terms[task] = loss + extra[task] * (head.units(target) / count)
+                if (more := extra.get(self.sharing.key(task))) is not None:  # of as much of the step as this pass has
+                    terms[task] = loss + more * (head.units(target) / count)
         given = weights(losses) if callable(weights) else weights
         for task, loss in terms.items():
             weighted = loss if given is None else loss * given[task]

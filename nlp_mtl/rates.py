@@ -56,15 +56,15 @@ def chosen_rates(model: nn.Module, rates: Mapping[str, float]) -> dict[int, floa
     Raises:
         ConfigError: patterns that match nothing, rates that are none.
     """
-    names = {id(p): name.removeprefix("sharing.") for name, p in model.named_parameters() if p.requires_grad}
-    patterns = {"heads": "modules_.*", "encoder": "[!m]*"}  # all that tasks share, or have of an encoder
+    names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    parts = {"heads": "modules_.", "encoder": "sharing."}
     chosen: dict[int, float] = {}
     mistakes = []
     for key, rate in rates.items():
         hits = [
             i
             for i, name in names.items()
-            if fnmatch.fnmatch(name, patterns.get(key, key)) or fnmatch.fnmatch(name, f"encoder.{key}")
+            if (name.startswith(parts[key]) if key in parts else _is_meant(name.removeprefix("sharing."), key))
         ]
         if not hits:
             mistakes.append(
@@ -76,6 +76,10 @@ def chosen_rates(model: nn.Module, rates: Mapping[str, float]) -> dict[int, floa
     if mistakes:
         raise ConfigError(mistakes)
     return chosen
+
+
+def _is_meant(name: str, pattern: str) -> bool:
+    return fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"encoder.{pattern}")
 
 
 def factors_of(model: Any, layer_decay: float, task_rates: Mapping[str, float]) -> dict[int, float]:

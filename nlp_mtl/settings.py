@@ -52,8 +52,7 @@ def check_sharded(sharing: Any, accelerator: Any) -> None:
     from accelerate.utils import DistributedType
 
     kinds = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
-    plain = sharing.ordinary or sharing.registered_as == "hard"
-    if accelerator.distributed_type in kinds and not (plain and getattr(sharing, "conditions", None) is None):
+    if accelerator.distributed_type in kinds and not (sharing.ordinary or sharing.only_adapters):
         raise UnsupportedError(
             f"sharing {sharing.registered_as!r}: copies, gates or compares parameters, which are in parts on several "
             f"devices with {accelerator.distributed_type.value}; use DDP (torchrun without FSDP), or sharing: hard"

@@ -118,8 +118,8 @@ class Owners:
     def _check(self, rows: int, known: int) -> None:
         if rows not in (known, filled_count(known)):
             raise RuntimeError(
-                f"task_lora: a layer reads {rows} rows, and only the owners of {known} are known; the encoder's "
-                "family can't have one adapter per task, use `lora` alone"
+                f"a layer reads {rows} rows, and only the tasks of {known} are known; in this encoder's family rows of "
+                "tasks can't be told apart: use sharing: hard without `task_lora` and `condition`"
             )
 
     def runs(self, rows: int) -> lowrank.Runs | None:

@@ -162,6 +162,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         self.steps_file = StepsFile(args.output_dir) if args.should_save and args.save_strategy != "no" else None
         chosen_rates(model, self.learning_rates)  # refused before anything is written
         check_sharded(model.sharing, self.accelerator)
+        model.check_whole()
         if self._train_pools:
             self.weighing.begin  # noqa: B018 - likewise
         self.strategies["precision"] = self.accelerator.mixed_precision

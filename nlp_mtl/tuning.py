@@ -76,6 +76,6 @@ def shared_by(
     if tuning.task_lora is not None:
         said["adapters"] = folding.said_of(encoder)
     elif asked is not None and not shared.ordinary:
-        said["adapters"] = folding.said(asked)
+        said["adapters"] = {"lora": folding.fields_of(asked)}
     said["freeze"] = [tuning.freeze] if isinstance(tuning.freeze, str) else list(tuning.freeze)
     return shared, said

@@ -13,7 +13,7 @@ from transformers import set_seed
 from nlp_mtl import config
 from nlp_mtl.adapters import is_adapter
 from nlp_mtl.adapting.places import beside, keep_records, keep_scores, out_mistakes
-from nlp_mtl.adapting.refusing import check_hard
+from nlp_mtl.adapting.refusing import check_only_adapters
 from nlp_mtl.bases import find_recorded
 from nlp_mtl.data import load_data
 from nlp_mtl.errors import ConfigError
@@ -27,7 +27,7 @@ from nlp_mtl.runfiles import write_task_file
 from nlp_mtl.settings import Precision, check_processes
 from nlp_mtl.starting import trainer_with, training_arguments
 from nlp_mtl.taskfile import Task
-from nlp_mtl.tasklora import SHARED, check_plain, owners_of
+from nlp_mtl.tasklora import PLAIN, SHARED, WHERE, check_plain, owners_of
 from nlp_mtl.tasks import load_tasks
 
 USUAL = {"r": 8, "target_modules": "all-linear"}  # where the run has no LoRA to take the settings from
@@ -72,7 +72,7 @@ def add_task(
     check_processes()
     folder = local_folder(run)
     old = MultiTaskModel.from_pretrained(folder, base=base)
-    check_hard(old, "add")
+    check_only_adapters(old, "add")
     settings, added = _settings(old, task, changes)
     place = Path(out) if out is not None else beside(run, "with", added.name)
     if mistakes := [*_mistakes(old, added), *out_mistakes("add", place)]:
@@ -136,7 +136,8 @@ def _usual(old: MultiTaskModel) -> dict[str, Any]:
     """The fields of the new adapter where the user says nothing."""
     recorded = old.strategies.get("adapters") or {}
     configs = getattr(old.sharing.encoder, "peft_config", {})
-    shared = fields_of(configs[SHARED]) if SHARED in configs else None
+    known = PLAIN | WHERE | {"init_lora_weights"}  # what an adapter of one task may say; the rest is told apart below
+    shared = {k: v for k, v in fields_of(configs[SHARED]).items() if k in known} if SHARED in configs else None
     return dict(recorded.get("task_lora") or shared or USUAL)
 
 

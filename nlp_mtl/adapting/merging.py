@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nlp_mtl import checkpoint
 from nlp_mtl.adapting.places import keep_records, out_mistakes, unknown
-from nlp_mtl.adapting.refusing import check_hard
+from nlp_mtl.adapting.refusing import check_only_adapters
 from nlp_mtl.bases import find_recorded
 from nlp_mtl.errors import ConfigError, UnsupportedError, suggestion
 from nlp_mtl.folding import folded, has_adapter, with_ranks
@@ -86,7 +86,7 @@ def merge_adapters(
     """
     folder = local_folder(run)
     model = MultiTaskModel.from_pretrained(folder, base=base)
-    check_hard(model, "merge")
+    check_only_adapters(model, "merge")
     names = _fitting(model, list(tasks) if tasks is not None else None)
     mistakes = out_mistakes("merge", out) + _arguments(names, how, weights, density, rank)
     shares = _shares(model, names, how, weights)

@@ -7,7 +7,7 @@ from typing import Any
 
 from nlp_mtl import checkpoint
 from nlp_mtl.adapting.places import beside, keep_records, keep_scores, out_mistakes, unknown
-from nlp_mtl.adapting.refusing import check_hard
+from nlp_mtl.adapting.refusing import check_only_adapters
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.folding import said_of
 from nlp_mtl.model import MultiTaskModel
@@ -49,7 +49,7 @@ def remove_adapter(
     if mistakes:
         raise ConfigError(mistakes)
     model = MultiTaskModel.from_pretrained(folder, base=base, tasks=[name for name in names if name != task])
-    check_hard(model, "remove")
+    check_only_adapters(model, "remove")
     describe_again(model)
     with checkpoint.replacing(place) as work:
         model.save_pretrained(work)

@@ -16,13 +16,13 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from nlp_mtl import adapters
 from nlp_mtl.encoderpart import encoder_part
 from nlp_mtl.errors import UnsupportedError
-from nlp_mtl.folding import folded, has_adapter
+from nlp_mtl.folding import folded, has_adapter, merged
 from nlp_mtl.heads import Head
 from nlp_mtl.heads.vanilla import tied_keys
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.opening import open_tokenizer
 from nlp_mtl.packing import base_of
-from nlp_mtl.tasklora import SHARED, owners_of
+from nlp_mtl.tasklora import owners_of
 
 
 def max_length(model: MultiTaskModel, task: str) -> int:
@@ -43,15 +43,11 @@ def encoder_state(model: MultiTaskModel, task: str, *, merge: bool = True) -> di
     """
     plain: Any = model.sharing.collapse(task)
     whole: Any = model.sharing.encoder
-    if not merge and not model.sharing.ordinary and owners_of(whole) is None:
-        plain = copy.deepcopy(whole).unload()  # merged before it was handed out
-    elif plain is base_of(whole) and hasattr(whole, "merge_and_unload"):
-        own, owners = copy.deepcopy(whole), owners_of(whole)
-        names = None
-        if owners is not None:  # PEFT passes over what a layer lacks
-            names = [name for name in (SHARED, owners.adapter_of[task]) if name in whole.peft_config]
-            merge = merge and bool(names)
-        plain = own.merge_and_unload(safe_merge=True, adapter_names=names) if merge else own.unload()
+    if hasattr(whole, "unload") and not merge:
+        plain = copy.deepcopy(whole).unload()
+    elif hasattr(whole, "unload") and plain is base_of(whole):
+        owners = owners_of(whole)
+        plain = merged(whole, None if owners is None else owners.adapter_of[task])
     return {name: value.detach().cpu().float() for name, value in plain.state_dict().items()}
 
 

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
 from nlp_mtl import metrics, registry
 from nlp_mtl.errors import ConfigError, UnknownNameError, suggestion
 from nlp_mtl.heads.base import Head
@@ -58,6 +60,11 @@ def _built(spec: registry.Spec, task: Task) -> Head:
     name, arguments = registry.parse_spec(spec, "head")
     layer = arguments.pop("layer", None)
     head: Head = registry.heads.build({"name": name, **arguments}, task)
+    if hasattr(nn.ModuleDict(), task.head_key):
+        raise ConfigError(
+            f"task {task.name!r}: {task.head_key!r} is a name that PyTorch's modules have for themselves; rename the "
+            "task"
+        )
     if layer is not None and layer != "mix" and (not isinstance(layer, int) or isinstance(layer, bool)):
         raise ConfigError(
             f"task {task.name!r}: `layer` is a number of the encoder's layers, or mix for a learned mix of all, found "

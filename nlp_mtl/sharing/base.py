@@ -85,6 +85,11 @@ class Sharing(nn.Module):
         """Whether `encoder` is, as it stands, what every task uses, so that a run folder may hold it at its root."""
         return True
 
+    @property
+    def only_adapters(self) -> bool:
+        """Whether tasks differ in PEFT's adapters alone, which may be added, removed, merged, and cut up by FSDP."""
+        return False
+
     @classmethod
     def lora_for(cls, config: Any, tasks: Sequence[str], **arguments: Any) -> Any:
         """The `peft.LoraConfig` that is put on the encoder for a `lora` that a run asks for.

@@ -11,11 +11,11 @@ from transformers import PreTrainedModel
 from nlp_mtl.adapters import is_adapter
 from nlp_mtl.depth import ALL, cut, layers_of, part_of
 from nlp_mtl.errors import ConfigError, suggestion
+from nlp_mtl.folding import merged
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.registry import sharings
 from nlp_mtl.sharing.apart import encode_apart
-from nlp_mtl.sharing.reads import merged
 from nlp_mtl.sharing.towers import Towers, joined
 from nlp_mtl.sharing.upper import UpperLora, only_plain_lora
 
@@ -25,8 +25,8 @@ class Branch(Towers):
     """Tasks share the lower layers; above them each group has layers of its own, started from the pretrained ones.
 
     The shared part is computed once, whoever reads a row. With plain LoRA only the adapters are copied, and all groups
-    go through one pass above too. Every task collapses to an ordinary encoder: the shared
-    layers and those of its group.
+    go through one pass above too. Every task collapses to an ordinary encoder: the shared layers and those of its
+    group.
 
     Args:
         depth: how many layers are shared, from 0 to all; default half of them, rounded down.
@@ -110,7 +110,6 @@ class Branch(Towers):
         """See :meth:`Towers.shared_parameters`."""
         yield from super().shared_parameters()
         if self.upper is not None:
-            yield from (p for p in self.encoder.parameters() if p.requires_grad)
             several = [group for group, members in self.groups.items() if len(members) > 1]
             yield from (p for group in several for p in self.upper.adapter(group))
 

@@ -70,7 +70,7 @@ class Conditions(nn.Module):
         base = base_of(encoder)
         words: Any = base.get_input_embeddings()
         width = words.embedding_dim
-        self._prefixed: Tensor | None = None  # [tokens] of bools in a packed pass, the places of prefixes
+        self._places: tuple[Tensor, Tensor] | None = None  # in a packed pass: prefixes' places, and which of a row's
         if "embedding" in kinds:
             self.embedding = nn.Parameter(torch.zeros(len(tasks), width))
         if "prefix" in kinds:
@@ -107,16 +107,16 @@ class Conditions(nn.Module):
         whose = self.owners.shares(out.numel() // out.shape[-1], out.device)
         if "embedding" in self.kinds:
             out = out + (whose @ self.embedding).view(out.shape).to(out)
-        if "prefix" in self.kinds:
-            vectors = (whose @ self.prefix.flatten(1)).view(-1, self.length, out.shape[-1]).to(out)
-            if self._prefixed is None:  # padded rows, all of one task
-                at_front = torch.arange(out.shape[1], device=out.device) < self.length
-                vectors = functional.pad(vectors.view(*out.shape[:2], self.length, -1)[:, 0], (0, 0, 0, out.shape[1]))
-                return torch.where(at_front[:, None], vectors[:, : out.shape[1]], out)
-            number = self._prefixed[: out.shape[1]]
-            mine = vectors.gather(1, number.clamp_min(0)[:, None, None].expand(-1, 1, out.shape[-1]))
-            return torch.where(number[:, None] >= 0, mine.squeeze(1), out[0])[None]
-        return out
+        if "prefix" not in self.kinds:
+            return out
+        vectors, width = self.prefix.flatten(1), out.shape[-1]
+        if self._places is None:  # padded rows, all of one task
+            front = (whose[:1] @ vectors).view(1, self.length, width).to(out)
+            return torch.cat([front.expand(len(out), -1, -1), out[:, self.length :]], 1)
+        places, number = self._places
+        own = (whose[places] @ vectors).view(len(places), self.length, width)
+        mine = own[torch.arange(len(places), device=out.device), number].to(out)
+        return out[0].index_copy(0, places, mine)[None]
 
     def check_length(self, encoder: nn.Module, tokens: int) -> None:
         """Refuse texts of so many tokens where the encoder has no positions for them and prefixes."""
@@ -141,7 +141,6 @@ class Conditions(nn.Module):
         places = torch.arange(longer.tokens, device=layout.device)
         own = longer.position_ids >= count
         kept = places[own]
-        number = torch.where(own, -1, longer.position_ids)
         more = {}
         for name, values in inputs.items():
             more[name] = values.new_zeros(longer.tokens, *values.shape[1:]).index_copy(0, kept, values)
@@ -154,8 +153,11 @@ class Conditions(nn.Module):
             longer.owners = layout.owners
             longer.owner = layout.owner[torch.searchsorted(kept.cpu(), places.cpu()).clamp_max(len(kept) - 1)]
             self.owners.let(longer.owner)
-        self._prefixed = functional.pad(number, (0, 4096), value=-1) if way == "packed" else None
-        found = encode_at(encoder, more, longer, way, depths)
+        self._places = (places[~own], longer.position_ids[~own]) if way == "packed" else None
+        try:
+            found = encode_at(encoder, more, longer, way, depths)
+        finally:
+            self._places = None
         return {depth: hidden.index_select(0, kept) for depth, hidden in found.items()}
 
     def collapsed(self, plain: Any, task: str) -> Any:

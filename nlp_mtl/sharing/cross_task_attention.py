@@ -92,6 +92,11 @@ class CrossTaskAttention(Hard):
         return Packed(hidden.index_copy(0, tokens.index_select(0, places), new), layout)
 
     @property
+    def only_adapters(self) -> bool:
+        """No: tasks read one another's features."""
+        return False
+
+    @property
     def ordinary(self) -> bool:
         """The encoder itself is one, but no task reads what it gives."""
         return False

@@ -12,13 +12,14 @@ from transformers import PreTrainedModel
 
 from nlp_mtl.adapters import is_adapter
 from nlp_mtl.errors import ConfigError
+from nlp_mtl.folding import merged
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of, choose_way, encode_at
 from nlp_mtl.registry import sharings
 from nlp_mtl.sharing.apart import encode_apart, follow_layouts
 from nlp_mtl.sharing.base import ONE_AT_A_TIME, Sharing
 from nlp_mtl.sharing.conditioning import Conditions
-from nlp_mtl.sharing.reads import Reads, merged
+from nlp_mtl.sharing.reads import Reads
 from nlp_mtl.tasklora import Owners, owners_of
 
 
@@ -146,6 +147,11 @@ class Hard(Sharing):
     def ordinary(self) -> bool:
         """Whether there is one encoder, without adapters of tasks."""
         return self.owners is None and self.conditions is None
+
+    @property
+    def only_adapters(self) -> bool:
+        """Unless the encoder is told the task."""
+        return self.conditions is None
 
     @property
     def tells_rows_apart(self) -> bool:

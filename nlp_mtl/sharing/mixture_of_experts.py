@@ -14,13 +14,13 @@ from transformers import PreTrainedModel
 from nlp_mtl.adapters import is_adapter
 from nlp_mtl.errors import ConfigError, UnsupportedError
 from nlp_mtl.experts import Gate, Gates, Rows, add_gates, seen_by
+from nlp_mtl.folding import merged
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, Way, base_of, encode_at
 from nlp_mtl.registry import sharings
 from nlp_mtl.sharing.apart import encode_apart, follow_layouts
 from nlp_mtl.sharing.base import ONE_AT_A_TIME
 from nlp_mtl.sharing.hard import Hard
-from nlp_mtl.sharing.reads import merged
 from nlp_mtl.tasklora import SHARED
 
 
@@ -34,14 +34,15 @@ class MixtureOfExperts(Hard):
 
     Args:
         experts: how many LoRAs all tasks share; each has the rank of the run's `lora`.
-        gates: ``task``, a learned weight for each task, expert and layer; ``token``, a softmax layer per task on what
-            each layer reads (MMoE); ``example``, the same on the mean of the text's word embeddings.
+        gates: ``task``, a learned weight for each task and expert; ``token``, a softmax layer per task on what each
+            layer reads (MMoE); ``example``, the same on the mean of the text's word embeddings.
         private: how many more experts each task has for itself (CGC, PLE).
         top_k: only the k highest experts count; 0 for all. Needs gates on tokens or texts.
+        balance: how much uneven use of the experts costs (the load-balancing loss), from 0; same gates. It is taken of
+            each pass by itself, so it depends on how a step is cut into passes and processes.
         per_layer: of gates by task, one for each layer instead of one for the encoder, where an expert is a skill that
             a task has in all layers or in none. Gates learn slowly at the rate of adapters: `learning_rates: {gate.*:
             0.02}`.
-        balance: how much uneven use of the experts costs (the load-balancing loss), from 0; same gates.
 
     Relations: gates by task are Polytropon's soft form (Ponti et al., 2023, arXiv 2202.13914) and MTL-LoRA's (Yang et
     al., 2024, arXiv 2410.09437); gates on tokens are MMoE's (Ma et al., 2018, KDD), with private experts CGC (Tang et
@@ -204,6 +205,11 @@ class MixtureOfExperts(Hard):
     def copies(self, tasks: Sequence[str]) -> int:
         """Once for each task."""
         return len(set(map(self.key, tasks)))
+
+    @property
+    def only_adapters(self) -> bool:
+        """No: gates weigh what all share."""
+        return False
 
     @property
     def ordinary(self) -> bool:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from nlp_mtl.depth import ALL, layers_of, only_layers
+from nlp_mtl.depth import ALL, ends_with_norm, layers_of, only_layers
 from nlp_mtl.errors import ConfigError, UnsupportedError
+from nlp_mtl.folding import merged
 from nlp_mtl.packing import Packed, base_of
 
 MIX = "mix"
@@ -120,27 +121,8 @@ class Reads(nn.Module):
             return base_of(encoder)
         if isinstance(layer, str):
             raise UnsupportedError(f"task {task!r} reads a mix of all layers (`layer: mix`), which no encoder gives")
-        if any(
-            name in ("norm", "ln_f", "final_norm", "final_layer_norm") for name, _ in base_of(encoder).named_children()
-        ):
+        if ends_with_norm(base_of(encoder)):
             raise UnsupportedError(
                 f"task {task!r} reads layer {layer}, before the norm that {type(base_of(encoder)).__name__} ends with"
             )
         return only_layers(merged(encoder, adapter), int(layer))
-
-
-def merged(encoder: Any, adapter: str | None = None) -> PreTrainedModel:
-    """A copy of an encoder with its LoRAs in its weights.
-
-    Args:
-        encoder: a `transformers` base model, or a PeftModel around one.
-        adapter: of several adapters, that of a task, beside the one of all.
-    """
-    own = copy.deepcopy(encoder)
-    if not hasattr(own, "merge_and_unload"):  # maybe a part of one, with PEFT's layers in it
-        for name, layer in [(n, part) for n, part in own.named_modules() if hasattr(part, "get_base_layer")]:
-            layer.merge(safe_merge=True, adapter_names=None if adapter is None else [adapter])
-            own.set_submodule(name, layer.get_base_layer())
-        return own
-    names = [name for name in ("default", adapter) if name in own.peft_config]
-    return own.merge_and_unload(safe_merge=True, adapter_names=names) if names else own.unload()

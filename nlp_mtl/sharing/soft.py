@@ -55,6 +55,11 @@ class Soft(Hard):
         self.strength, self.distance = penalty, distance
         self._groups: list[tuple[list[str], list[Any]]] | None = None
 
+    @property
+    def only_adapters(self) -> bool:
+        """No: they were learned near one another."""
+        return False
+
     def penalty(self) -> Tensor | None:
         """The penalty times its strength; see :meth:`Sharing.penalty`."""
         if not self.strength:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from nlp_mtl.adapters import is_adapter
-from nlp_mtl.depth import cut, find_layers, layers_of, part_of
+from nlp_mtl.depth import cut, layers_of, part_of, put_layers
 from nlp_mtl.errors import UnsupportedError
+from nlp_mtl.folding import merged
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of, choose_way, encode, encode_at
 from nlp_mtl.sharing import apart
 from nlp_mtl.sharing.base import ONE_AT_A_TIME, Sharing
-from nlp_mtl.sharing.reads import merged
 from nlp_mtl.tasklora import owners_of
 
 
@@ -162,12 +162,11 @@ class Towers(Sharing):
 
 def joined(lower: Any, upper: Any) -> Any:
     """One encoder of a lower part that :func:`nlp_mtl.depth.cut` left and an upper one, both used up."""
-    parent, name = find_layers(lower) or (lower, "")
-    layers = [*list(getattr(parent, name))[:-1], *layers_of(upper)]
+    layers = [*list(layers_of(lower))[:-1], *layers_of(upper)]
     for part, module in upper.named_children():
         if isinstance(getattr(lower, part, None), nn.Identity) or getattr(lower, part, 0) is None:
             setattr(lower, part, module)
-    setattr(parent, name, nn.ModuleList(layers))
+    put_layers(lower, layers)
     lower.config = copy.deepcopy(upper.whole_config)
     return lower
 

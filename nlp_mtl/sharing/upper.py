@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from nlp_mtl.depth import layers_of
 from nlp_mtl.sharing.apart import follow_layouts
 from nlp_mtl.tasklora import SHARED, Owners, check_plain, let_apart
 
@@ -21,12 +22,8 @@ def only_plain_lora(encoder: Any, base: nn.Module, depth: int) -> bool:
     if set(known) != {SHARED} or check_plain(vars(known[SHARED]), "lora"):
         return False
     adapted = [part for part in base.modules() if isinstance(part, LoraLayer)]
-    return all(type(part) is Linear for part in adapted) and any(
-        f".{number}." in name
-        for number in range(depth, 1000)
-        for name, part in base.named_modules()
-        if isinstance(part, LoraLayer)
-    )
+    above = {id(part) for layer in layers_of(base)[depth:] for part in layer.modules()}
+    return all(type(part) is Linear for part in adapted) and any(id(part) in above for part in adapted)
 
 
 class UpperLora(nn.Module):

@@ -284,6 +284,7 @@ def test_every_sharing_passes_gradients_to_what_is_shared(name, lora):
     own = {task: list(sharing.parameters_of(task)) for task in ("a", "b")}
     trained = {id(p) for p in sharing.parameters() if p.requires_grad}
     parts = [{id(p) for p in some} for some in (shared, own["a"], own["b"])]
+    assert len(parts[0]) == len(shared), "each once"
     assert set().union(*parts) == trained, "each trained parameter is shared or some task's"
     assert sum(map(len, parts)) == len(trained), "and only one of both"
     inputs, lengths = packed_batch()
