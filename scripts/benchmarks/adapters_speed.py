@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
-from typing import Any
 
-from racing import UNTIMED, Contender, race, ratios, speed, versions
+from racing import UNTIMED, Contender, costs, versions
 from scaling import contender
 
 HERE = Path(__file__).resolve().parent
@@ -50,7 +48,8 @@ def main() -> None:
         "batches": [],
     }
     for batch in given.batch:
-        result["batches"].append(measured(given, batch))
+        measured = costs(f"{batch} rows", racers(given, batch), given.rounds, over="lora")
+        result["batches"].append({"batch": batch, **measured})
         given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
@@ -58,24 +57,6 @@ def racers(given: argparse.Namespace, batch: int) -> dict[str, Contender]:
     """The ways, as contenders."""
     said = argparse.Namespace(**{**vars(given), "batch": batch})
     return {way: contender(said, given.tasks, "mixed", way) for way in WAYS}
-
-
-def measured(given: argparse.Namespace, batch: int) -> dict[str, Any]:
-    """Microseconds per token of each way in every round, and the ratios to the shared adapter."""
-    racing, per_token = racers(given, batch), {way: list[float]() for way in WAYS}
-    for turn in range(given.rounds):
-        timed = race(list(racing.values()), every=5)
-        for way, racer in racing.items():
-            if "failed" in timed[racer.name]:
-                raise SystemExit(timed[racer.name]["failed"])
-            per_token[way].append(1e6 / speed(timed[racer.name]["steps"])["tokens_per_s"])
-            print(f"{batch} rows, round {turn + 1}: {way}: {per_token[way][-1]:.1f} µs a token", flush=True)
-    return {
-        "batch": batch,
-        "us_per_token": {way: [round(value, 2) for value in values] for way, values in per_token.items()},
-        "median": {way: round(statistics.median(values), 2) for way, values in per_token.items()},
-        "ratio": {way: ratios(values, per_token["lora"]) for way, values in per_token.items()},
-    }
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from racing import UNTIMED, Contender, race, ratios, speed, versions
+from racing import UNTIMED, Contender, costs, versions
 
 HERE = Path(__file__).resolve().parent
 WAYS = ("equal", "pcgrad", "upgrad")
@@ -48,7 +47,7 @@ def main() -> None:
         "settings": {},
     }
     for name, racing in settings(given).items():
-        result["settings"][name] = measured(name, racing, given.rounds)
+        result["settings"][name] = costs(name, racing, given.rounds, over="equal")
         given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
@@ -66,23 +65,6 @@ def settings(given: argparse.Namespace) -> dict[str, dict[str, Contender]]:
         way: Contender(f"20 tasks, {way}", HERE / "scaling.py", (*words, "--balancer", way)) for way in WAYS
     }
     return found
-
-
-def measured(name: str, racing: dict[str, Contender], rounds: int) -> dict[str, Any]:
-    """Microseconds per token of each way in every round, and the ratios to equal weights."""
-    per_token = {way: list[float]() for way in WAYS}
-    for turn in range(rounds):
-        timed = race(list(racing.values()), every=5)
-        for way, racer in racing.items():
-            if "failed" in timed[racer.name]:
-                raise SystemExit(timed[racer.name]["failed"])
-            per_token[way].append(1e6 / speed(timed[racer.name]["steps"])["tokens_per_s"])
-            print(f"{name}, round {turn + 1}: {way}: {per_token[way][-1]:.1f} µs a token", flush=True)
-    return {
-        "us_per_token": {way: [round(value, 2) for value in values] for way, values in per_token.items()},
-        "median": {way: round(statistics.median(values), 2) for way, values in per_token.items()},
-        "ratio": {way: ratios(values, per_token["equal"]) for way, values in per_token.items()},
-    }
 
 
 if __name__ == "__main__":

@@ -188,6 +188,30 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     return {name: round(of(each), 2) for name, of in (("median", statistics.median), ("least", min), ("most", max))}
 
 
+def costs(said: str, racing: Mapping[str, Contender], rounds: int, over: str) -> dict[str, Any]:
+    """Microseconds per token of each way in every round, their medians, and their ratios to one of the ways.
+
+    Args:
+        said: before each line that is printed.
+        racing: way → contender.
+        rounds: how often all race.
+        over: the way that the others are compared with.
+    """
+    per_token = {way: list[float]() for way in racing}
+    for turn in range(rounds):
+        timed = race(list(racing.values()), every=5)
+        for way, racer in racing.items():
+            if "failed" in timed[racer.name]:
+                raise SystemExit(timed[racer.name]["failed"])
+            per_token[way].append(1e6 / speed(timed[racer.name]["steps"])["tokens_per_s"])
+            print(f"{said}, round {turn + 1}: {way}: {per_token[way][-1]:.1f} µs a token", flush=True)
+    return {
+        "us_per_token": {way: [round(value, 2) for value in values] for way, values in per_token.items()},
+        "median": {way: round(statistics.median(values), 2) for way, values in per_token.items()},
+        "ratio": {way: ratios(values, per_token[over]) for way, values in per_token.items()},
+    }
+
+
 def versions(python: str = sys.executable, names: Sequence[str] = ()) -> dict[str, str]:
     """Versions of packages in a Python, by name."""
     wanted = names or ("torch", "transformers", "peft", "accelerate", "datasets")

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from racing import UNTIMED, Contender, race, ratios, speed, versions
+from racing import UNTIMED, Contender, costs, versions
 
 HERE = Path(__file__).resolve().parent
 LORA = {"lora": {"r": 8, "target_modules": "all-linear"}}
@@ -69,7 +68,8 @@ def main() -> None:
     }
     for tuning in given.tuning:
         names = [name for name in WAYS[tuning] if given.only is None or name in ("hard", *given.only)]
-        result["settings"][tuning] = measured(given, tuning, names)
+        racing = {name: contender(given, tuning, name) for name in names}
+        result["settings"][tuning] = costs(tuning, racing, given.rounds, over="hard")
         given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
@@ -77,26 +77,6 @@ def contender(given: argparse.Namespace, tuning: str, name: str) -> Contender:
     """A scheme, as a contender."""
     words = (given.data_root, given.model, str(given.rows), json.dumps(WAYS[tuning][name]))
     return Contender(f"{tuning}, {name}", HERE / "ours.py", (*words, "--balancer=equal"))
-
-
-def measured(given: argparse.Namespace, tuning: str, names: list[str]) -> dict[str, Any]:
-    """Microseconds per token of each scheme in every round, and the ratios to hard sharing."""
-    racing, per_token = (
-        {name: contender(given, tuning, name) for name in names},
-        {name: list[float]() for name in names},
-    )
-    for turn in range(given.rounds):
-        timed = race(list(racing.values()), every=5)
-        for name, racer in racing.items():
-            if "failed" in timed[racer.name]:
-                raise SystemExit(timed[racer.name]["failed"])
-            per_token[name].append(1e6 / speed(timed[racer.name]["steps"])["tokens_per_s"])
-            print(f"{tuning}, round {turn + 1}: {name}: {per_token[name][-1]:.1f} µs a token", flush=True)
-    return {
-        "us_per_token": {name: [round(value, 2) for value in values] for name, values in per_token.items()},
-        "median": {name: round(statistics.median(values), 2) for name, values in per_token.items()},
-        "ratio": {name: ratios(values, per_token["hard"]) for name, values in per_token.items()},
-    }
 
 
 if __name__ == "__main__":

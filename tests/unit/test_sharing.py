@@ -19,6 +19,7 @@ from nlp_mtl.heads import make_heads
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.prediction import predict
+from nlp_mtl.rates import chosen_rates
 from nlp_mtl.sharing import Sharing
 from nlp_mtl.sharing.cross_stitch import Stitch
 from nlp_mtl.sharing.distances import apartness, products
@@ -300,6 +301,46 @@ def test_a_lent_head_reads_the_mix_of_its_lender():
     assert sorted(model.sharing.reads.mixes) == ["mood"]
 
 
+def test_a_lent_heads_rows_cost_what_its_lenders_would():
+    """Its text was seen by the lender's gates, so their balance is part of its loss."""
+    again = MOOD.with_(name="again", head_of="mood")
+    sharing = {"name": "mixture_of_experts", "gates": "token", "balance": 0.5}
+    model = shaken(model_of([*TASKS, again], sharing=sharing, lora=LORA)).train()
+    losses = []
+    for task in ("mood", "again"):
+        batch = collate([row(4, 0, **{task: 1})], [[task]], model.heads)
+        out = model(**batch)
+        losses.append(out["loss"])
+        assert out["loss"] > out["losses"][task] + 0.4  # even use costs 1 times 0.5
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("name", ["cross_task_attention", "soft_encoders", "experts"])
+def test_a_run_loaded_in_part_is_not_saved(name, tmp_path):
+    shaken(made(name)).save_pretrained(tmp_path / "run")
+    tiny_encoder("bert").save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    part = MultiTaskModel.from_pretrained(tmp_path / "run", tasks=["kind"], base=tmp_path / "base")
+    with pytest.raises(UnsupportedError, match=r"was learned for mood, words too.*leave out `tasks`"):
+        part.save_pretrained(tmp_path / "part")
+    assert not (tmp_path / "part").exists()
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_the_rate_of_the_encoder_is_that_of_all_that_is_shared(name):
+    model = made(name)
+    rates = chosen_rates(model, {"encoder": 0.5})
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert set(rates) == {id(p) for n, p in trained.items() if n.startswith("sharing.")}
+    assert set(chosen_rates(model, {"encoder": 0.5, "heads": 0.1})) == {id(p) for p in trained.values()}
+
+
+@pytest.mark.parametrize("name", ["train", "keys", "type", "forward"])
+def test_a_task_is_not_named_as_what_pytorch_modules_have(name):
+    with pytest.raises(ConfigError, match=f"task '{name}'.*rename the task"):
+        model_of([MOOD.with_(name=name), KIND])
+
+
 def test_a_frozen_encoder_gives_the_same_features_also_to_who_mixes_its_layers():
     shape = {"dropout": 0.5, "freeze": "*", "heads": {"mood": {"layer": "mix"}}}
     for how in (shape, {**shape, "heads": {}, "sharing": {"name": "cross_task_attention", "size": 8}}):
@@ -382,6 +423,12 @@ def test_recomputed_activations_give_the_same_gradients():
 def test_training_starts_as_hard_sharing(name):
     """Copies are copies, gates are 0, adapters add nothing; stitches mix what is still the same."""
     same(logits(model_of(TASKS)), logits(made(name)), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["branch", "branch-lora", "sluice-lora", "experts", "soft", "experts-token"])
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "electra", "modernbert", "gpt2", "llama", "gpt_neox"])
+def test_training_starts_as_hard_sharing_in_every_family(name, family):
+    same(logits(model_of(TASKS, family)), logits(made(name, family)), atol=1e-5)
 
 
 @pytest.mark.parametrize("gates", ["task", "token", "example"])
