@@ -153,6 +153,7 @@ def metrics_of(run: Run, seconds: float) -> dict[str, Any]:
         "own_best": run.best_steps,
         "data": facts,
         "training_seconds": round(seconds, 1),
+        "trainable_parameters": run.model.num_parameters(only_trainable=True),
         "log": run.trainer.state.log_history if run.trainer else [],
     }
 

@@ -34,6 +34,7 @@ class Comparison:
         against: way → of the differences of the mean to the baseline's, seed by seed.
         verdicts: way → what those show.
         cost: way → the median over seeds of its training time over the baseline's of the same seed.
+        parameters: way → how many numbers it trains, of all models where each task has its own.
         seeds: way → the seeds that count.
         failed: runs that failed, and why.
         stopped: whether runs are missing because it was stopped.
@@ -49,6 +50,7 @@ class Comparison:
     against: dict[str, Interval]
     verdicts: dict[str, str]
     cost: dict[str, float]
+    parameters: dict[str, int]
     seeds: dict[str, list[int]]
     failed: dict[str, str]
     stopped: bool = False
@@ -63,6 +65,7 @@ class Comparison:
             row["Δm %"] = _signed(self.delta[way], 1) if way in self.delta else "—"
             row["mean − baseline"] = _signed(self.against[way], 3) if way in self.against else "—"
             row["shown"] = self.verdicts.get(way, "baseline" if way == self.baseline else "—")
+            row["trained"] = f"{self.parameters[way] / 1e3:,.0f} k" if way in self.parameters else "—"
             row["time"] = f"{self.cost[way]:.2f} ×" if way in self.cost else "—"
             rows.append(row)
         return rows
@@ -96,6 +99,7 @@ class Comparison:
             "mean_minus_baseline": {way: plain(found) for way, found in self.against.items()},
             "verdicts": self.verdicts,
             "time_over_baseline": {way: round(found, 3) for way, found in self.cost.items()},
+            "trainable_parameters": self.parameters,
             "seeds": self.seeds,
             "failed": self.failed,
             "stopped": self.stopped,
@@ -168,12 +172,15 @@ def compared(study: Study, outcomes: Sequence[Outcome]) -> Comparison:
     higher = {task: said["higher_is_better"] for task, said in first.items()}
     values: dict[str, dict[int, dict[str, float]]] = {}
     seconds: dict[str, dict[int, float]] = {}
+    parameters: dict[str, dict[int, int]] = {}
     for outcome in done:
         metrics, run = outcome.metrics or {}, outcome.run
         own = values.setdefault(run.method, {}).setdefault(run.seed, {})
         own.update({task: found[first[task]["metric"]] for task, found in metrics["validation"].items()})
         times = seconds.setdefault(run.method, {})
         times[run.seed] = times.get(run.seed, 0.0) + metrics["training_seconds"]
+        trained = parameters.setdefault(run.method, {})
+        trained[run.seed] = trained.get(run.seed, 0) + metrics.get("trainable_parameters", 0)  # 0: an older run
     values = {way: {seed: own for seed, own in by.items() if set(own) >= set(first)} for way, by in values.items()}
     values = {way: by for way, by in values.items() if by}
     whole = [way for way in dict.fromkeys(o.run.method for o in shared) if way in values]
@@ -214,6 +221,7 @@ def compared(study: Study, outcomes: Sequence[Outcome]) -> Comparison:
             for way, by in seconds.items()
             if (ratios := [value / known[seed] for seed, value in by.items() if known.get(seed)])
         },
+        {way: most for way, by in parameters.items() if (most := max(by.values()))},
         {way: sorted(by) for way, by in values.items()},
         failed,
     )
