@@ -44,6 +44,11 @@ class RunConfig(BaseModel):
     heads: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="more head arguments by task, tag or `*`, e.g. `{stsb: {pooling: mean}}`"
     )
+    init_from: str | dict[str, Any] | None = Field(
+        default=None,
+        description="start where another run ended: its folder or Hub id, or an ordinary pretrained folder; or "
+        "`{run: …, task: whose encoder, heads: {task: task of that run}}`",
+    )
     lora: dict[str, Any] | None = Field(
         default=None, description="fields of `peft.LoraConfig`; left out, the whole encoder is trained"
     )
@@ -118,6 +123,7 @@ class RunConfig(BaseModel):
         "balancer": "equal",
         "sampler": "{name: temperature, temperature: 2.0}",
         "heads": "{stsb: {pooling: mean}}",
+        "init_from": "runs/first",
         "lora": "{r: 8, target_modules: all-linear}",
         "task_lora": "{r: 4, target_modules: all-linear}",
         "freeze": "[embeddings.*]",

@@ -10,6 +10,7 @@ from nlp_mtl import registry, yamlfile
 from nlp_mtl.arguments import TRAINING_DEFAULTS, metric_mistake, read_training
 from nlp_mtl.errors import ConfigError, UnknownNameError, shown
 from nlp_mtl.grouping import sampler_of
+from nlp_mtl.initfrom import InitFrom
 
 if TYPE_CHECKING:
     from nlp_mtl.heads.base import Head
@@ -55,6 +56,12 @@ def check(config: Any, place: str, lines: yamlfile.Lines, overrides: Sequence[st
         except ConfigError as error:
             for message in error.mistakes:
                 say((key,), message)
+    if config.init_from is not None:
+        try:
+            InitFrom.of(config.init_from)
+        except ConfigError as error:
+            for message in error.mistakes:
+                say(("init_from",), message)
     try:
         sampler_of("proportional", config.groups, config.stop_tasks)
     except ConfigError as error:

@@ -75,6 +75,7 @@ class MultiTaskModel(HoldsParameters):
         self.taps: Taps | None = None  # who keeps the tasks' gradients apart, while a step needs it
         self.left_out: list[str] = []  # tasks of the run that its sharing has parts of, and that were not loaded
         self.fresh = False  # whether the heads were made just now and never trained
+        self.begun: set[str] = set()  # of fresh heads, those that start as an earlier run's
 
     # ---------------------------------------------------------------------------------------------- construction
 

@@ -117,6 +117,10 @@ def _recordable(settings: config.RunConfig, folder: Path) -> dict[str, Any]:
             said[key] = [told_from(folder, item) for item in said[key]]
         elif said.get(key):
             said[key] = told_from(folder, said[key])
+    if (start := settings.init_from) is not None:
+        place = start["run"] if isinstance(start, Mapping) else start
+        place = told_from(folder, place) if Path(place).exists() else place
+        said["init_from"] = {**start, "run": place} if isinstance(start, Mapping) else place
     return said
 
 

@@ -22,12 +22,15 @@ _TASK_FILES = "task_files"
 def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The run file's mapping, with paths that lead somewhere from its own folder told from the working folder.
 
-    Task files, folders of `registry`, `data_root` and a folder in `model` are paths; what is not there stays as it is.
+    Task files, folders of `registry`, `data_root` and folders in `model` and `init_from` are paths; what is not there
+    stays as it is.
     """
     found = dict(data)
-    for key in ("data_root", "model"):
+    for key in ("data_root", "model", "init_from"):
         if key in found:
-            found[key] = _from(folder, found[key])
+            said = found[key]
+            more = isinstance(said, dict) and "run" in said
+            found[key] = {**said, "run": _from(folder, said["run"])} if more else _from(folder, said)
     if "registry" in found:
         names = found["registry"]
         found["registry"] = [_from(folder, n) for n in names] if isinstance(names, list) else _from(folder, names)

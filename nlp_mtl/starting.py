@@ -16,6 +16,7 @@ from nlp_mtl import checkpoint, config, configchecks
 from nlp_mtl.arguments import TRAINING_DEFAULTS
 from nlp_mtl.callbacks import Progress
 from nlp_mtl.errors import ConfigError, RunFolderError, shown
+from nlp_mtl.initial import model_from
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.paths import no_name
 from nlp_mtl.reading import short
@@ -107,19 +108,13 @@ def trainer_of(settings: config.RunConfig, args: TrainingArguments) -> MultiTask
         ConfigError, DataError, NotFoundError, UnsupportedError: with the way out.
     """
     set_seed(args.seed)
-    model = MultiTaskModel.from_base(
-        settings.model,
-        settings.tasks,
-        sharing=settings.sharing,
-        lora=settings.lora,
-        task_lora=settings.task_lora,
-        freeze=settings.freeze,
-        heads=settings.heads,
-        registry_folders=settings.registry,
-        data_root=settings.data_root,
-        max_length=settings.max_length,
-        seed=args.seed,
-    )
+    keys = ("sharing", "lora", "task_lora", "freeze", "heads", "data_root", "max_length")
+    how: dict[str, Any] = {key: getattr(settings, key) for key in keys}
+    how |= {"registry_folders": settings.registry, "seed": args.seed}
+    if settings.init_from is None:
+        model = MultiTaskModel.from_base(settings.model, settings.tasks, **how)
+    else:
+        model = model_from(settings.init_from, settings.model, settings.tasks, **how)
     trainer = trainer_with(model, settings, args)
     trainer.get_train_dataloader()  # makes the plan, which refuses what the sampler can't do
     _check_optimizer(args)

@@ -130,7 +130,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         self._number = {task: number for number, task in enumerate(self.tasks)}
         for task, head in model.heads.items():
             if (pool := data.pool_of(task, "train")) is not None:
-                fresh = model.fresh and head.task.head_key == task
+                fresh = model.fresh and head.task.head_key == task and task not in model.begun
                 head.begin(model.module_of(task), pool.labels(task), fresh=fresh)
         pools = pools_of(self._train_pools)
         check_pools(groups, pools)

@@ -141,6 +141,10 @@ class Head:
             texts: targets to learn from instead of the training rows.
         """
 
+    def writes_like(self, other: Head) -> bool:
+        """Whether what it writes means the same as what another head of its kind writes; asked when weights move."""
+        return True
+
     def borrow(self, owner: Head) -> None:
         """Take over what the head that owns the module has met; see :meth:`meet`."""
 

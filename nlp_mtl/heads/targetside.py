@@ -80,6 +80,10 @@ class TargetSide(Head):
                 "`label_texts`, or raise `max_target_length`"
             )
 
+    def writes_like(self, other: Any) -> bool:
+        """Whether both write with the same vocabulary."""
+        return targets.signature(self.tokenizer) == targets.signature(other.tokenizer)
+
     def borrow(self, owner: Head) -> None:
         """Read targets with the tokenizer of the task whose decoder this one uses."""
         if isinstance(owner, TargetSide) and owner.tokenizer is not None:

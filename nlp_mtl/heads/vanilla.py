@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,7 @@ def _load_pretrained(module: PreTrainedModel, auto_class: str, config: Any, sour
         return
     if not {name.split(".")[0] for name in beyond} & {part for part, _ in module.named_children()} - {prefix}:
         return  # parts of another class: reading the whole checkpoint for every head would bring nothing
-    config = copy.deepcopy(config)
+    changed, config = config, copy.deepcopy(config)
     loaded = getattr(transformers, auto_class).from_pretrained(
         source,
         config=config,
@@ -177,7 +177,38 @@ def _load_pretrained(module: PreTrainedModel, auto_class: str, config: Any, sour
     whole, info = loaded
     missing = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
     state = {k: v for k, v in whole.state_dict().items() if not k.startswith(f"{prefix}.") and k not in missing}
-    module.load_state_dict(state, strict=False)
+    module.load_state_dict(in_order(state, _labels_in(source), list(changed.id2label.values())), strict=False)
+
+
+def in_order(state: Mapping[str, Tensor], theirs: Sequence[str], ours: Sequence[str]) -> dict[str, Tensor]:
+    """A head's weights with the rows of its labels in another order.
+
+    What has a row for each label is left out where the labels are others, or where rows and columns can't be told
+    apart. Labels without names (``LABEL_0``) are taken as they come.
+
+    Example:
+        >>> in_order({"bias": torch.tensor([1.0, 2.0])}, ["yes", "no"], ["no", "yes"])
+        {'bias': tensor([2., 1.])}
+        >>> in_order({"bias": torch.tensor([1.0, 2.0])}, ["yes", "no"], ["good", "bad"])
+        {}
+    """
+    count = len(theirs)
+    if list(theirs) == list(ours) or count != len(ours) or all(name.startswith("LABEL_") for name in theirs):
+        return dict(state)
+    of_labels = {name: [n for n, size in enumerate(value.shape) if size == count] for name, value in state.items()}
+    plain = set(theirs) == set(ours) and all(places in ([], [0]) for places in of_labels.values())
+    order = [list(theirs).index(label) for label in ours] if plain else []
+    return {
+        name: value[order] if of_labels[name] else value
+        for name, value in state.items()
+        if plain or not of_labels[name]
+    }
+
+
+def _labels_in(folder: Any) -> list[str]:
+    """Names of labels that a checkpoint's config has."""
+    said = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("id2label") or {}
+    return [str(said[key]) for key in sorted(said, key=int)]
 
 
 def _checkpoint_keys(source: str | Path | None) -> frozenset[str]:
