@@ -22,7 +22,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nlp_mtl.atomic import write_text
@@ -32,6 +32,7 @@ logger = logging.getLogger("nlp_mtl")
 
 FORMAT = 1
 SPEC, COMPLETE = "nlp_mtl.json", "complete.json"
+STAGES = "stages.json"  # of a run in stages: which folders they are in
 _MOVING = ".moving"  # stands in a run folder while a new model is moved into it
 _WRITTEN = ("run.yaml", "metrics.json", "steps.jsonl", "report.json", "report.html")  # beside a model
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -182,14 +183,32 @@ def other_ways(folder: str | Path) -> str:
 
 
 def holds_run(folder: str | Path) -> bool:
-    """Whether a run wrote into the folder: a model, scores or checkpoints."""
+    """Whether a run wrote into the folder: a model, scores, stages or checkpoints."""
     folder = Path(folder)
-    return any((folder / name).is_file() for name in (SPEC, "metrics.json")) or bool(checkpoints(folder))
+    return any((folder / name).is_file() for name in (SPEC, "metrics.json", STAGES)) or bool(checkpoints(folder))
+
+
+def stage_folders(folder: str | Path) -> list[Path]:
+    """The folders of a run's stages that are there, in their order; none of a run without."""
+    file = Path(folder) / STAGES
+    if not file.is_file():
+        return []
+    try:
+        named = [str(stage["folder"]) for stage in json.loads(file.read_text(encoding="utf-8"))["stages"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(f"{file}: damaged ({error}); copy the folder again, or train again") from None
+    return [Path(folder) / name for name in named if "/" not in name and (Path(folder) / name).is_dir()]
 
 
 def remove_run(folder: str | Path) -> None:
     """Remove a run: its checkpoints and the files it wrote; whatever else lies in the folder stays."""
     folder = Path(folder)
+    for stage in stage_folders(folder):
+        for place in (*stage.glob("*/"), stage):
+            remove_run(place)
+            with suppress(OSError):  # something else lies there
+                place.rmdir()
+    (folder / STAGES).unlink(missing_ok=True)
     try:
         names = list(json.loads((folder / COMPLETE).read_text(encoding="utf-8"))["files"])
     except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):

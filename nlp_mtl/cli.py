@@ -112,12 +112,13 @@ def train(
         return
     print_scores(run.table(), "validation")
     print_thresholds(run.scores)
-    for task, best in run.best_steps.items():
+    for task, best in run.best_steps.items() if run.trainer is not None else ():
         if best["step"] != (run.trainer.state.best_global_step or run.trainer.state.global_step):  # type: ignore[union-attr]
             print(f"{task}: its own best was {best['score']:.3f} at step {int(best['step'])}")
     text = "a film with a big heart and no brain"
     print(f"\nThe run is in {run.folder}. Next:")
-    for following in (["predict", str(run.folder), text], ["evaluate", str(run.folder), "--split", "test"]):
+    model = str(run.models[0] if len(run.models) > 1 else run.folder)
+    for following in (["predict", model, text], ["evaluate", model, "--split", "test"]):
         print(f"  {command(*following)}")
     print(f"  {command('tasks', 'list')}")
 

@@ -13,6 +13,7 @@ from nlp_mtl.configchecks import check
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.explain import explain, no_mapping
 from nlp_mtl.runfiles import beside, import_files
+from nlp_mtl.stageplan import stages_of, tasks_of_all
 from nlp_mtl.taskfile import Task
 
 Spec = str | dict[str, Any]
@@ -110,6 +111,11 @@ class RunConfig(BaseModel):
     callbacks: list[Spec] = Field(
         default_factory=list, description="`module:Class` of a TrainerCallback, or `{name: module:Class, arguments}`"
     )
+    stages: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="trainings one after the other, each from where the one before ended: keys of a run file that "
+        "differ, and `name`, `each` (every task by itself, in the last stage), `init_from` (an earlier stage)",
+    )
     imports: list[str] = Field(default_factory=list, description="Python files that register strategies of your own")
     training: dict[str, Any] = Field(default_factory=dict, description="fields of `transformers.TrainingArguments`")
 
@@ -138,6 +144,7 @@ class RunConfig(BaseModel):
         "keep_best": "task",
         "cosines_every": "10",
         "callbacks": "[transformers:EarlyStoppingCallback]",
+        "stages": "[{name: together}, {name: alone, each: true}]",
         "imports": "[my_sampler.py]",
         "training": "{output_dir: runs/mine, num_train_epochs: 3}",
     }
@@ -171,6 +178,8 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     mistakes: list[str] = []
     for override in overrides:
         mistakes += _override(data, override)
+    if isinstance(data.get("stages"), list) and "tasks" not in data:
+        data["tasks"] = tasks_of_all(data["stages"])
         above = tuple(override.partition("=")[0].split("."))
         lines = {
             path: line for path, line in lines.items() if path[: len(above)] != above
@@ -185,9 +194,29 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     folder, line = Path() if isinstance(source, Mapping) else Path(source).parent, lines.get(("imports",))
     mistakes += import_files(config.imports, folder, f"{place}:{line}" if line else place)
     mistakes += check(config, place, lines, overrides)
+    if not mistakes:
+        mistakes += _check_stages(data, place, lines)
     if mistakes:
         raise ConfigError(mistakes)
     return config
+
+
+def _check_stages(data: Mapping[str, Any], place: str, lines: yamlfile.Lines) -> list[str]:
+    """Mistakes in stages, which are run files themselves."""
+    line = lines.get(("stages",))
+    where = f"{place}:{line}" if line else place
+    try:
+        stages = stages_of(data)
+    except ConfigError as error:
+        return [f"{where}: {message}" for message in error.mistakes]
+    mistakes = []
+    for number, stage in enumerate(stages):
+        try:
+            load_config(stage.keys)
+        except ConfigError as error:
+            said = [message.removeprefix("the run:").strip() for message in error.mistakes]
+            mistakes += [f"{where}: stage {number + 1} ({stage.name}): {message}" for message in said]
+    return mistakes
 
 
 def _override(data: dict[str, Any], override: str) -> list[str]:

@@ -21,6 +21,7 @@ from nlp_mtl.heads import Head
 from nlp_mtl.heads.vanilla import in_order, tied_keys
 from nlp_mtl.initfrom import InitFrom
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.opening import beside
 from nlp_mtl.pulling import hub_name, local_folder
 from nlp_mtl.runspec import read_spec
 from nlp_mtl.tasklora import owners_of
@@ -58,7 +59,7 @@ def model_from(given: str | Path | Mapping[str, Any], model: str, tasks: Any, **
                 "pretrained folder; leave them out"
             )
         return _recorded(MultiTaskModel.from_base(folder, tasks, **how), asked, [])
-    old = _opened(folder, model)
+    old = opened(folder, model)
     _check_tasks(asked, old)
     adapted = how.get("lora") is not None or how.get("task_lora") is not None
     was_adapted = hasattr(old.sharing.encoder, "peft_config")
@@ -69,21 +70,26 @@ def model_from(given: str | Path | Mapping[str, Any], model: str, tasks: Any, **
             f"another way (sharing {old.sharing.registered_as!r}); export a task (nlp-mtl export RUN --task T OUT) and "
             "start from it"
         )
-    with _start(asked, folder, old, model, goes_on) as (base, beside):
+    with _start(asked, folder, old, model, goes_on) as (base, apart):
         made = MultiTaskModel.from_base(base, tasks, **how)
     kept = _take_heads(asked, old, made)
-    _take_trained(asked, old, made, whole=beside)
+    _take_trained(asked, old, made, whole=apart)
     if not adapted:  # it will hold its encoder itself, which began as that of the earlier run
         made.base = dict(old.base)
     return _recorded(made, asked, kept)
 
 
-def _opened(folder: Path, model: str) -> MultiTaskModel:
-    """The earlier run; a LoRA's base is `model`, if that has the weights it was trained on."""
+def opened(folder: Path, model: str) -> MultiTaskModel:
+    """A run, its adapters trainable; `model` is where the pretrained model of a LoRA is.
+
+    Raises:
+        RunFolderError: that has other weights than the run was trained on; the folder is damaged.
+        NotFoundError: it is not there.
+    """
     record = read_spec(folder)["base"]
     below = None
     if not (folder / "config.json").is_file() and not (folder / ENCODER_CONFIG).is_file():
-        below = find_base(model, sha256=record.get("sha256")).folder
+        below = beside(folder, record) or find_base(model, sha256=record.get("sha256")).folder
     return MultiTaskModel.from_pretrained(folder, base=below, trainable=True)
 
 

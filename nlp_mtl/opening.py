@@ -95,7 +95,7 @@ def open_run(
     adapted = (folder / "adapter_config.json").is_file()
     if not adapted and (not per_task or (folder / "config.json").is_file()):
         return load_encoder(folder)
-    _, plain = open_base(find_recorded(record, base or _beside(folder, record), token).folder)
+    _, plain = open_base(find_recorded(record, base or beside(folder, record), token).folder)
     if not adapted:
         return plain
     from peft import PeftModel
@@ -106,7 +106,7 @@ def open_run(
     return encoder
 
 
-def _beside(folder: Path, record: Mapping[str, Any]) -> Path | None:
+def beside(folder: Path, record: Mapping[str, Any]) -> Path | None:
     """The full run that a LoRA was put on, where both are stages of one run and lie side by side."""
     places = [above / str(record["id"]) for above in folder.absolute().parents[:2]]
     return next((place for place in places if (place / "config.json").is_file()), None)

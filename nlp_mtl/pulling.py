@@ -53,11 +53,25 @@ def local_folder(name: str | Path, *, revision: str | None = None, token: str | 
                 f"revision: goes with a repository of the Hub, found {revision!r} with the folder {shown(str(name))}; "
                 "leave it out"
             )
-        return Path(name)
+        return _last_stage(Path(name))
     repo, said = found
     if said is not None and revision is not None and said != revision:
         raise RunFolderError(f"revision: is said once, found {said!r} in {str(name)!r} and {revision!r}; leave one out")
     return _fetched(repo, revision or said, token)
+
+
+def _last_stage(folder: Path) -> Path:
+    """Of a run in stages the folder of the last one, if that has come so far; else the folder itself."""
+    stages = checkpoint.stage_folders(folder) if not (folder / checkpoint.SPEC).is_file() else []
+    if not stages:
+        return folder
+    last = stages[-1]
+    if not (last / checkpoint.SPEC).is_file() and (each := sorted(last.glob(f"*/{checkpoint.SPEC}"))):
+        raise RunFolderError(
+            f"{folder}: a run whose last stage trains each task by itself, which is no one model; name one of "
+            f"{', '.join(str(file.parent) for file in each[:4])}"
+        )
+    return last
 
 
 def _fetched(repo: str, revision: str | None, token: str | bool | None) -> Path:

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ from nlp_mtl.callbacks import AtBegin
 from nlp_mtl.data import load_data
 from nlp_mtl.errors import ConfigError, near
 from nlp_mtl.evaluation import Evaluator, TaskScores, score_table
+from nlp_mtl.initial import opened
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.pulling import local_folder
 from nlp_mtl.runfiles import write_task_file
 from nlp_mtl.settings import autocast
+from nlp_mtl.stages import scores_in, train_stages, whole_metrics
 from nlp_mtl.starting import check_folder, read_run, trainer_of
 from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, Split, Task
 from nlp_mtl.tasks import load_tasks
@@ -39,6 +42,7 @@ class Run:
         best_steps: task → the step at which its own first metric was best, and that score.
         stopped: ended by Ctrl-C.
         trainer: the trainer, for its log and state.
+        models: of a run in stages, the folders of the last one's models; else empty.
     """
 
     folder: Path
@@ -47,6 +51,7 @@ class Run:
     best_steps: dict[str, dict[str, float]] = field(default_factory=dict)
     stopped: bool = False
     trainer: MultiTaskTrainer | None = field(default=None, repr=False)
+    models: list[Path] = field(default_factory=list)
 
     def table(self) -> list[dict[str, Any]]:
         """One row per task: task, metric, score, trivial baseline, rows."""
@@ -75,8 +80,10 @@ def train(
     """
     settings, args = read_run(source, overrides)
     folder = Path(args.output_dir)
-    main = args.process_index == 0
     check_folder(folder, resume, overwrite)
+    if settings.stages:
+        return _train_stages(settings, folder, args.process_index == 0, resume, overwrite)
+    main = args.process_index == 0
     trainer = trainer_of(settings, args)
     model: MultiTaskModel = trainer.model
     trainer.evaluator.check()
@@ -102,6 +109,29 @@ def train(
     return run
 
 
+def _train_stages(settings: config.RunConfig, folder: Path, main: bool, resume: bool, overwrite: bool) -> Run:
+    """A run in stages; what it gives is the last one's."""
+    if main and overwrite:
+        checkpoint.remove_run(folder)
+    if main:
+        _record(settings, folder)
+    runs = train_stages(settings, folder, train, _finished, resume=resume, main=main)
+    last: Run = runs[-1]
+    if last.stopped:
+        return replace(last, folder=folder)
+    metrics = whole_metrics(folder)
+    if main:
+        checkpoint.write_text(folder / "metrics.json", json.dumps(metrics, indent=1))
+    scores = {task: found for run in runs for task, found in run.scores.items()}
+    return replace(last, folder=folder, scores=scores, models=[run.folder for run in runs])
+
+
+def _finished(folder: Path, model: str) -> Run:
+    """A run that was done before."""
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return Run(folder, opened(folder, model).eval(), scores_in(metrics), metrics["own_best"])
+
+
 def _record(settings: config.RunConfig, folder: Path) -> None:
     """Write the run file into the run folder, which begins with it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,14 +140,25 @@ def _record(settings: config.RunConfig, folder: Path) -> None:
 
 def _recordable(settings: config.RunConfig, folder: Path) -> dict[str, Any]:
     """The run file for the run folder, its relative paths told from there."""
-    said = settings.model_dump(exclude_defaults=True, exclude={"tasks"})
-    said["tasks"] = [_recordable_task(item, folder) for item in settings.tasks]
+    said = settings.model_dump(exclude_defaults=True, exclude={"tasks", "stages"})
+    said["tasks"] = settings.tasks
+    said = _told_from(said, folder)
+    if settings.stages:
+        said["stages"] = [_told_from(stage, folder) for stage in settings.stages]
+    return said
+
+
+def _told_from(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    said = dict(keys)
+    if "tasks" in said:
+        tasks = said["tasks"] if isinstance(said["tasks"], list) else [said["tasks"]]
+        said["tasks"] = [_recordable_task(item, folder) for item in tasks]
     for key in ("registry", "data_root"):
         if isinstance(said.get(key), list):
             said[key] = [told_from(folder, item) for item in said[key]]
         elif said.get(key):
             said[key] = told_from(folder, said[key])
-    if (start := settings.init_from) is not None:
+    if (start := said.get("init_from")) is not None:
         place = start["run"] if isinstance(start, Mapping) else start
         place = told_from(folder, place) if Path(place).exists() else place
         said["init_from"] = {**start, "run": place} if isinstance(start, Mapping) else place
@@ -188,6 +229,7 @@ def evaluate(
         )
     if isinstance(tasks, str):
         raise ConfigError(f"evaluate: `tasks` is a list of names, found {tasks!r}; write [{tasks!r}]")
+    folder = local_folder(folder)
     model = MultiTaskModel.from_pretrained(folder, base=base)
     names = None if tasks is None else [task.name if isinstance(task, Task) else task for task in tasks]
     unknown = [name for name in names or () if name not in model.heads]

@@ -37,6 +37,8 @@ def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     if "tasks" in found:
         tasks = found["tasks"]
         found["tasks"] = [_task(folder, item) for item in tasks] if isinstance(tasks, list) else _task(folder, tasks)
+    if isinstance(found.get("stages"), list):
+        found["stages"] = [beside(part, folder) if isinstance(part, dict) else part for part in found["stages"]]
     return found
 
 

@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nlp_mtl import checkpoint
+from nlp_mtl.config import RunConfig, load_config
 from nlp_mtl.dryrun.making import dry_run
 from nlp_mtl.dryrun.result import DryRun, Pooling, Steps, TaskRows
 from nlp_mtl.screen import command, print_table
+from nlp_mtl.stageplan import stages_of
+from nlp_mtl.stages import keys_of
+from nlp_mtl.starting import training_arguments
 from nlp_mtl.taskfile import SPLITS
 
 _LABELS = 8  # so many of a task's labels are shown, the rest is folded
@@ -47,6 +51,10 @@ def run_and_show(
         words: what was typed, to say how the run itself is started.
         json_file: where the whole result is written as JSON, in a folder that is there; ``-`` prints that alone.
     """
+    settings = load_config(file, overrides)
+    if settings.stages:
+        _show_stages(settings, words=words, overwrite=overwrite, json_file=json_file)
+        return
     found = dry_run(file, overrides, resume=resume, overwrite=overwrite)
     if int(os.environ.get("RANK", "0")):  # of several processes, the first one speaks
         return
@@ -60,6 +68,27 @@ def run_and_show(
         print(f"\nThe same as JSON, with all labels: {json_file}")
     flags = [flag for flag, given in (("--resume", resume), ("--overwrite", overwrite)) if given]
     print(f"\nNothing was trained or saved. Train with:\n  {command('train', *words, *flags)}")
+
+
+def _show_stages(settings: RunConfig, *, words: Sequence[str], overwrite: bool, json_file: Path | None) -> None:
+    """Each stage as if it started from the pretrained model: what the one before gives is not there yet."""
+    place = Path(training_arguments(settings, "run").output_dir)
+    found = {}
+    for stage in stages_of(keys_of(settings)):
+        training = {**(stage.keys.get("training") or {}), "output_dir": str(place / stage.folder)}
+        found[stage.name] = dry_run({**stage.keys, "training": training}, overwrite=overwrite)
+    if int(os.environ.get("RANK", "0")):
+        return
+    text = json.dumps({name: one.to_dict() for name, one in found.items()}, indent=1, ensure_ascii=False)
+    if str(json_file) == "-":
+        print(text)
+        return
+    for number, (name, one) in enumerate(found.items(), 1):
+        print(f"\nStage {number} of {len(found)}: {name}\n")
+        print_dry_run(one)
+    if json_file is not None:
+        checkpoint.write_text(json_file, text + "\n")
+    print(f"\nNothing was trained or saved. Train with:\n  {command('train', *words)}")
 
 
 def _title(text: str) -> None:

@@ -82,7 +82,7 @@ def _do(run: PlannedRun) -> bool:
     """Train; whether it was stopped."""
     from nlp_mtl.run import train
 
-    resume = bool(checkpoint.checkpoints(run.folder))
+    resume = bool(checkpoint.checkpoints(run.folder)) or (run.folder / checkpoint.STAGES).is_file()
     begun = checkpoint.holds_run(run.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
     write_text(run.folder / "study.yaml", yamlfile.dumps(_said(run)))

@@ -50,6 +50,23 @@ ENTRIES = [
         way_out="e.g. `model: bert-base-cased`",
     ),
     bad_run(
+        "a stage with a mistake",
+        "stages:\n- {name: first}\n- {name: first, each: 2, lora: {r: 0}}\n",
+        parameter="stage 2: `name`",
+        rule="names a folder, and no other stage",
+        found="found 'first'",
+        way_out="use letters, digits, - and _",
+        also=("`each` is true or false, found 2",),
+    ),
+    bad_run(
+        "a start from nowhere",
+        "init_from: {run: nowhere, hed: x}\n",
+        parameter="init_from",
+        rule="takes no",
+        found="'hed'",
+        way_out="did you mean 'heads'?",
+    ),
+    bad_run(
         "an empty list of tasks",
         tasks=[],
         parameter="`tasks`",
