@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nlp_mtl.evaluation import Evaluator
     from nlp_mtl.exporting.export import Export, export_task
     from nlp_mtl.hub.push import Pushed, push
+    from nlp_mtl.initial import model_from
     from nlp_mtl.model import MultiTaskModel
     from nlp_mtl.prediction import predict, predict_stream
     from nlp_mtl.reporting.report import Report, report
@@ -60,6 +61,7 @@ _WHERE = {
     "list_adapters": "adapting.listing",
     "load_tasks": "tasks",
     "merge_adapters": "adapting.merging",
+    "model_from": "initial",
     "predict": "prediction",
     "predict_stream": "prediction",
     "push": "hub.push",
@@ -93,6 +95,7 @@ __all__ = [
     "list_adapters",
     "load_tasks",
     "merge_adapters",
+    "model_from",
     "predict",
     "predict_stream",
     "push",

@@ -153,7 +153,8 @@ def compare(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (
 def compared(study: Study, outcomes: Sequence[Outcome]) -> Comparison:
     """What runs that are done say.
 
-    A seed counts for a way if all its tasks have a score there, and in differences if it counts for both.
+    Tasks that some ways have not (helpers) are left out. A seed counts for a way if all tasks have a score there, and in
+    differences if it counts for both.
 
     Raises:
         ConfigError: no run came to an end.
@@ -168,7 +169,10 @@ def compared(study: Study, outcomes: Sequence[Outcome]) -> Comparison:
     if not shared:
         why = "; ".join(f"{what}: {said}" for what, said in failed.items()) or "it was stopped before one was done"
         raise ConfigError(f"compare: no run came to an end ({why}); go on by the same command")
-    first: dict[str, Any] = next(o.metrics["first"] for o in shared if o.metrics)
+    scored = [o.metrics["first"] for o in shared if o.metrics]
+    first: dict[str, Any] = {task: said for task, said in scored[0].items() if all(task in one for one in scored)}
+    if not first:
+        raise ConfigError("compare: no task is scored in every way; give the ways a task in common")
     higher = {task: said["higher_is_better"] for task, said in first.items()}
     values: dict[str, dict[int, dict[str, float]]] = {}
     seconds: dict[str, dict[int, float]] = {}
@@ -176,7 +180,9 @@ def compared(study: Study, outcomes: Sequence[Outcome]) -> Comparison:
     for outcome in done:
         metrics, run = outcome.metrics or {}, outcome.run
         own = values.setdefault(run.method, {}).setdefault(run.seed, {})
-        own.update({task: found[first[task]["metric"]] for task, found in metrics["validation"].items()})
+        own.update(
+            {task: found[first[task]["metric"]] for task, found in metrics["validation"].items() if task in first}
+        )
         times = seconds.setdefault(run.method, {})
         times[run.seed] = times.get(run.seed, 0.0) + metrics["training_seconds"]
         trained = parameters.setdefault(run.method, {})

@@ -137,6 +137,11 @@ def test_a_study_compares_runs_in_stages(world, tmp_path):
     found = compare({"run": run, "methods": methods, "seeds": [0, 1], "output_dir": str(tmp_path / "out")})
     assert set(found.scores) >= {"alone", "names first"}
     assert found.scores["names first"]["mood"].count == 2
+    more = {"alone": {}, "with a helper": {"tasks": files[:2]}}
+    found = compare(
+        {"run": run, "methods": more, "seeds": [0, 1], "single": False, "output_dir": str(tmp_path / "two")}
+    )
+    assert {way: set(scores) for way, scores in found.scores.items()} == {way: {"mood"} for way in more}
 
 
 @pytest.mark.parametrize(
