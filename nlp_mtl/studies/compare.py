@@ -153,8 +153,8 @@ def compare(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (
 def compared(study: Study, outcomes: Sequence[Outcome]) -> Comparison:
     """What runs that are done say.
 
-    Tasks that some ways have not (helpers) are left out. A seed counts for a way if all tasks have a score there, and in
-    differences if it counts for both.
+    Tasks that some ways have not (helpers) are left out. A seed counts for a way if all tasks have a score there, and
+    in differences if it counts for both.
 
     Raises:
         ConfigError: no run came to an end.
