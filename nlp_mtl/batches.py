@@ -157,11 +157,16 @@ def _pack(
     batch["lengths"] = torch.from_numpy(lengths[order]).long()
     for name in _TOKENS:
         if name in rows[0]:
-            parts = [part for row in rows for part in np.split(np.asarray(row[name]), np.cumsum(row["lengths"])[:-1])]
+            parts = [part for row, count in zip(rows, counts, strict=True) for part in _split(row, name, count)]
             batch[name] = torch.from_numpy(np.concatenate([parts[i] for i in order])).long()
     first = np.concatenate([[0], np.cumsum(counts)])
     own = [number[first[i] : first[i + 1]] for i in range(len(rows))]
     return [(sequences, starts[sequences]) for sequences in own]
+
+
+def _split(row: Mapping[str, Any], name: str, count: int) -> list[np.ndarray]:
+    whole = np.asarray(row[name])
+    return [whole] if count == 1 else np.split(whole, np.cumsum(row["lengths"])[:-1])
 
 
 def length_sorted(pools: Sequence[PoolRows], *, rows: int, tokens: int = 2048) -> Iterator[list[RowRef]]:

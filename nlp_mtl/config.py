@@ -102,6 +102,10 @@ class RunConfig(BaseModel):
         default="run",
         description="the best step of the whole run, or with `task_lora` alone each task's own (`task`)",
     )
+    cache_features: bool = Field(
+        default=False,
+        description="with a frozen encoder (`freeze: '*'`), keep what it gives for each text, and train heads on it",
+    )
     cosines_every: int = Field(
         default=50,
         ge=0,
@@ -142,6 +146,7 @@ class RunConfig(BaseModel):
         "tokens_per_batch": "2048",
         "tokens_per_pass": "1024",
         "keep_best": "task",
+        "cache_features": "true",
         "cosines_every": "10",
         "callbacks": "[transformers:EarlyStoppingCallback]",
         "stages": "[{name: together}, {name: alone, each: true}]",

@@ -36,6 +36,10 @@ class HoldsParameters(nn.Module):
             self._kept = KeptGradient(embedding, self)
         return self._kept is not None
 
+    def train(self, mode: bool = True) -> Any:
+        """As in torch; the Trainer calls it before each step, which is a walk through all modules for nothing."""
+        return self if mode and self.training and self._held is not None else super().train(mode)
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As in torch; a kept embedding gradient is cleared where it was used."""
         if self._kept is not None:

@@ -44,6 +44,7 @@ class MixedLosses(Trainer):
     _tally: Tally
     _penalties: list[float]
     _weighing: Weighing | None = None
+    _unwrapped: tuple[Any, Any] | None = None
     _facts: StepFacts
     _parts: list[Any]
     _left: int
@@ -85,11 +86,17 @@ class MixedLosses(Trainer):
             self._before = _random_state() if "new_losses" in self.balancer.needs else None
             self.weighing.begin(self._facts, self.model_wrapped, self._parts, self._single)
 
+    def own_model(self) -> Any:
+        """The model below what accelerate wraps; looked for anew only when that is another, for it takes a while."""
+        if self._unwrapped is None or self._unwrapped[0] is not self.model:
+            self._unwrapped = (self.model, self.accelerator.unwrap_model(self.model))
+        return self._unwrapped[1]
+
     @property
     def weighing(self) -> Weighing:
         """How the tasks of a step are weighed."""
-        accelerator = self.accelerator
-        if self._weighing is None or self._weighing.model is not accelerator.unwrap_model(self.model):
+        if self._weighing is None or self._weighing.model is not self.own_model():
+            accelerator = self.accelerator
             own = type(self).compute_loss is not MixedLosses.compute_loss
             if own and {"gramian", "jacobian"} & self.balancer.needs:
                 raise UnsupportedError(
@@ -99,7 +106,7 @@ class MixedLosses(Trainer):
             sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
             self._weighing = weighing_for(
                 self,
-                accelerator.unwrap_model(self.model),
+                self.own_model(),
                 self.balancer,
                 every=0 if own else self.cosines_every,
                 sharded=self.is_fsdp_enabled or accelerator.distributed_type in sharded,
@@ -121,7 +128,7 @@ class MixedLosses(Trainer):
 
     def _add_penalty(self) -> None:
         """The gradient of the sharing's penalty, once a step: parameters are the same on every process."""
-        sharing = self.accelerator.unwrap_model(self.model).sharing
+        sharing = self.own_model().sharing
         known = sharing.penalty_gradients()
         if known is None:
             return
@@ -238,7 +245,7 @@ class MixedLosses(Trainer):
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """As the base class estimates it; the parameters are counted once and not at every step."""
-        self._size = self._size or self.accelerator.unwrap_model(self.model).num_parameters(exclude_embeddings=True)
+        self._size = self._size or self.own_model().num_parameters(exclude_embeddings=True)
         return 6 * sum(part["input_ids"].numel() for part in passes_of(inputs) if "input_ids" in part) * self._size
 
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:

@@ -154,6 +154,7 @@ def trainer_with(
         stop_tasks=settings.stop_tasks,
         layer_decay=settings.layer_decay,
         task_rates=settings.task_rates,
+        cache_features=settings.cache_features,
         cosines_every=settings.cosines_every,
         callbacks=[configchecks.callback(spec) for spec in settings.callbacks],
     )

@@ -22,8 +22,10 @@ from nlp_mtl.data import Data, load_data
 from nlp_mtl.errors import RunFolderError
 from nlp_mtl.evaluating import MixedEvaluations
 from nlp_mtl.evaluation import Evaluator, TaskScores
+from nlp_mtl.features import check_frozen
 from nlp_mtl.feeding import MixedBatches, check_budgets
 from nlp_mtl.grouping import check_pools, check_stopping, sampler_of
+from nlp_mtl.heads import Head
 from nlp_mtl.hub.training import HubPushes
 from nlp_mtl.losses import MixedLosses
 from nlp_mtl.memory import freed_memory_stays
@@ -70,6 +72,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         stop_tasks: when a task gets no more rows: arguments of :class:`nlp_mtl.samplers.Stopping`.
         layer_decay: the learning rate of each encoder layer is that of the one above times this.
         task_rates: task → what the learning rate of its head and its own adapter is multiplied by.
+        cache_features: keep what a frozen encoder gives for each text; see :class:`nlp_mtl.features.FeatureCache`.
         cosines_every: look at the tasks' gradients each so many steps, for the record, where the balancer does not; 0
             for never.
         callbacks: more callbacks.
@@ -99,6 +102,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         stop_tasks: Mapping[str, Any] | None = None,
         layer_decay: float = 1.0,
         task_rates: Mapping[str, float] | None = None,
+        cache_features: bool = False,
         cosines_every: int = 50,
         callbacks: Sequence[TrainerCallback] | None = None,
         **kwargs: Any,
@@ -163,6 +167,9 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         chosen_rates(model, self.learning_rates)  # refused before anything is written
         check_sharded(model.sharing, self.accelerator)
         model.check_whole()
+        if cache_features:
+            check_frozen(True, [task for task, head in model.heads.items() if type(head).corrupt is not Head.corrupt])
+            model.sharing.keep_features()
         if self._train_pools:
             self.weighing.begin  # noqa: B018 - likewise
         self.strategies["precision"] = self.accelerator.mixed_precision

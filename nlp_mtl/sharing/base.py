@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from nlp_mtl.adapters import is_adapter
 from nlp_mtl.errors import UnsupportedError
+from nlp_mtl.features import check_frozen
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of
 
@@ -173,6 +174,14 @@ class Sharing(nn.Module):
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """Trainable parameters that more than one task uses."""
         raise NotImplementedError
+
+    def keep_features(self, most: int | None = None) -> None:
+        """Keep what a frozen encoder gives for each text, at most so many bytes of it.
+
+        Raises:
+            ConfigError: what tasks read is trained.
+        """
+        check_frozen(False, ())
 
     def own_state(self) -> dict[str, Tensor]:
         """Parameters that no ordinary encoder or adapter folder holds, themselves and no copies.

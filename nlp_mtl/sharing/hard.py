@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from nlp_mtl.adapters import is_adapter
 from nlp_mtl.errors import ConfigError
+from nlp_mtl.features import FeatureCache, check_frozen
 from nlp_mtl.folding import merged
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, base_of, choose_way, encode_at
@@ -50,6 +51,7 @@ class Hard(Sharing):
         self.log = f"encoder pass: {self.way}; {why}"
         self.reads = Reads(encoder, {})
         self.owners = owners_of(encoder)
+        self.cache: FeatureCache | None = None
         self.conditions: Conditions | None = None
         if condition:
             if self.owners is not None:
@@ -90,6 +92,15 @@ class Hard(Sharing):
             self.encoder.eval()
         return self
 
+    def keep_features(self, most: int | None = None) -> None:
+        """Keep what the frozen encoder gives; see :class:`nlp_mtl.features.FeatureCache`.
+
+        Raises:
+            ConfigError: parts of the encoder are trained, or it is told the task.
+        """
+        check_frozen(self.ordinary and not any(p.requires_grad for p in self.encoder.parameters()), ())
+        self.cache = FeatureCache(encode_at, most)
+
     def read_from(self, layers: Mapping[str, int | str]) -> None:
         """See :meth:`Sharing.read_from`; what mixes layers is learned."""
         self.reads = Reads(self.encoder, layers, self.head_of)
@@ -111,7 +122,8 @@ class Hard(Sharing):
             if self.owners is not None:
                 each = encode_apart(self.encoder, inputs, layout, self.way, self.owners, tasks, depths)
                 return {task: self.reads.of(task, each[task]) for task in tasks}
-            found = encode_at(self.encoder, inputs, layout, self.way, depths)
+            look = encode_at if self.cache is None or trainable else self.cache
+            found = look(self.encoder, inputs, layout, self.way, depths)
         if self.way == "stacked":  # every row gives as many states, e.g. one per image patch
             rows, some = next(iter(inputs.values())).shape[0], next(iter(found.values()))
             layout = Layout([some.shape[0] // rows] * rows, some.device)
