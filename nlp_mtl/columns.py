@@ -25,7 +25,7 @@ class Ragged:
         return int(self._starts[-1])
 
     def __getitem__(self, row: int) -> np.ndarray | None:
-        chunk = int(np.searchsorted(self._starts, row, side="right")) - 1
+        chunk = 0 if len(self._values) == 1 else int(np.searchsorted(self._starts, row, side="right")) - 1
         place = row - int(self._starts[chunk])
         valid = self._valid[chunk]
         if valid is not None and not valid[place]:

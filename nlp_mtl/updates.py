@@ -27,7 +27,7 @@ class FusedUpdates(Trainer):
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate wraps it
         plain = self.accelerator.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU)
         ours = isinstance(optimizer, AdamW) and plain and self.accelerator.scaler is None and not self._looks(optimizer)
-        own = self.accelerator.unwrap_model(model)
+        own = self.own_model()
         parameters = own.known_parameters() if isinstance(own, MultiTaskModel) else list(model.parameters())
         if not ours or not optimizer.takes(parameters):  # type: ignore[union-attr]
             return super()._clip_grad_norm(model)

@@ -1,6 +1,6 @@
 """Heads on a frozen encoder: an epoch on kept features beside one that runs the encoder, for ten tasks.
 
-    python scripts/benchmarks/probe_speed.py --data-root DIR --model FOLDER [--rows 1000] [--epochs 4] [--batch 128]
+    python scripts/benchmarks/probe_speed.py --data-root DIR --model FOLDER [--rows 1000] [--epochs 4] [--batch 256]
 
 Each way trains once, in turn, in this process; the time of an epoch is the median of all but the first, in which texts
 are computed and kept (it is told too). Scores are of the validation rows, after the same steps.
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--out", type=Path, default=HERE / "recorded" / "probe_speed.json")
     given = parser.parse_args()

@@ -9,6 +9,7 @@ from pathlib import Path
 from markdown import load, table
 from render_adapters import adapters, adapters_predict, merging
 from render_sharing import sharing_speed, sharings_compared
+from render_transfer import probing
 from texts import texts
 
 FIRST = {
@@ -40,6 +41,7 @@ def render(recorded: Path) -> str:
         sharings_compared(recorded),
         balancing(recorded),
         comparison(recorded),
+        probing(recorded),
         prediction(recorded),
         serving(recorded),
         memory(recorded),
