@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nlp_mtl.adapting.listing import list_adapters
     from nlp_mtl.adapting.merging import merge_adapters
     from nlp_mtl.adapting.removing import remove_adapter
+    from nlp_mtl.continual.study import continual
     from nlp_mtl.dryrun import DryRun, dry_run
     from nlp_mtl.errors import (
         ConfigError,
@@ -55,6 +56,7 @@ _WHERE = {
     "Run": "run",
     "Task": "tasks",
     "add_task": "adapting.adding",
+    "continual": "continual.study",
     "dry_run": "dryrun",
     "evaluate": "run",
     "export_task": "exporting.export",
@@ -89,6 +91,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "add_task",
+    "continual",
     "dry_run",
     "evaluate",
     "export_task",

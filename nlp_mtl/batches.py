@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from nlp_mtl.data import PoolRows
 from nlp_mtl.dealing import deal, passes
+from nlp_mtl.errors import ConfigError, suggestion
 from nlp_mtl.heads.base import Head, PlacedRow
 from nlp_mtl.plan import MixingPlan, Pool
 
@@ -282,6 +284,34 @@ def pools_of(rows: Sequence[PoolRows]) -> list[Pool]:
         Pool(pool.key, pool.tasks, len(pool.trainable), tuple(int(pool.labelled(task).sum()) for task in pool.tasks))
         for pool in rows
     ]
+
+
+def learned_from(rows: Sequence[PoolRows], wanted: Sequence[str] | None, known: Sequence[str]) -> list[PoolRows]:
+    """The pools that there is something to learn from, with the tasks that learn.
+
+    Args:
+        rows: the tokenized training rows.
+        wanted: tasks that learn; None for all.
+        known: the model's tasks.
+
+    Raises:
+        ConfigError: tasks that the model does not have, or none that has training rows.
+    """
+    if wanted is None:
+        return [pool for pool in rows if len(pool.trainable)]
+    if mistakes := [
+        f"train_tasks: {task!r} is not a task of this run{suggestion(str(task), known)}"
+        for task in wanted
+        if task not in known
+    ]:
+        raise ConfigError(mistakes)
+    parts = [(pool, tuple(task for task in pool.tasks if task in wanted)) for pool in rows]
+    found = [pool if tasks == pool.tasks else replace(pool, tasks=tasks) for pool, tasks in parts if tasks]
+    if not any(len(pool.trainable) for pool in found):
+        raise ConfigError(
+            f"train_tasks: one with training rows is needed, found {', '.join(wanted) or 'none'}; name one"
+        )
+    return [pool for pool in found if len(pool.trainable)]
 
 
 def to_device(batch: Any, device: torch.device | str) -> Any:

@@ -15,6 +15,7 @@ import typer
 
 from nlp_mtl.adapting.command import adapters_app
 from nlp_mtl.atomic import write_text
+from nlp_mtl.continual import command as continual
 from nlp_mtl.errors import ConfigError, NlpMtlError, shown
 from nlp_mtl.exporting import command as exporting
 from nlp_mtl.hub import command as hub
@@ -56,6 +57,7 @@ app.command("push", epilog=hub.EPILOG)(hub.push)
 app.command("methods", epilog=METHODS_EPILOG)(methods)
 app.command("report", epilog=reporting.EPILOG)(reporting.report)
 app.command("compare", epilog=studies.EPILOG)(studies.compare)
+app.command("continual", epilog=continual.EPILOG)(continual.continual)
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder that mirrors data sets under their Hub ids.")

@@ -71,6 +71,9 @@ class RunConfig(BaseModel):
     task_rates: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="what the learning rates of a task's head and own adapter are multiplied by"
     )
+    train_tasks: Annotated[list[str] | None, BeforeValidator(_as_list)] = Field(
+        default=None, description="only these tasks learn; the others stay in the model as they are, and are scored"
+    )
     groups: dict[str, Any] | None = Field(
         default=None,
         description="tasks that are trained in turn: `groups` ({name: [tasks]}, or `each`), `order` (stages, turns, "
@@ -140,6 +143,7 @@ class RunConfig(BaseModel):
         "learning_rates": "{heads: 1e-3}",
         "layer_decay": "0.9",
         "task_rates": "{rte: 2.0}",
+        "train_tasks": "[rte]",
         "groups": "{order: interleaved, every: 20, groups: {pairs: [rte, mrpc], words: [conll2003]}}",
         "tree": "{depth: 3, groups: {pairs: [rte, mrpc], words: [conll2003]}}",
         "stop_tasks": "{patience: 2}",

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import IntervalStrategy, TrainerCallback, TrainingArguments
 
 from nlp_mtl import checkpoint, registry
-from nlp_mtl.batches import MixedRows, pools_of
+from nlp_mtl.batches import MixedRows, learned_from, pools_of
 from nlp_mtl.bests import KeepBest, check_keep_best
 from nlp_mtl.callbacks import RowsSeen, StepDone, StopSafely
 from nlp_mtl.data import Data, load_data
@@ -68,6 +68,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         keep_best: ``run``, the checkpoint that is best in the mean (`load_best_model_at_end`); or ``task``, each task's
             adapter and head as they were at its own best evaluation, for models with `task_lora` and nothing else that
             is trained.
+        train_tasks: only these learn; the others stay in the model as they are, and are scored. Default all.
         groups: tasks that are trained in turn: arguments of :class:`nlp_mtl.samplers.Grouped`.
         stop_tasks: when a task gets no more rows: arguments of :class:`nlp_mtl.samplers.Stopping`.
         layer_decay: the learning rate of each encoder layer is that of the one above times this.
@@ -98,6 +99,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         tokens_per_batch: int | None = None,
         tokens_per_pass: int | None = None,
         keep_best: KeepBest = "run",
+        train_tasks: Sequence[str] | None = None,
         groups: Mapping[str, Any] | None = None,
         stop_tasks: Mapping[str, Any] | None = None,
         layer_decay: float = 1.0,
@@ -124,7 +126,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         if args.eval_strategy != "no" and not data.splits.get("validation"):
             logger.warning("no task has validation rows: nothing is evaluated, and the last model is the one kept")
             args.eval_strategy, args.load_best_model_at_end = IntervalStrategy.NO, False
-        self._train_pools = [pool for pool in data.splits.get("train", []) if len(pool.trainable)]
+        self._train_pools = learned_from(data.splits.get("train", []), train_tasks, model.tasks)
         check_keep_best(keep_best, model, args)
         self.keep_best, self._bests = keep_best, {}
         check_budgets(tokens_per_batch, tokens_per_pass, args, self._train_pools)

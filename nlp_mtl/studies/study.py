@@ -112,7 +112,7 @@ def load_study(source: str | Path | Mapping[str, Any], overrides: Sequence[str] 
             mistakes += [f"{place}: {name!r}: {message.removeprefix('the run: ')}" for message in error.mistakes]
             continue
         for seed in study.seeds:
-            runs.append(_planned(name, seed, base / _folder_name(name), checked.model_dump(exclude_unset=True)))
+            runs.append(_planned(name, seed, base / folder_name(name), checked.model_dump(exclude_unset=True)))
     if mistakes:
         raise ConfigError(mistakes)
     if study.single:
@@ -158,12 +158,13 @@ def _methods(study: Study, place: str) -> tuple[dict[str, dict[str, Any]], list[
         mistakes.append(f"{place}: a study compares ways, found none; name `balancers` or `methods`")
     folders: dict[str, str] = {}
     for name in found:
-        if (other := folders.setdefault(_folder_name(name), name)) != name:
+        if (other := folders.setdefault(folder_name(name), name)) != name:
             mistakes.append(f"{place}: {name!r} and {other!r} would have one folder; give one another name")
     return found, mistakes
 
 
-def _folder_name(method: str) -> str:
+def folder_name(method: str) -> str:
+    """A way's name as that of a folder."""
     kept = "".join(letter if letter.isalnum() else "-" for letter in method.lower())
     return "-".join(part for part in kept.split("-") if part)
 

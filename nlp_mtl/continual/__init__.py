@@ -1,0 +1,1 @@
+"""Tasks that are learned one after the other, and what is forgotten meanwhile."""

@@ -1,0 +1,168 @@
+"""A study of learning tasks one after the other: its file, and the runs it makes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nlp_mtl import config, registry, yamlfile
+from nlp_mtl.errors import ConfigError
+from nlp_mtl.explain import explain, no_mapping
+from nlp_mtl.runfiles import beside
+from nlp_mtl.stageplan import stages_of
+from nlp_mtl.studies.study import PlannedRun, folder_name
+from nlp_mtl.tasks import load_tasks
+
+JOINT, REPLAY = "joint", "replay"
+
+
+class ContinualStudy(BaseModel):
+    """All keys of a study of continual learning."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run: str | dict[str, Any] = Field(
+        description="a run file, or its keys; its `tasks` are learned one after the other, in this order"
+    )
+    methods: dict[str, dict[str, Any]] = Field(
+        min_length=1,
+        description="ways by a name of yours: keys of a run file that are changed; `replay: n`, n rows of each earlier "
+        "task beside the new one's; `joint: true`, all tasks at once",
+    )
+    seeds: Annotated[list[int], Field(min_length=1)] = Field(
+        default_factory=lambda: [0, 1, 2], description="`training.seed` of each run of a way"
+    )
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.95, description="of the intervals")
+    output_dir: str = Field(default="runs/continual", description="folder of the runs and results")
+
+    EXAMPLES: ClassVar[dict[str, str]] = {
+        "run": "{model: bert-base-cased, tasks: [cola, mrpc, rte]}",
+        "methods": "{naive: {}, replay: {replay: 50}, joint: {joint: true}}",
+        "seeds": "[0, 1, 2]",
+        "confidence": "0.95",
+        "output_dir": "runs/continual",
+    }
+
+
+def load_continual(
+    source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()
+) -> tuple[ContinualStudy, list[str], list[PlannedRun]]:
+    """A study file, checked; the tasks in their order; and its runs in the order they are done.
+
+    Args:
+        source: the YAML file, or a mapping of its keys.
+        overrides: ``key=value`` for keys of the run file, in all runs; `output_dir`, `seeds` and `confidence` are the
+            study's.
+
+    Raises:
+        ConfigError: every mistake of the file, and of the run files it makes.
+    """
+    if isinstance(source, Mapping):
+        data, place, folder = dict(source), "the study", Path()
+        lines: yamlfile.Lines = {}
+    else:
+        data, lines = yamlfile.load(source)
+        place, folder = str(source), Path(source).parent
+        if not isinstance(data, dict):
+            raise ConfigError(f"{place}: {no_mapping(data, 'a study file', ContinualStudy)}")
+    own = [word for word in overrides if word.partition("=")[0] in ("output_dir", "seeds", "confidence")]
+    for word in own:
+        key, _, text = word.partition("=")
+        data[key] = yamlfile.loads(text, f"override {key}")[0]
+    try:
+        study = ContinualStudy.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(explain(error, ContinualStudy, data, place, lines)) from None
+    keys = dict(study.run) if isinstance(study.run, dict) else _from_file(study.run, folder)
+    rest = [word for word in overrides if word not in own]
+    whole = config.load_config(keys, rest).model_dump(exclude_unset=True)
+    tasks = [task.name for task in load_tasks(whole["tasks"], registry=whole.get("registry") or ())]
+    if len(tasks) < 2 or len(tasks) != len(whole["tasks"]):
+        raise ConfigError(
+            f"{place}: `run.tasks` names two tasks or more, each by itself, found {len(tasks)} in {len(whole['tasks'])} "
+            "place(s); name every task of a tag"
+        )
+    runs, mistakes = [], []
+    for name, method in study.methods.items():
+        for seed in study.seeds:
+            where = Path(study.output_dir) / folder_name(name) / f"seed-{seed}"
+            try:
+                made = sequence(whole, tasks, method, where, seed)
+                config.load_config(made)
+            except ConfigError as error:
+                mistakes += [f"{place}: {name!r}: {message.removeprefix('the run: ')}" for message in error.mistakes]
+                break
+            runs.append(PlannedRun(name, seed, where, made))
+    if mistakes:
+        raise ConfigError(mistakes)
+    runs.sort(key=lambda run: study.seeds.index(run.seed))
+    return study, tasks, runs
+
+
+def _from_file(name: str, folder: Path) -> dict[str, Any]:
+    file = next((path for path in (folder / name, Path(name)) if path.is_file()), folder / name)
+    config.load_config(file)  # its mistakes with its lines
+    return beside(yamlfile.load(file)[0], file.parent)
+
+
+def sequence(
+    keys: Mapping[str, Any], tasks: Sequence[str], method: Mapping[str, Any], folder: Path, seed: int
+) -> dict[str, Any]:
+    """The run file of one way: a stage for each task, in which it learns and all are scored.
+
+    Args:
+        keys: of the run file, tasks one by one.
+        tasks: their names.
+        method: see :class:`ContinualStudy`.
+        folder: of the run.
+        seed: of the training.
+
+    Raises:
+        ConfigError: wrong `replay` or `joint`.
+
+    Example:
+        >>> made = sequence({"model": "m", "tasks": ["a", "b"]}, ["a", "b"], {"replay": 50}, Path("out"), 0)
+        >>> made["stages"][1]["train_tasks"], made["stages"][1]["tasks"]
+        (['a', 'b'], [{'name': 'a', 'rows': {'train': 50}}, 'b'])
+    """
+    rows, joint = method.get(REPLAY, 0), method.get(JOINT, False)
+    mistakes = []
+    if not isinstance(rows, int) or isinstance(rows, bool) or rows < 0:
+        mistakes.append(f"`replay` is a number of rows of each earlier task, found {rows!r}; leave it out for none")
+    if not isinstance(joint, bool) or (joint and rows):
+        mistakes.append(f"`joint` is true or false, and goes without `replay`, found {joint!r}; leave one out")
+    if mistakes:
+        raise ConfigError(mistakes)
+    changes = {key: value for key, value in method.items() if key not in (REPLAY, JOINT)}
+    training = {**(keys.get("training") or {}), **(changes.pop("training", None) or {})}
+    whole: dict[str, Any] = {**keys, **changes, "training": {**training, "seed": seed, "output_dir": str(folder)}}
+    if joint:
+        return {**whole, "stages": [{"name": "all"}]}
+    stages: list[dict[str, Any]] = []
+    for number, task in enumerate(tasks):
+        items = [_few(item, rows) if rows and place < number else item for place, item in enumerate(whole["tasks"])]
+        stage: dict[str, Any] = {"name": task, "tasks": items}
+        stage["train_tasks"] = list(tasks[: number + 1]) if rows else [task]
+        if whole.get("regularizers"):
+            before = str(folder / stages_of({**whole, "stages": stages})[-1].folder) if stages else None
+            stage["regularizers"] = [_after(spec, before) for spec in whole["regularizers"]]
+        stages.append(stage)
+    return {**whole, "stages": stages}
+
+
+def _few(item: Any, rows: int) -> dict[str, Any]:
+    """A task with fewer training rows, drawn with a fixed seed."""
+    said = dict(item) if isinstance(item, Mapping) else {"name": item}
+    return {**said, "rows": {**(said.get("rows") or {}), "train": rows}}
+
+
+def _after(spec: Any, before: str | None) -> Any:
+    """A regularizer that takes over what the stage before found important, if it is of that kind."""
+    name, arguments = registry.parse_spec(spec, "regularizers")
+    if "importance" not in inspect.signature(registry.regularizers[name]).parameters:
+        return spec
+    return {"name": name, **arguments, "carry": True, **({} if before is None else {"importance": before})}
