@@ -42,6 +42,9 @@ class RunConfig(BaseModel):
     sharing: Spec = Field(default="hard", description="which parameters tasks share")
     balancer: Spec = Field(default="equal", description="how per-task losses become one update")
     sampler: Spec = Field(default="proportional", description="how many rows of each task a batch holds")
+    regularizers: Annotated[list[Spec], BeforeValidator(_as_list)] = Field(
+        default_factory=list, description="what is added to each step's loss that depends on the weights alone"
+    )
     heads: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="more head arguments by task, tag or `*`, e.g. `{stsb: {pooling: mean}}`"
     )
@@ -128,6 +131,7 @@ class RunConfig(BaseModel):
         "sharing": "hard",
         "balancer": "equal",
         "sampler": "{name: temperature, temperature: 2.0}",
+        "regularizers": "[{name: l2_sp, alpha: 0.1}]",
         "heads": "{stsb: {pooling: mean}}",
         "init_from": "runs/first",
         "lora": "{r: 8, target_modules: all-linear}",

@@ -150,6 +150,7 @@ def trainer_with(
         tokens_per_batch=settings.tokens_per_batch,
         tokens_per_pass=settings.tokens_per_pass,
         keep_best=settings.keep_best,
+        regularizers=settings.regularizers,
         groups=settings.groups,
         stop_tasks=settings.stop_tasks,
         layer_decay=settings.layer_decay,
