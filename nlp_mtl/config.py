@@ -62,6 +62,14 @@ class RunConfig(BaseModel):
     freeze: list[str] | str = Field(
         default_factory=list, description="patterns of encoder parameters to keep, `*` for all"
     )
+    tuning: Spec | None = Field(
+        default=None,
+        description="which of the encoder's own weights are trained: `bitfit`, `layer_norm`, `{name: last_layers, "
+        "count: n}`, `gradual_unfreezing`; default all that `freeze` does not keep",
+    )
+    reinit_top_layers: int = Field(
+        default=0, ge=0, description="so many layers from the top begin anew, and the pooler with them"
+    )
     learning_rates: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="other learning rates for `heads`, `encoder` or parameter patterns"
     )
@@ -137,6 +145,8 @@ class RunConfig(BaseModel):
         "lora": "{r: 8, target_modules: all-linear}",
         "task_lora": "{r: 4, target_modules: all-linear}",
         "freeze": "[embeddings.*]",
+        "tuning": "bitfit",
+        "reinit_top_layers": "2",
         "learning_rates": "{heads: 1e-3}",
         "layer_decay": "0.9",
         "task_rates": "{rte: 2.0}",

@@ -108,6 +108,10 @@ class MixedLosses(Trainer):
             )
         return self._weighing
 
+    def weigh_anew(self) -> None:
+        """Other parameters are trained from now on: look up again whose gradients are weighed."""
+        self._weighing = None
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """As the base class, for each pass of the micro-batch; processes exchange gradients in the last one only."""
         self._begin_step()

@@ -35,6 +35,7 @@ from nlp_mtl.saving import SafeCheckpoints
 from nlp_mtl.settings import Precision, check_sharded, settings_for
 from nlp_mtl.stepsfile import StepsFile
 from nlp_mtl.tallies import Tally
+from nlp_mtl.unfreezing import check_changing, unfreezing_of
 from nlp_mtl.updates import FusedUpdates
 
 logger = logging.getLogger("nlp_mtl")
@@ -159,7 +160,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
             train_dataset=MixedRows(self._train_pools) if self._train_pools else None,
             eval_dataset=MixedRows(data.splits.get("validation", [])),
             processing_class=model.tokenizer,
-            callbacks=[self._stop, StepDone(self), RowsSeen(self), *(callbacks or [])],
+            callbacks=[self._stop, StepDone(self), RowsSeen(self), *unfreezing_of(self, model), *(callbacks or [])],
             **kwargs,
         )
         for part in missing:  # the base class makes the output folder at once; a run begins with what is written to it
@@ -170,6 +171,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         chosen_rates(model, self.learning_rates)  # refused before anything is written
         check_sharded(model.sharing, self.accelerator)
         self._penalties.check(self.accelerator, self.args)
+        check_changing(model, self.accelerator)
         model.check_whole()
         if self._train_pools:
             self.weighing.begin  # noqa: B018 - likewise
