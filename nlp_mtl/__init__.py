@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nlp_mtl.initial import model_from
     from nlp_mtl.model import MultiTaskModel
     from nlp_mtl.prediction import predict, predict_stream
+    from nlp_mtl.regularizers import importance_of, load_importance, save_importance
     from nlp_mtl.reporting.report import Report, report
     from nlp_mtl.run import Run, evaluate, train
     from nlp_mtl.taskfile import Task
@@ -58,7 +59,9 @@ _WHERE = {
     "dry_run": "dryrun",
     "evaluate": "run",
     "export_task": "exporting.export",
+    "importance_of": "regularizers",
     "list_adapters": "adapting.listing",
+    "load_importance": "regularizers",
     "load_tasks": "tasks",
     "merge_adapters": "adapting.merging",
     "model_from": "initial",
@@ -67,6 +70,7 @@ _WHERE = {
     "push": "hub.push",
     "remove_adapter": "adapting.removing",
     "report": "reporting.report",
+    "save_importance": "regularizers",
     "train": "run",
 }
 
@@ -92,7 +96,9 @@ __all__ = [
     "dry_run",
     "evaluate",
     "export_task",
+    "importance_of",
     "list_adapters",
+    "load_importance",
     "load_tasks",
     "merge_adapters",
     "model_from",
@@ -101,6 +107,7 @@ __all__ = [
     "push",
     "remove_adapter",
     "report",
+    "save_importance",
     "train",
 ]
 
