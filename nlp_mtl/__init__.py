@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nlp_mtl.initial import model_from
     from nlp_mtl.model import MultiTaskModel
     from nlp_mtl.prediction import predict, predict_stream
+    from nlp_mtl.regularizers import importance_of, load_importance, save_importance
     from nlp_mtl.reporting.report import Report, report
     from nlp_mtl.run import Run, evaluate, train
     from nlp_mtl.taskfile import Task
@@ -60,7 +61,9 @@ _WHERE = {
     "dry_run": "dryrun",
     "evaluate": "run",
     "export_task": "exporting.export",
+    "importance_of": "regularizers",
     "list_adapters": "adapting.listing",
+    "load_importance": "regularizers",
     "load_tasks": "tasks",
     "merge_adapters": "adapting.merging",
     "model_from": "initial",
@@ -69,6 +72,7 @@ _WHERE = {
     "push": "hub.push",
     "remove_adapter": "adapting.removing",
     "report": "reporting.report",
+    "save_importance": "regularizers",
     "train": "run",
 }
 
@@ -95,7 +99,9 @@ __all__ = [
     "dry_run",
     "evaluate",
     "export_task",
+    "importance_of",
     "list_adapters",
+    "load_importance",
     "load_tasks",
     "merge_adapters",
     "model_from",
@@ -104,6 +110,7 @@ __all__ = [
     "push",
     "remove_adapter",
     "report",
+    "save_importance",
     "train",
 ]
 

@@ -34,7 +34,8 @@ FORMAT = 1
 SPEC, COMPLETE = "nlp_mtl.json", "complete.json"
 STAGES = "stages.json"  # of a run in stages: which folders they are in
 _MOVING = ".moving"  # stands in a run folder while a new model is moved into it
-_WRITTEN = ("run.yaml", "metrics.json", "steps.jsonl", "report.json", "report.html")  # beside a model
+# beside a model:
+_WRITTEN = ("run.yaml", "metrics.json", "steps.jsonl", "report.json", "report.html", "importance.safetensors")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 

@@ -42,6 +42,9 @@ class RunConfig(BaseModel):
     sharing: Spec = Field(default="hard", description="which parameters tasks share")
     balancer: Spec = Field(default="equal", description="how per-task losses become one update")
     sampler: Spec = Field(default="proportional", description="how many rows of each task a batch holds")
+    regularizers: Annotated[list[Spec], BeforeValidator(_as_list)] = Field(
+        default_factory=list, description="what is added to each step's loss that depends on the weights alone"
+    )
     heads: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="more head arguments by task, tag or `*`, e.g. `{stsb: {pooling: mean}}`"
     )
@@ -58,6 +61,14 @@ class RunConfig(BaseModel):
     )
     freeze: list[str] | str = Field(
         default_factory=list, description="patterns of encoder parameters to keep, `*` for all"
+    )
+    tuning: Spec | None = Field(
+        default=None,
+        description="which of the encoder's own weights are trained: `bitfit`, `layer_norm`, `{name: last_layers, "
+        "count: n}`, `gradual_unfreezing`; default all that `freeze` does not keep",
+    )
+    reinit_top_layers: int = Field(
+        default=0, ge=0, description="so many layers from the top begin anew, and the pooler with them"
     )
     learning_rates: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="other learning rates for `heads`, `encoder` or parameter patterns"
@@ -135,11 +146,14 @@ class RunConfig(BaseModel):
         "sharing": "hard",
         "balancer": "equal",
         "sampler": "{name: temperature, temperature: 2.0}",
+        "regularizers": "[{name: l2_sp, alpha: 0.1}]",
         "heads": "{stsb: {pooling: mean}}",
         "init_from": "runs/first",
         "lora": "{r: 8, target_modules: all-linear}",
         "task_lora": "{r: 4, target_modules: all-linear}",
         "freeze": "[embeddings.*]",
+        "tuning": "bitfit",
+        "reinit_top_layers": "2",
         "learning_rates": "{heads: 1e-3}",
         "layer_decay": "0.9",
         "task_rates": "{rte: 2.0}",

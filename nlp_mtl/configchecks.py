@@ -56,6 +56,18 @@ def check(config: Any, place: str, lines: yamlfile.Lines, overrides: Sequence[st
         except ConfigError as error:
             for message in error.mistakes:
                 say((key,), message)
+    for number, spec in enumerate(config.regularizers):
+        try:
+            registry.regularizers.build(spec)
+        except ConfigError as error:
+            for message in error.mistakes:
+                say(("regularizers", number), message)
+    if config.tuning is not None:
+        try:
+            registry.tunings.build(config.tuning)
+        except ConfigError as error:
+            for message in error.mistakes:
+                say(("tuning",), message)
     if config.init_from is not None:
         try:
             InitFrom.of(config.init_from)

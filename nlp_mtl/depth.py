@@ -53,6 +53,32 @@ def layers_of(base: nn.Module) -> nn.ModuleList:
     return getattr(parent, name)
 
 
+def heights(base: nn.Module) -> dict[str, int]:
+    """How high each parameter of an encoder stands.
+
+    Returns:
+        Name → 0 before the layers (embeddings, what relates positions), 1 for the first layer and so on, one more than
+        there are layers for what comes after them (pooler, last norm).
+
+    Raises:
+        UnsupportedError: as :func:`place_of_layers`.
+    """
+    parent, attribute = place_of_layers(base)
+    count = len(getattr(parent, attribute))
+    place = next(name for name, part in base.named_modules() if part is parent)
+    parts = place.split(".") if place else []
+    above = [".".join(parts[:depth]) for depth in range(len(parts) + 1)]
+    after = tuple(f"{name}.{last}.".lstrip(".") for name in above for last in (*_AFTER, "layer_norm"))
+    layers = f"{place}.{attribute}.".lstrip(".")
+    found = {}
+    for name, _ in base.named_parameters():
+        if name.startswith(layers):
+            found[name] = 1 + int(name.removeprefix(layers).partition(".")[0])
+        else:
+            found[name] = count + 1 if name.startswith(after) else 0
+    return found
+
+
 def put_layers(base: nn.Module, layers: Iterable[nn.Module]) -> None:
     """Give an encoder other layers, in place."""
     parent, name = place_of_layers(base)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nlp_mtl.memory import KeptGradient
 from nlp_mtl.packing import base_of
@@ -15,6 +16,7 @@ class HoldsParameters(nn.Module):
     """The part of :class:`nlp_mtl.MultiTaskModel` that counts its parameters and clears their gradients."""
 
     sharing: Any
+    module_of: Any
     _kept: KeptGradient | None = None
     _held: list[nn.Parameter] | None = None
 
@@ -68,3 +70,13 @@ class HoldsParameters(nn.Module):
             id(p): p for p in self.parameters() if id(p) not in left_out and (p.requires_grad or not only_trainable)
         }
         return sum(p.numel() for p in wanted.values())
+
+    def nothing_from(self, tasks: Sequence[str]) -> Tensor:
+        """0, but through every parameter of these heads, so that all processes reduce the same gradients."""
+        parts = [p for task in tasks for p in self.module_of(task).parameters()]
+        parts += [p for task in tasks for p in self.sharing.parameters_of(task)]
+        pooler = getattr(base_of(self.sharing.encoder), "pooler", None)
+        if parts and isinstance(pooler, nn.Module):
+            parts += list(pooler.parameters())
+        once = {id(p): p for p in parts if p.requires_grad}
+        return sum((p.sum() for p in once.values()), torch.zeros((), device=self.device)) * 0.0

@@ -70,6 +70,11 @@ def model_from(given: str | Path | Mapping[str, Any], model: str, tasks: Any, **
             f"another way (sharing {old.sharing.registered_as!r}); export a task (nlp-mtl export RUN --task T OUT) and "
             "start from it"
         )
+    if goes_on and not was_adapted and how.get("reinit_top_layers"):
+        raise ConfigError(
+            f"reinit_top_layers: begins anew what one encoder starts with, found sharing {old.sharing.registered_as!r} "
+            f"of {asked.run}, whose parts are taken over; leave one of both out"
+        )
     with _start(asked, folder, old, model, goes_on) as (base, apart):
         made = MultiTaskModel.from_base(base, tasks, **how)
     kept = _take_heads(asked, old, made)

@@ -17,6 +17,7 @@ from nlp_mtl.balancers import Balancer, StepFacts
 from nlp_mtl.batches import passes_of
 from nlp_mtl.data import Data
 from nlp_mtl.errors import TrainingError, UnsupportedError
+from nlp_mtl.penalties import Penalties
 from nlp_mtl.samplers import Sampler
 from nlp_mtl.steps import StepRecord
 from nlp_mtl.stepsfile import StepsFile, line_of
@@ -42,7 +43,7 @@ class MixedLosses(Trainer):
     cosines_every: int
     steps_file: StepsFile | None = None
     _tally: Tally
-    _penalties: list[float]
+    _penalties: Penalties
     _weighing: Weighing | None = None
     _unwrapped: tuple[Any, Any] | None = None
     _facts: StepFacts
@@ -114,6 +115,10 @@ class MixedLosses(Trainer):
             )
         return self._weighing
 
+    def weigh_anew(self) -> None:
+        """Other parameters are trained from now on: look up again whose gradients are weighed."""
+        self._weighing = None
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """As the base class, for each pass of the micro-batch; processes exchange gradients in the last one only."""
         self._begin_step()
@@ -123,24 +128,10 @@ class MixedLosses(Trainer):
             last_here = number == len(parts) - 1
             losses.append(self.weighing.train(model, part, last=not self._left, sync=last_here))
         if not self._left:
-            self._add_penalty()
+            scaler = getattr(self.accelerator, "scaler", None)
+            sharing = self.own_model().sharing
+            self._penalties.add(sharing, 1.0 if scaler is None else scaler.get_scale())
         return torch.stack(losses).sum()
-
-    def _add_penalty(self) -> None:
-        """The gradient of the sharing's penalty, once a step: parameters are the same on every process."""
-        sharing = self.own_model().sharing
-        known = sharing.penalty_gradients()
-        if known is None:
-            return
-        value, parameters, gradients = known
-        self._penalties.append(value)
-        scaler = getattr(self.accelerator, "scaler", None)
-        if scaler is not None:
-            torch._foreach_mul_(gradients, scaler.get_scale())
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        torch._foreach_add_([parameter.grad for parameter in parameters], gradients)
 
     # ------------------------------------------------------------------------------------ what the weighing asks for
 
@@ -200,6 +191,7 @@ class MixedLosses(Trainer):
         """What is known of the optimizer step that was just made; balancer and sampler learn from it."""
         facts = self._facts
         losses = torch.where(facts.present, self.noted(), torch.nan)
+        self._penalties.after_step()
         self.weighing.done(self.model_wrapped, self._parts)
         rates = facts.rows / facts.rows.sum().clamp_min(1)
         look = self.weighing.look
@@ -279,9 +271,7 @@ class MixedLosses(Trainer):
             self._task_losses.zero_()
             self._task_steps.zero_()
             logs |= self._tally.take()
-            if self._penalties:
-                logs["penalty"] = sum(self._penalties) / len(self._penalties)
-                self._penalties.clear()
+            logs |= self._penalties.take()
             if self.steps_file is not None:
                 self.steps_file.flush()
         super().log(logs, start_time)

@@ -12,7 +12,9 @@ EPILOG = "nlp-mtl methods\n\nnlp-mtl methods balancer"
 
 
 def methods(
-    kind: Annotated[str | None, typer.Argument(help="head, sharing, sampler, balancer, metric or preparation.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="head, sharing, sampler, balancer, regularizer, tuning, metric, …")
+    ] = None,
 ) -> None:
     """Every strategy: name, one line, paper."""
     from nlp_mtl import registry

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from nlp_mtl import adapters, bases, checkpoint, registry
+from nlp_mtl import adapters, bases, checkpoint, registry, reinit
 from nlp_mtl.card import card
 from nlp_mtl.data import load_data
 from nlp_mtl.dropout import use_cheap_dropout
-from nlp_mtl.errors import ConfigError, UnsupportedError
+from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.gradients.taps import Taps
 from nlp_mtl.heads import Head, make_heads, meet
 from nlp_mtl.holding import HoldsParameters
@@ -24,6 +24,7 @@ from nlp_mtl.layout import Layout
 from nlp_mtl.opening import checked_length, give_pad_token, open_base, open_run, open_tokenizer
 from nlp_mtl.packing import base_of
 from nlp_mtl.pulling import local_folder
+from nlp_mtl.regimes import check_together
 from nlp_mtl.runspec import heads_of, read_spec, spec_of
 from nlp_mtl.sharing import Sharing
 from nlp_mtl.tasks import load_tasks
@@ -89,6 +90,8 @@ class MultiTaskModel(HoldsParameters):
         lora: Any = None,
         task_lora: Any = None,
         freeze: str | Sequence[str] = (),
+        tuning: registry.Spec | None = None,
+        reinit_top_layers: int = 0,
         heads: Mapping[str, Mapping[str, Any]] | None = None,
         registry_folders: Sequence[str | Path] = (),
         data_root: str | Path | None = None,
@@ -104,6 +107,8 @@ class MultiTaskModel(HoldsParameters):
             lora: a `peft.LoraConfig` or a mapping of its fields; None for full fine-tuning.
             task_lora: the same for one more adapter per task, alone or beside `lora`; see :mod:`nlp_mtl.tasklora`.
             freeze: patterns of encoder parameters to keep as they are; ``"*"`` for all.
+            tuning: which of the encoder's own weights are trained; see :mod:`nlp_mtl.regimes`. Default all.
+            reinit_top_layers: so many layers from the top begin anew; see :mod:`nlp_mtl.reinit`.
             heads: more arguments for heads, by task, tag or ``"*"``, e.g. ``{"stsb": {"pooling": "mean"}}``.
             registry_folders: more folders with task files.
             data_root: where data sets are looked for first (for label names that tasks leave out).
@@ -115,14 +120,12 @@ class MultiTaskModel(HoldsParameters):
         """
         chosen = load_tasks(tasks, registry=registry_folders)
         made = make_heads(chosen, heads)
-        if freeze and (used := [key for key, one in (("lora", lora), ("task_lora", task_lora)) if one is not None]):
-            raise ConfigError(
-                f"freeze: a LoRA freezes the encoder already, found {freeze!r} beside it; leave out `freeze` or "
-                f"`{'` and `'.join(used)}`"
-            )
+        kept = {"freeze": freeze, "tuning": tuning, "reinit_top_layers": reinit_top_layers}
+        check_together(kept, lora, task_lora)
         adapters.checked_adapters(lora, task_lora)
         found = bases.find_base(base)
         tokenizer, encoder = open_base(found.folder)
+        new = reinit.reinit_top_layers(encoder, reinit_top_layers, seed)
         length = checked_length(max_length, tokenizer, encoder)
         meet(made, tokenizer, data_root)
         unnamed = {name: head for name, head in made.items() if head.labels is None and _wants_labels(head)}
@@ -136,12 +139,14 @@ class MultiTaskModel(HoldsParameters):
             lora=lora,
             task_lora=task_lora,
             freeze=freeze,
+            tuning=tuning,
             source=found.folder,
             seed=seed,
             base=found.record(),
             max_length=length,
         )
         model.fresh = True
+        reinit.check_trained(model, reinit_top_layers, new)
         logger.info("%s", model.sharing.log)
         return model
 
@@ -159,6 +164,7 @@ class MultiTaskModel(HoldsParameters):
         own_encoder: bool = False,
         every: Mapping[str, str] | None = None,
         freeze: str | Sequence[str] = (),
+        tuning: registry.Spec | None = None,
         source: Path | None = None,
         seed: int = 0,
         base: Mapping[str, Any] | None = None,
@@ -174,9 +180,9 @@ class MultiTaskModel(HoldsParameters):
         meet(heads, tokenizer)
         use_cheap_dropout(encoder)
         record = dict(base or {"id": base_of(encoder).config.name_or_path})
-        tuning = Tuning(sharing, lora, task_lora, own_lora or {}, own_encoder, freeze)
+        asked = Tuning(sharing, lora, task_lora, own_lora or {}, own_encoder, freeze, tuning)
         keys = {task: head.task.head_key for task, head in heads.items()}
-        shared, strategies = shared_by(encoder, tuning, keys, every or {}, record, seed)
+        shared, strategies = shared_by(encoder, asked, keys, every or {}, record, seed)
         shared.check_length(max(min(head.task.max_length or max_length, max_length) for head in heads.values()))
         shared.read_from({task: head.layer for task, head in heads.items() if head.layer is not None})
         modules = {}
@@ -229,6 +235,7 @@ class MultiTaskModel(HoldsParameters):
             max_length=spec["max_length"],
             every={item["name"]: item.get("head_of") or item["name"] for item in spec["tasks"]},
             freeze=() if adapter or per_task else spec["strategies"]["freeze"],
+            tuning=None if adapter or per_task else spec["strategies"].get("tuning"),
             **(per_task or {}),
         )
         model.strategies = spec["strategies"]
@@ -301,7 +308,10 @@ class MultiTaskModel(HoldsParameters):
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
         """Recompute activations in the backward pass; `settings` as `transformers` takes them."""
-        base_of(self.sharing.encoder).activation_checkpointing_enable(**settings)
+        base: Any = base_of(self.sharing.encoder)
+        base.activation_checkpointing_enable(**settings)
+        if not (settings.get("activation_checkpointing_kwargs") or {"use_reentrant": False}).get("use_reentrant", True):
+            base.disable_input_require_grads()  # which would take the backward pass below what is trained
 
     def module_of(self, task: str) -> nn.Module:
         """The module that computes a task's logits; tasks may share one."""
@@ -380,18 +390,8 @@ class MultiTaskModel(HoldsParameters):
         if total is None:
             total = next(iter(packed.values())).hidden.sum() * 0.0
         if absent := [task for task in layout.counted if task not in targets]:
-            total = total + self._nothing_from(absent)
+            total = total + self.nothing_from(absent)
         return {"loss": total, "losses": losses, "logits": logits, **({} if self.taps is None else {"terms": terms})}
-
-    def _nothing_from(self, tasks: Sequence[str]) -> Tensor:
-        """0, but through every parameter of these heads, so that all processes reduce the same gradients."""
-        parts = [p for task in tasks for p in self.module_of(task).parameters()]
-        parts += [p for task in tasks for p in self.sharing.parameters_of(task)]
-        pooler = getattr(base_of(self.sharing.encoder), "pooler", None)
-        if parts and isinstance(pooler, nn.Module):
-            parts += list(pooler.parameters())
-        once = {id(p): p for p in parts if p.requires_grad}
-        return sum((p.sum() for p in once.values()), torch.zeros((), device=self.device)) * 0.0
 
 
 def _wants_labels(head: Head) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from nlp_mtl.depth import heights
 from nlp_mtl.errors import ConfigError, suggestion
 from nlp_mtl.packing import base_of
 from nlp_mtl.tasklora import owners_of
@@ -120,16 +121,10 @@ def factors_of(model: Any, layer_decay: float, task_rates: Mapping[str, float]) 
         raise ConfigError(wrong)
     found: dict[int, float] = {}
     if layer_decay != 1:
-        depth = {id(p): len(layers) - number for number, layer in enumerate(layers) for p in layer.parameters()}
-        first = min(i for i, p in enumerate(base_of(encoder).parameters()) if id(p) in depth)
-        looked_up = {
-            id(p) for part in base_of(encoder).modules() if isinstance(part, nn.Embedding) for p in part.parameters()
-        }
-        for i, parameter in enumerate(base_of(encoder).parameters()):
-            if id(parameter) in depth:
-                found[id(parameter)] = layer_decay ** depth[id(parameter)]
-            elif i < first or id(parameter) in looked_up:
-                found[id(parameter)] = layer_decay ** (len(layers) + 1)
+        high = heights(base_of(encoder))
+        for place, parameter in base_of(encoder).named_parameters():
+            if (height := high[place]) <= len(layers):
+                found[id(parameter)] = layer_decay ** (len(layers) + 1 - height)
     owners = owners_of(encoder)
     for task, factor in task_rates.items():
         shared = {id(p) for p in encoder.parameters()}  # a head may be tied to them

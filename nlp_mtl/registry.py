@@ -1,4 +1,5 @@
-"""Names for strategies: heads, sharings, samplers, balancers, metrics and preparations.
+"""Names for strategies: heads, sharings, samplers, balancers, regularizers, tunings, metrics and
+preparations.
 
 A strategy is one decorated class (or function) in one file::
 
@@ -235,7 +236,9 @@ heads = Registry("head", "nlp_mtl.heads")
 sharings = Registry("sharing", "nlp_mtl.sharing")
 samplers = Registry("sampler", "nlp_mtl.samplers")
 balancers = Registry("balancer", "nlp_mtl.balancers")
+regularizers = Registry("regularizer", "nlp_mtl.regularizers")
+tunings = Registry("tuning", "nlp_mtl.regimes")
 metrics = Registry("metric", "nlp_mtl.metrics")
 preparations = Registry("preparation", "nlp_mtl.preparations")
 
-ALL: tuple[Registry, ...] = (heads, sharings, samplers, balancers, metrics, preparations)
+ALL: tuple[Registry, ...] = (heads, sharings, samplers, balancers, regularizers, tunings, metrics, preparations)

@@ -22,8 +22,8 @@ _TASK_FILES = "task_files"
 def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The run file's mapping, with paths that lead somewhere from its own folder told from the working folder.
 
-    Task files, folders of `registry`, `data_root` and folders in `model` and `init_from` are paths; what is not there
-    stays as it is.
+    Task files, folders of `registry`, `data_root`, folders in `model` and `init_from`, and `importance` of regularizers
+    are paths; what is not there stays as it is.
     """
     found = dict(data)
     for key in ("data_root", "model", "init_from"):
@@ -31,6 +31,13 @@ def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
             said = found[key]
             more = isinstance(said, dict) and "run" in said
             found[key] = {**said, "run": _from(folder, said["run"])} if more else _from(folder, said)
+    if isinstance(found.get("regularizers"), list):
+        found["regularizers"] = [
+            {**one, "importance": _from(folder, one["importance"])}
+            if isinstance(one, dict) and "importance" in one
+            else one
+            for one in found["regularizers"]
+        ]
     if "registry" in found:
         names = found["registry"]
         found["registry"] = [_from(folder, n) for n in names] if isinstance(names, list) else _from(folder, names)

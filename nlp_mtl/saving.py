@@ -21,6 +21,7 @@ from nlp_mtl.balancers import Balancer
 from nlp_mtl.bests import TaskBests
 from nlp_mtl.errors import RunFolderError, TrainingError
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.penalties import Penalties
 from nlp_mtl.runspec import read_spec
 from nlp_mtl.samplers import Sampler
 from nlp_mtl.stepsfile import StepsFile
@@ -47,6 +48,7 @@ class SafeCheckpoints(TaskBests):
     _task_losses: Tensor
     _task_steps: Tensor
     _tally: Tally
+    _penalties: Penalties
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As the base class, but beside its place: moved there when whole, and older ones removed only then."""
@@ -122,6 +124,7 @@ class SafeCheckpoints(TaskBests):
             "task_losses": self._task_losses,
             "task_steps": self._task_steps,
             "tally": self._tally.state_dict(),
+            "regularizers": self._penalties.state_dict(),
         }
         torch.save(own, folder / "strategies.pt")
         self._save_bests(folder)
@@ -212,6 +215,7 @@ class SafeCheckpoints(TaskBests):
                 self.steps_file.begin_at(_step_of(checkpoint))
             self.balancer.load_state_dict(own["balancer"])
             self.sampler.load_state_dict(own["sampler"])
+            self._penalties.load_state_dict(own.get("regularizers"), checkpoint)
             if "tally" in own:
                 self._tally.load_state_dict(own["tally"])
             if self.args.process_index == 0:  # they are summed over processes when logged

@@ -108,7 +108,7 @@ def trainer_of(settings: config.RunConfig, args: TrainingArguments) -> MultiTask
         ConfigError, DataError, NotFoundError, UnsupportedError: with the way out.
     """
     set_seed(args.seed)
-    keys = ("sharing", "lora", "task_lora", "freeze", "heads", "data_root", "max_length")
+    keys = ("sharing", "lora", "task_lora", "freeze", "tuning", "reinit_top_layers", "heads", "data_root", "max_length")
     how: dict[str, Any] = {key: getattr(settings, key) for key in keys}
     how |= {"registry_folders": settings.registry, "seed": args.seed}
     if settings.init_from is None:
@@ -151,6 +151,7 @@ def trainer_with(
         tokens_per_pass=settings.tokens_per_pass,
         keep_best=settings.keep_best,
         train_tasks=settings.train_tasks,
+        regularizers=settings.regularizers,
         groups=settings.groups,
         stop_tasks=settings.stop_tasks,
         layer_decay=settings.layer_decay,

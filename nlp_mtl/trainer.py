@@ -30,11 +30,14 @@ from nlp_mtl.hub.training import HubPushes
 from nlp_mtl.losses import MixedLosses
 from nlp_mtl.memory import freed_memory_stays
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.penalties import Penalties
 from nlp_mtl.rates import chosen_rates, factors_of, regroup
+from nlp_mtl.regularizers import save_importance
 from nlp_mtl.saving import SafeCheckpoints
 from nlp_mtl.settings import Precision, check_sharded, settings_for
 from nlp_mtl.stepsfile import StepsFile
 from nlp_mtl.tallies import Tally
+from nlp_mtl.unfreezing import check_changing, unfreezing_of
 from nlp_mtl.updates import FusedUpdates
 
 logger = logging.getLogger("nlp_mtl")
@@ -69,6 +72,8 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
             adapter and head as they were at its own best evaluation, for models with `task_lora` and nothing else that
             is trained.
         train_tasks: only these learn; the others stay in the model as they are, and are scored. Default all.
+        regularizers: what is added to each step's loss that depends on the parameters alone; a list of `name` or
+            ``{name: …, arguments}``.
         groups: tasks that are trained in turn: arguments of :class:`nlp_mtl.samplers.Grouped`.
         stop_tasks: when a task gets no more rows: arguments of :class:`nlp_mtl.samplers.Stopping`.
         layer_decay: the learning rate of each encoder layer is that of the one above times this.
@@ -100,6 +105,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         tokens_per_pass: int | None = None,
         keep_best: KeepBest = "run",
         train_tasks: Sequence[str] | None = None,
+        regularizers: Sequence[registry.Spec] = (),
         groups: Mapping[str, Any] | None = None,
         stop_tasks: Mapping[str, Any] | None = None,
         layer_decay: float = 1.0,
@@ -146,7 +152,9 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         self.cosines_every = cosines_every
         self._task_losses = torch.zeros(len(self.tasks), dtype=torch.float64)
         self._task_steps = torch.zeros(len(self.tasks), dtype=torch.float64)
-        self._tally, self._penalties = Tally(self.tasks), []
+        self._tally, self._penalties = Tally(self.tasks), Penalties(regularizers, model, data)
+        if regularizers:
+            self.strategies["regularizers"] = self._penalties.said(regularizers)
         self.scores: dict[str, TaskScores] = {}
         self._stop, self._began = StopSafely(), False
         self._tuned_at: int | None = None  # the step whose weights the heads' thresholds were chosen for
@@ -158,7 +166,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
             train_dataset=MixedRows(self._train_pools) if self._train_pools else None,
             eval_dataset=MixedRows(data.splits.get("validation", [])),
             processing_class=model.tokenizer,
-            callbacks=[self._stop, StepDone(self), RowsSeen(self), *(callbacks or [])],
+            callbacks=[self._stop, StepDone(self), RowsSeen(self), *unfreezing_of(self, model), *(callbacks or [])],
             **kwargs,
         )
         for part in missing:  # the base class makes the output folder at once; a run begins with what is written to it
@@ -168,6 +176,8 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         self.steps_file = StepsFile(args.output_dir) if args.should_save and args.save_strategy != "no" else None
         chosen_rates(model, self.learning_rates)  # refused before anything is written
         check_sharded(model.sharing, self.accelerator)
+        self._penalties.check(self.accelerator, self.args)
+        check_changing(model, self.accelerator)
         model.check_whole()
         if cache_features:
             check_frozen(True, [task for task, head in model.heads.items() if type(head).corrupt is not Head.corrupt])
@@ -199,6 +209,8 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         if not resume_from_checkpoint and not self._began:
             self._clear_folder(overwrite)
         self._began, self._bests = True, {}
+        if not resume_from_checkpoint:
+            self._penalties.begin()
         if self.steps_file is not None and not resume_from_checkpoint:
             self.steps_file.begin_at(0)
         model: MultiTaskModel = self.accelerator.unwrap_model(self.model)
@@ -231,7 +243,14 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
             self._scores("validation", tasks)
         if self.args.save_strategy != "no":
             self.save_model()
+        self._carry()
         return result
+
+    def _carry(self) -> None:
+        """Write what a later run's regularizers begin with, of the model that is kept."""
+        if self._penalties.made and self.args.should_save and (found := self._penalties.carried()) is not None:
+            Path(self.args.output_dir).mkdir(parents=True, exist_ok=True)
+            save_importance(self.args.output_dir, found)
 
     def _clear_folder(self, overwrite: bool) -> None:
         """Checkpoints of another run would be taken for this one's when it is resumed."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nlp_mtl import adapters, folding, registry
+from nlp_mtl import adapters, folding, regimes, registry
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.packing import base_of
 from nlp_mtl.sharing import Sharing
@@ -26,6 +26,7 @@ class Tuning:
     own_lora: Mapping[str, Any]
     own_encoder: bool
     freeze: str | Sequence[str]
+    regime: registry.Spec | None = None
 
 
 def shared_by(
@@ -67,6 +68,8 @@ def shared_by(
             known.revision = None if tuning.own_encoder else base.get("revision")
     if tuning.freeze:
         adapters.freeze(encoder, tuning.freeze)
+    if tuning.regime is not None:
+        regimes.keep_to(encoder, tuning.regime)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         shared: Sharing = registry.sharings.build(tuning.sharing, encoder, tasks)
@@ -78,4 +81,6 @@ def shared_by(
     elif asked is not None and not shared.ordinary:
         said["adapters"] = {"lora": folding.fields_of(asked)}
     said["freeze"] = [tuning.freeze] if isinstance(tuning.freeze, str) else list(tuning.freeze)
+    if tuning.regime is not None:
+        said["tuning"] = tuning.regime
     return shared, said

@@ -191,7 +191,8 @@ def _with_task(
     own = set(dict(made.modules_[name].named_parameters(prefix=f"modules_.{name}")))
     for place, parameter in made.named_parameters():
         parameter.requires_grad_(place in own or (is_adapter(place) and place.split(".")[-2] == name))
-    made.strategies = {**old.strategies, **{key: made.strategies[key] for key in ("lora", "adapters")}}
+    kept = {key: value for key, value in old.strategies.items() if key != "tuning"}  # adapters are trained from now on
+    made.strategies = {**kept, **{key: made.strategies[key] for key in ("lora", "adapters")}}
     made.fresh = True
     return made
 

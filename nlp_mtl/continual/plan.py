@@ -83,8 +83,8 @@ def load_continual(
     tasks = [task.name for task in load_tasks(whole["tasks"], registry=whole.get("registry") or ())]
     if len(tasks) < 2 or len(tasks) != len(whole["tasks"]):
         raise ConfigError(
-            f"{place}: `run.tasks` names two tasks or more, each by itself, found {len(tasks)} in {len(whole['tasks'])} "
-            "place(s); name every task of a tag"
+            f"{place}: `run.tasks` names two tasks or more, each by itself, found {len(tasks)} in "
+            f"{len(whole['tasks'])} place(s); name every task of a tag"
         )
     runs, mistakes = [], []
     for name, method in study.methods.items():

@@ -85,9 +85,9 @@ class Continual:
         metrics = ", ".join(f"{task}: {metric}" for task, metric in self.metrics.items())
         lines += [
             "",
-            f"Tasks were learned in this order; scores are of the validation rows after the last one ({metrics}). backward: "
-            "at the end minus after its own stage. forgetting: its best before minus at the end. forward: before its own "
-            "stage minus the trivial baseline.",
+            f"Tasks were learned in this order; scores are of the validation rows after the last one ({metrics}). "
+            "backward: at the end minus after its own stage. forgetting: its best before minus at the end. forward: "
+            "before its own stage minus the trivial baseline.",
         ]
         for way, courses in self.courses.items():
             matrix = mean_matrix(courses)

@@ -24,6 +24,7 @@ from tests.catalogue import (
     run_files,
     shipping,
     task_files,
+    tuning,
 )
 
 KINDS = {
@@ -40,6 +41,7 @@ KINDS = {
     "exports and servers": shipping,
     "the Hub": hub,
     "balancing": balancing,
+    "tuning": tuning,
 }
 ALL = [pytest.param(entry, id=f"{kind}: {entry.id}") for kind, module in KINDS.items() for entry in module.ENTRIES]
 

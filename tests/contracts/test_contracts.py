@@ -26,6 +26,7 @@ from nlp_mtl.model import MultiTaskModel, make_heads
 from nlp_mtl.packing import Packed, choose_way, encode
 from nlp_mtl.plan import MixingPlan, Pool
 from nlp_mtl.prediction import predict
+from nlp_mtl.regularizers import Regularizer
 from nlp_mtl.samplers import Progress, Sampler
 from nlp_mtl.sharing import Sharing
 from nlp_mtl.steps import StepRecord
@@ -498,6 +499,58 @@ def test_every_balancers_state_round_trips(name):
             *(weighed(each, facts, torch.tensor([0.5, 0.2, 2.0])) for each in (one, two)), strict=True
         ):
             assert torch.equal(ours, theirs)
+
+
+# --------------------------------------------------------------------------------------------------------- regularizers
+
+
+def a_regularizer(name, model, data):
+    more = {"tasks": model.tasks, "rows": 4, "carry": True} if name == "ewc" else {}
+    one = registry.regularizers.build({"name": name, **more})
+    one.setup(model, data)
+    return one
+
+
+@pytest.mark.parametrize("name", registry.regularizers.names())
+def test_every_regularizer_keeps_the_contract(name, tmp_path):
+    """A function of the parameters; gradients as autograd finds them; a state that goes on where it was saved."""
+    model, data = a_model_of(tasks_of("sequence_classification")[0], tmp_path)
+    one = a_regularizer(name, model, data)
+    assert isinstance(one, Regularizer)
+    assert registry.regularizers.summary(name) and one.cost
+    one.begin()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.full_like(parameter, 0.01))
+    value = one.penalty()
+    if value is not None:
+        assert value.dim() == 0 and float(value.detach()) >= 0
+        assert float(one.penalty()) == float(value), "the same for the same parameters"
+        known, parameters, gradients = one.penalty_gradients()
+        assert known == pytest.approx(float(value.detach()), rel=1e-4)
+        expected = torch.autograd.grad(value, parameters)
+        assert all(torch.allclose(g, e, rtol=1e-4, atol=1e-7) for g, e in zip(gradients, expected, strict=True))
+        assert all(g.is_contiguous() and g.shape == p.shape for p, g in zip(parameters, gradients, strict=True))
+        assert {id(p) for p in parameters} <= {id(p) for p in model.parameters() if p.requires_grad}
+    saved = io.BytesIO()
+    torch.save(one.state_dict(), saved)
+    saved.seek(0)
+    again = a_regularizer(name, model, data)
+    again.load_state_dict(torch.load(saved, weights_only=True))
+    assert (value is None) == (again.penalty() is None)
+    assert value is None or float(again.penalty()) == float(value)
+    assert (one.carried() is not None) == one.carries
+
+
+@pytest.mark.parametrize("name", registry.regularizers.names())
+def test_every_regularizer_is_nothing_where_training_begins(name, tmp_path):
+    """Of what was there before: heads that are new are another matter."""
+    model, data = a_model_of(tasks_of("sequence_classification")[0], tmp_path)
+    model.begun = set(model.tasks)
+    one = a_regularizer(name, model, data)
+    one.begin()
+    value = one.penalty()
+    assert value is None or float(value) == 0.0
 
 
 # -------------------------------------------------------------------------------------------------------------- metrics

@@ -72,6 +72,17 @@ def test_the_readmes_run_files_of_a_task_that_writes_and_of_stages_are_valid(tmp
     assert heads["multi30k_en_de"]["generation"]["num_beams"] == 4
 
 
+def test_the_readmes_tunings_and_regularizers_are_valid(tmp_path):
+    section = README.partition("## Tuning regimes and regularizers\n")[2].partition("\n## ")[0]
+    lines = section.split("```")[1].strip().splitlines()
+    assert len(lines) == 9
+    for line in lines:
+        (tmp_path / "run.yaml").write_text(f"model: bert-base-cased\ntasks: [rte, mrpc]\n{line}\n")
+        load_config(tmp_path / "run.yaml")
+    for file in re.findall(r"`pytest ([^\s`]+)", section):
+        assert (ROOT / file).is_file()
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "scripts" / "runs").glob("*.yaml")), ids=lambda f: f.stem)
 def test_shipped_run_files_are_valid(file):
     assert load_config(file).tasks

@@ -109,8 +109,11 @@ def test_gradients_of_several_batches_add_up(tasks):
         {"lora": LORA, "task_lora": {"r": 2, "target_modules": "all-linear"}},
         {"freeze": ["embeddings.*", "encoder.layer.0.*"]},
         {"freeze": ["*.dense.*"]},
+        {"tuning": "bitfit"},
+        {"tuning": "layer_norm"},
+        {"tuning": {"name": "last_layers", "count": 1}},
     ],
-    ids=["high rank", "dora", "beside task adapters", "upper layers", "no dense layers"],
+    ids=["high rank", "dora", "beside task adapters", "upper layers", "no dense layers", "biases", "norms", "top"],
 )
 def test_whatever_is_trained_is_told_apart(tasks, changes):
     model = a_model(tasks, **changes)

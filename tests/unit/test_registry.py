@@ -70,7 +70,8 @@ def test_a_paper_can_be_found(kind, name):
 
 
 def test_all_kinds_are_listed_once_and_filled():
-    assert [kind.kind for kind in registry.ALL] == ["head", "sharing", "sampler", "balancer", "metric", "preparation"]
+    kinds = ["head", "sharing", "sampler", "balancer", "regularizer", "tuning", "metric", "preparation"]
+    assert [kind.kind for kind in registry.ALL] == kinds
     assert all(kind.names() for kind in registry.ALL)
     assert "temperature" in registry.samplers
     assert "temprature" not in registry.samplers

@@ -1,0 +1,136 @@
+"""What is added to a step's loss beside the tasks: the sharing's penalty and those of regularizers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType
+from transformers.training_args import OptimizerNames
+
+from nlp_mtl import registry
+from nlp_mtl.errors import ConfigError, RunFolderError, UnsupportedError
+from nlp_mtl.regularizers import Regularizer
+
+
+class Penalties:
+    """Adds penalties' gradients once per optimizer step, and keeps their values for the log.
+
+    Args:
+        regularizers: specs or instances; see :mod:`nlp_mtl.regularizers`.
+        model: the model.
+        data: its rows.
+
+    Raises:
+        ConfigError: arguments that do not fit, or one regularizer twice.
+    """
+
+    def __init__(self, regularizers: Sequence[registry.Spec], model: Any, data: Any):
+        made = [registry.regularizers.build(spec) for spec in regularizers]
+        self.made: dict[str, Regularizer] = {one.registered_as or type(one).__name__: one for one in made}
+        if len(self.made) < len(made):
+            raise ConfigError(
+                f"regularizers: each once, found {', '.join(one.registered_as for one in made)}; leave one out"
+            )
+        if len(carrying := [name for name, one in self.made.items() if one.carries]) > 1:
+            raise ConfigError(
+                f"regularizers: one of them leaves importance for the next run, found {' and '.join(carrying)}; leave "
+                "one out, or its `carry`"
+            )
+        for one in made:
+            one.setup(model, data)
+        self._values: dict[str, list[float]] = {}
+
+    def begin(self) -> None:
+        """A fresh training begins."""
+        self._values = {}
+        for one in self.made.values():
+            one.begin()
+
+    def add(self, sharing: Any, scale: float = 1.0) -> None:
+        """Add the gradients, of parameters that are the same on every process.
+
+        Args:
+            sharing: the model's, for its own penalty.
+            scale: what the tasks' gradients are multiplied by.
+        """
+        for one in self.made.values():
+            one.before_step(scale)
+        for name, one in (("penalty", sharing), *((f"penalty_{name}", one) for name, one in self.made.items())):
+            known = one.penalty_gradients()
+            if known is None:
+                continue
+            value, parameters, gradients = known
+            self._values.setdefault(name, []).append(value)
+            if scale != 1.0:
+                torch._foreach_mul_(gradients, scale)
+            for parameter in parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            torch._foreach_add_([parameter.grad for parameter in parameters], gradients)
+
+    def after_step(self) -> None:
+        """The optimizer made its step."""
+        for one in self.made.values():
+            one.after_step()
+
+    def take(self) -> dict[str, float]:
+        """Means since the last time, for the log."""
+        found = {name: sum(values) / len(values) for name, values in self._values.items() if values}
+        self._values = {}
+        return found
+
+    def carried(self) -> dict[str, Any] | None:
+        """What a later run may begin with, of the one regularizer that has something."""
+        found = [one.carried() for one in self.made.values() if one.carries]
+        return found[0] if found else None
+
+    def said(self, regularizers: Sequence[registry.Spec]) -> list[Any]:
+        """What a run folder records of them; an instance by its class."""
+        return [one if isinstance(one, (str, Mapping)) else type(one).__name__ for one in regularizers]
+
+    @property
+    def kind(self) -> str:
+        """What the state is of."""
+        return ", ".join(self.made) or "none"
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"of": {name: one.state_dict() for name, one in self.made.items()}, "values": self._values}
+
+    def load_state_dict(self, state: Mapping[str, Any] | None, folder: str) -> None:
+        """Take over a saved state.
+
+        Raises:
+            RunFolderError: of other regularizers.
+        """
+        theirs = list(state["of"]) if state else []
+        if set(theirs) != set(self.made):
+            raise RunFolderError(
+                f"{folder}: a checkpoint of a run with other regularizers: its are {', '.join(theirs) or 'none'}, this "
+                f"run's are {self.kind}; resume with the run file it was begun with, or train into another folder"
+            )
+        if state:
+            self._values = {name: list(values) for name, values in state["values"].items()}
+            for name, one in self.made.items():
+                one.load_state_dict(state["of"][name])
+
+    def check(self, accelerator: Any, args: Any) -> None:
+        """Refuse what has no whole gradients to add to.
+
+        Raises:
+            UnsupportedError: with the reason and the way out.
+        """
+        if not self.made:
+            return
+        if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+            raise UnsupportedError(
+                f"regularizers: {self.kind} compares parameters with copies, and they are in parts on several devices "
+                f"with {accelerator.distributed_type.value}; use DDP (torchrun without FSDP), or leave them out"
+            )
+        if args.optim in (OptimizerNames.LOMO, OptimizerNames.ADALOMO):
+            raise UnsupportedError(
+                f"regularizers: {self.kind} adds to gradients after the backward pass, and optim {args.optim.value!r} "
+                "updates the weights in it; use another optim, or leave them out"
+            )

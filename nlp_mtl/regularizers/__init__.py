@@ -1,0 +1,23 @@
+"""Regularizers: what is added to every step's loss that depends on the parameters alone.
+
+A regularizer learns the model, takes its anchor before the first step of a fresh training, and gives a penalty at every
+optimizer step, whose gradient is added once: after the tasks' gradients, whatever weighed those.
+"""
+
+from nlp_mtl.regularizers.base import Anchored, Regularizer
+from nlp_mtl.regularizers.ewc import EWC
+from nlp_mtl.regularizers.importance import IMPORTANCE, importance_of, load_importance, save_importance
+from nlp_mtl.regularizers.l2_sp import L2SP
+from nlp_mtl.regularizers.synaptic_intelligence import SynapticIntelligence
+
+__all__ = [
+    "EWC",
+    "IMPORTANCE",
+    "L2SP",
+    "Anchored",
+    "Regularizer",
+    "SynapticIntelligence",
+    "importance_of",
+    "load_importance",
+    "save_importance",
+]

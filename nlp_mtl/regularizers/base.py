@@ -1,0 +1,149 @@
+"""What every regularizer is, and the kind that keeps parameters near where they were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nlp_mtl.errors import ConfigError
+
+Gradients = tuple[float, list[nn.Parameter], list[Tensor]]
+
+
+class Regularizer:
+    """Base of all regularizers: a scalar of the parameters, added to the loss of every optimizer step.
+
+    It is the same on every process, since parameters are: nothing is exchanged, and accumulation, several passes and
+    what weighs the tasks do not change it.
+
+    Attributes:
+        cost: what it takes beside a plain step.
+        carries: whether :meth:`carried` gives something.
+    """
+
+    carries: bool = False
+    paper: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
+    registered_as: ClassVar[str] = ""
+
+    def setup(self, model: Any, data: Any) -> None:
+        """Learn the model and its rows, once, before any training.
+
+        Args:
+            model: a :class:`nlp_mtl.MultiTaskModel`.
+            data: the tokenized rows, a :class:`nlp_mtl.data.Data`.
+
+        Raises:
+            ConfigError: arguments that do not fit them.
+        """
+        self.model, self.data = model, data
+
+    def begin(self) -> None:
+        """Before the first step of a fresh training: take what the penalty needs. A resumed one loads it instead."""
+
+    def penalty(self) -> Tensor | None:
+        """What is added to the step's loss, of the parameters alone; None for nothing."""
+        return None
+
+    def penalty_gradients(self) -> Gradients | None:
+        """The penalty, parameters, and their gradients, contiguous; None where there is no penalty."""
+        value = self.penalty()
+        if value is None or not value.requires_grad:
+            return None
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        found = torch.autograd.grad(value, trained, allow_unused=True)
+        both = [(p, g.contiguous()) for p, g in zip(trained, found, strict=True) if g is not None]
+        return float(value.detach()), [p for p, _ in both], [g for _, g in both]
+
+    def before_step(self, scale: float) -> None:
+        """The gradients of the tasks' losses are there, those of penalties are not added yet.
+
+        Args:
+            scale: what they are multiplied by (fp16).
+        """
+
+    def after_step(self) -> None:
+        """The optimizer made its step."""
+
+    def carried(self) -> dict[str, Tensor] | None:
+        """How important each parameter became, when a training ended; it is saved for the next run. None for nothing.
+
+        See :func:`nlp_mtl.regularizers.save_importance`.
+        """
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a saved state."""
+
+
+class Anchored(Regularizer):
+    """½ Σ weight · (parameter − anchor)², over some parameters; the gradient needs no autograd.
+
+    A subclass gives parameters, anchors and weights to :meth:`hold` when training begins.
+    """
+
+    cost = "a copy of the trained weights in memory and in checkpoints; a pass over them at each step"
+    _weights: dict[str, Tensor]
+    _anchors: dict[str, Tensor]
+
+    def setup(self, model: Any, data: Any) -> None:
+        """See :meth:`Regularizer.setup`."""
+        super().setup(model, data)
+        self._weights, self._anchors = {}, {}
+
+    def hold(self, weights: Mapping[str, Tensor], anchors: Mapping[str, Tensor]) -> None:
+        """Hold parameters of these names near `anchors`.
+
+        Args:
+            weights: name → how much a squared distance counts: one number, or one for each of the parameter's.
+            anchors: name → where it was; or one number for all of it.
+        """
+        known = dict(self.model.named_parameters())
+        self._weights = {name: weight.to(known[name]) for name, weight in weights.items()}
+        self._anchors = {name: anchors[name].to(known[name], copy=True) for name in weights}
+
+    def _terms(self) -> list[tuple[nn.Parameter, Tensor, Tensor]]:
+        known = dict(self.model.named_parameters())
+        every = [(known[name], weight, self._anchors[name]) for name, weight in self._weights.items()]
+        return [term for term in every if term[0].requires_grad]
+
+    def penalty(self) -> Tensor | None:
+        """See :meth:`Regularizer.penalty`."""
+        parts = [(weight * (p - anchor).square()).sum() for p, weight, anchor in self._terms()]
+        return 0.5 * torch.stack(parts).sum() if parts else None
+
+    @torch.no_grad()
+    def penalty_gradients(self) -> Gradients | None:
+        """See :meth:`Regularizer.penalty_gradients`."""
+        terms = self._terms()
+        if not terms:
+            return None
+        away = [p - anchor for p, _, anchor in terms]
+        gradients = [(weight * one).contiguous() for (_, weight, _), one in zip(terms, away, strict=True)]
+        value = torch.stack([(one * g).sum() for one, g in zip(away, gradients, strict=True)]).sum() / 2
+        return float(value), [p for p, _, _ in terms], gradients
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Regularizer.state_dict`."""
+        return {"weights": dict(self._weights), "anchors": dict(self._anchors)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`Regularizer.load_state_dict`."""
+        self.hold(state["weights"], state["anchors"])
+
+
+def check_number(name: str, argument: str, value: Any) -> None:
+    """Refuse what is no finite number from 0.
+
+    Raises:
+        ConfigError: with the rule and what was found.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise ConfigError(f"regularizer {name!r}: `{argument}` is a number from 0, found {value!r}")
