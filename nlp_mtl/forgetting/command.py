@@ -23,7 +23,7 @@ def continual(
         raise ConfigError(
             f"continual: one study file, found {', '.join(files) or 'none'}; e.g. scripts/studies/continual.yaml"
         )
-    from nlp_mtl.continual.study import continual as run_study
+    from nlp_mtl.forgetting.study import continual as run_study
 
     found = run_study(files[0], [word for word in words if "=" in word])
     rows = found.table()

@@ -140,6 +140,9 @@ def sequence(
     changes = {key: value for key, value in method.items() if key not in (REPLAY, JOINT)}
     training = {**(keys.get("training") or {}), **(changes.pop("training", None) or {})}
     whole: dict[str, Any] = {**keys, **changes, "training": {**training, "seed": seed, "output_dir": str(folder)}}
+    told = [registry.parse_spec(spec, "regularizers") for spec in whole.get("regularizers") or ()]
+    if told:
+        whole["regularizers"] = [_after(name, arguments, None) for name, arguments in told]
     if joint:
         return {**whole, "stages": [{"name": "all"}]}
     stages: list[dict[str, Any]] = []
@@ -147,9 +150,9 @@ def sequence(
         items = [_few(item, rows) if rows and place < number else item for place, item in enumerate(whole["tasks"])]
         stage: dict[str, Any] = {"name": task, "tasks": items}
         stage["train_tasks"] = list(tasks[: number + 1]) if rows else [task]
-        if whole.get("regularizers"):
+        if told:
             before = str(folder / stages_of({**whole, "stages": stages})[-1].folder) if stages else None
-            stage["regularizers"] = [_after(spec, before) for spec in whole["regularizers"]]
+            stage["regularizers"] = [_after(name, arguments, before) for name, arguments in told]
         stages.append(stage)
     return {**whole, "stages": stages}
 
@@ -160,9 +163,10 @@ def _few(item: Any, rows: int) -> dict[str, Any]:
     return {**said, "rows": {**(said.get("rows") or {}), "train": rows}}
 
 
-def _after(spec: Any, before: str | None) -> Any:
+def _after(name: str, arguments: Mapping[str, Any], before: str | None) -> dict[str, Any]:
     """A regularizer that takes over what the stage before found important, if it is of that kind."""
-    name, arguments = registry.parse_spec(spec, "regularizers")
-    if "importance" not in inspect.signature(registry.regularizers[name]).parameters:
-        return spec
-    return {"name": name, **arguments, "carry": True, **({} if before is None else {"importance": before})}
+    own = {"name": name, **arguments}
+    takes = inspect.signature(registry.regularizers[name]).parameters
+    if "carry" in takes:
+        own["carry"] = True
+    return {**own, "importance": before} if "importance" in takes and before is not None else own
