@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nlp_mtl.adapting.listing import list_adapters
     from nlp_mtl.adapting.merging import merge_adapters
     from nlp_mtl.adapting.removing import remove_adapter
+    from nlp_mtl.curves.study import curve
     from nlp_mtl.dryrun import DryRun, dry_run
     from nlp_mtl.errors import (
         ConfigError,
@@ -58,6 +59,7 @@ _WHERE = {
     "Task": "tasks",
     "add_task": "adapting.adding",
     "continual": "forgetting.study",
+    "curve": "curves.study",
     "dry_run": "dryrun",
     "evaluate": "run",
     "export_task": "exporting.export",
@@ -96,6 +98,7 @@ __all__ = [
     "__version__",
     "add_task",
     "continual",
+    "curve",
     "dry_run",
     "evaluate",
     "export_task",

@@ -241,7 +241,8 @@ def evaluate(
     _find_files_again(heads, said)
     for task in tasks or ():
         if isinstance(task, Task):
-            rows = {key: getattr(task, key) for key in ("dataset", "splits", "split_seed", "prepare", "rows", "file")}
+            kept = ("dataset", "splits", "split_seed", "prepare", "rows", "rows_seed", "file")
+            rows = {key: getattr(task, key) for key in kept}
             heads[task.name].task = heads[task.name].task.with_(**rows).knowing(task.rows_in_memory, task.inferred)
     data = load_data(heads, model.tokenizer, max_length=model.max_length, data_root=root)
     with autocast(model.device, model.strategies.get("precision")):  # as it was trained and scored

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from nlp_mtl import config, registry, yamlfile
+from nlp_mtl import config, registry
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.explain import explain, no_mapping
-from nlp_mtl.runfiles import beside
 from nlp_mtl.stageplan import stages_of
+from nlp_mtl.studies.files import read_study
 from nlp_mtl.studies.study import PlannedRun, folder_name
 from nlp_mtl.tasks import load_tasks
 
@@ -61,25 +60,9 @@ def load_continual(
     Raises:
         ConfigError: every mistake of the file, and of the run files it makes.
     """
-    if isinstance(source, Mapping):
-        data, place, folder = dict(source), "the study", Path()
-        lines: yamlfile.Lines = {}
-    else:
-        data, lines = yamlfile.load(source)
-        place, folder = str(source), Path(source).parent
-        if not isinstance(data, dict):
-            raise ConfigError(f"{place}: {no_mapping(data, 'a study file', ContinualStudy)}")
-    own = [word for word in overrides if word.partition("=")[0] in ("output_dir", "seeds", "confidence")]
-    for word in own:
-        key, _, text = word.partition("=")
-        data[key] = yamlfile.loads(text, f"override {key}")[0]
-    try:
-        study = ContinualStudy.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(explain(error, ContinualStudy, data, place, lines)) from None
-    keys = dict(study.run) if isinstance(study.run, dict) else _from_file(study.run, folder)
-    rest = [word for word in overrides if word not in own]
-    whole = config.load_config(keys, rest).model_dump(exclude_unset=True)
+    read = read_study(ContinualStudy, source, overrides, ("output_dir", "seeds", "confidence"))
+    study, place = read.study, read.place
+    whole = config.load_config(read.keys, read.rest).model_dump(exclude_unset=True)
     tasks = [task.name for task in load_tasks(whole["tasks"], registry=whole.get("registry") or ())]
     if len(tasks) < 2 or len(tasks) != len(whole["tasks"]):
         raise ConfigError(
@@ -101,12 +84,6 @@ def load_continual(
         raise ConfigError(mistakes)
     runs.sort(key=lambda run: study.seeds.index(run.seed))
     return study, tasks, runs
-
-
-def _from_file(name: str, folder: Path) -> dict[str, Any]:
-    file = next((path for path in (folder / name, Path(name)) if path.is_file()), folder / name)
-    config.load_config(file)  # its mistakes with its lines
-    return beside(yamlfile.load(file)[0], file.parent)
 
 
 def sequence(
