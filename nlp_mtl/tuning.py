@@ -54,6 +54,7 @@ def shared_by(
     if mistakes := registry.sharings.check_arguments(name, arguments, given=2):
         raise ConfigError(mistakes)
     keys = {**every, **heads} if kind.keeps_all(**arguments) else dict(heads)
+    arguments = kind.by_lenders(arguments, keys)
     tasks, more = list(dict.fromkeys(keys.values())), tuning.own_lora
     asked = adapters.checked_adapters(tuning.lora, tuning.task_lora).get("lora")
     widened = kind.lora_for(asked, tasks, **arguments)
@@ -69,7 +70,7 @@ def shared_by(
         adapters.freeze(encoder, tuning.freeze)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        shared: Sharing = registry.sharings.build(tuning.sharing, encoder, tasks)
+        shared: Sharing = registry.sharings.build({"name": name, **arguments}, encoder, tasks)
     check_saved(shared)
     shared.lend({task: key for task, key in keys.items() if key != task})
     said: dict[str, Any] = {"sharing": tuning.sharing, "lora": adapted}
