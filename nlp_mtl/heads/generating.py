@@ -63,6 +63,17 @@ def checked_generation(said: Any, whose: str) -> dict[str, Any]:
         and (not isinstance(said[name], int) or isinstance(said[name], bool) or said[name] < least)
     ]
     wrong += [
+        f"{whose}: generation: `{name}` is a number{' above 0' if least == 0 else ''}, found {shown(said[name])}; "
+        "leave it out"
+        for name, least in (("length_penalty", None), ("repetition_penalty", 0), ("encoder_repetition_penalty", 0))
+        if said.get(name) is not None
+        and (
+            isinstance(said[name], bool)
+            or not isinstance(said[name], (int, float))
+            or (least is not None and said[name] <= least)
+        )
+    ]
+    wrong += [
         f"{whose}: generation: {why}; leave `{name}` out"
         for name, (usual, why) in _NOT_OURS.items()
         if said.get(name) not in (None, usual)

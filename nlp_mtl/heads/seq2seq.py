@@ -260,6 +260,10 @@ def _first_words(parts: Sequence[Any], most: int) -> list[str]:
 def _wrong_texts(said: Any, task: Task, whose: str) -> list[str]:
     if task.labels is None:
         return [f"{whose}: `label_texts` stand for the task's `labels`, found none; list them"]
-    if not isinstance(said, (list, tuple)) or len(said) != len(task.labels) or not all(map(is_text, said)):
+    if (
+        not isinstance(said, (list, tuple))
+        or len(said) != len(task.labels)
+        or not all(is_text(text) and text.strip() for text in said)
+    ):
         return [f"{whose}: `label_texts` is a list of {len(task.labels)} texts, one per label, found {shown(said)}"]
     return []

@@ -392,6 +392,8 @@ def test_evaluation_scores_texts_against_a_copy(tmp_path):
         ({"target_tokenizer": {"size": 8000}}, "`target_tokenizer` is {vocab_size: 8000}, or a folder"),
         ({"max_target_length": 1}, "`max_target_length` is a whole number from 2 to 65536, found 1"),
         ({"generation": {"num_beams": True}}, "`num_beams` is a whole number from 1, found True"),
+        ({"generation": {"num_beams": 2, "length_penalty": "x"}}, "`length_penalty` is a number, found 'x'"),
+        ({"generation": {"repetition_penalty": -1.0}}, "`repetition_penalty` is a number above 0, found -1.0"),
         ({"generation": {"max_length": 1}}, "`max_length` is a whole number from 2, found 1"),
         ({"generation": {"num_return_sequences": "x"}}, "one text per row is kept; leave `num_return_sequences` out"),
         ({"generation": {"return_dict_in_generate": True}}, "the tokens alone are kept; leave `return_dict_in_gen"),
@@ -433,6 +435,11 @@ def test_lengths_for_which_a_decoder_has_no_places_are_refused_before_training(t
         head = with_head(generation={"min_new_tokens": limit, "max_new_tokens": limit})
         texts = predict(stirred(tiny_model([head], family)), ROWS[:1])[0]["to_german"]["text"]
         assert len(texts) > limit / 2, family
+
+
+def test_a_label_is_not_written_as_nothing():
+    with pytest.raises(ConfigError, match="`label_texts` is a list of 2 texts, one per label, found"):
+        make_heads([Task(**{**ENTAIL, "head": {"name": "seq2seq", "label_texts": ["yes", " "]}})])
 
 
 def test_heads_of_a_new_decoder_divide_its_width():
