@@ -103,6 +103,7 @@ def generation_config(module: PreTrainedModel, said: Mapping[str, Any], most: in
         most: new tokens, where the task names no limit.
     """
     made = copy.deepcopy(module.generation_config) or GenerationConfig()
+    made.do_sample = False  # answers are the same each time
     if not {"max_length", "max_new_tokens"} & set(said):
         made.max_length, made.max_new_tokens = None, most
         if getattr(made, "min_length", None):
