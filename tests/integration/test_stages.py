@@ -93,7 +93,7 @@ def test_a_stage_may_start_from_an_earlier_one_or_from_nothing(world, tmp_path):
 @pytest.mark.processes
 def test_killed_in_any_stage_it_goes_on_to_the_same_bits(world, tmp_path, forked_python, when):
     files = world[1]
-    saving = {"max_steps": 30, "save_strategy": "steps", "save_steps": 2, "logging_steps": 30}
+    saving = {"max_steps": 12, "save_strategy": "steps", "save_steps": 2, "logging_steps": 12}
     stages = [{"name": "first", "tasks": files[:1]}, {"name": "second", "lora": LORA}]
     whole = train(settings(world, tmp_path / "whole", stages, training={**saving, "save_strategy": "no"}))
     said = settings(world, tmp_path / "killed", stages, training=saving)
