@@ -14,7 +14,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from nlp_mtl.errors import UnsupportedError
 
 _BEFORE = ("embeddings", "embeddings_project", "wte", "wpe", "drop", "embed_tokens", "embed_in", "emb_dropout")
-_AFTER = ("pooler", "norm", "ln_f", "final_norm", "final_layer_norm")
+_NORMS = ("norm", "ln_f", "final_norm", "final_layer_norm")
+_AFTER = ("pooler", *_NORMS)
 ALL = -1  # a depth: after all layers, as the encoder gives it (decoders have a norm there)
 
 
@@ -86,8 +87,15 @@ def put_layers(base: nn.Module, layers: Iterable[nn.Module]) -> None:
 
 
 def ends_with_norm(base: nn.Module) -> bool:
-    """Whether what an encoder gives is not what its last layer gives, but a norm of it."""
-    return any(name in _AFTER and name != "pooler" for name, _ in base.named_children())
+    """Whether what an encoder gives is not what its last layer gives, but a norm of it.
+
+    Example:
+        >>> from nlp_mtl.testing import tiny_encoder
+        >>> {family: ends_with_norm(tiny_encoder(family)) for family in ("bert", "gpt2", "t5", "bart")}
+        {'bert': False, 'gpt2': True, 't5': True, 'bart': False}
+    """
+    places = (base, place_of_layers(base)[0])  # T5 and mBART keep it inside their encoder, beside the layers
+    return any(name in (*_NORMS, "layer_norm") for place in places for name, _ in place.named_children())
 
 
 def run_to(call: Callable[[], Any], base: nn.Module, depths: Collection[int]) -> dict[int, Tensor]:

@@ -91,7 +91,8 @@ def open_run(
             made = AutoModel.from_config(
                 AutoConfig.for_model(**json.loads((folder / ENCODER_CONFIG).read_text("utf-8")))
             )
-        return made.float().eval()
+        made = made.float().eval()
+        return encoder_part(made) if getattr(made.config, "is_encoder_decoder", False) else made
     adapted = (folder / "adapter_config.json").is_file()
     if not adapted and (not per_task or (folder / "config.json").is_file()):
         return load_encoder(folder)

@@ -55,6 +55,7 @@ def shared_by(
     if mistakes := registry.sharings.check_arguments(name, arguments, given=2):
         raise ConfigError(mistakes)
     keys = {**every, **heads} if kind.keeps_all(**arguments) else dict(heads)
+    arguments = kind.by_lenders(arguments, keys)
     tasks, more = list(dict.fromkeys(keys.values())), tuning.own_lora
     asked = adapters.checked_adapters(tuning.lora, tuning.task_lora).get("lora")
     widened = kind.lora_for(asked, tasks, **arguments)
@@ -72,7 +73,7 @@ def shared_by(
         regimes.keep_to(encoder, tuning.regime)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        shared: Sharing = registry.sharings.build(tuning.sharing, encoder, tasks)
+        shared: Sharing = registry.sharings.build({"name": name, **arguments}, encoder, tasks)
     check_saved(shared)
     shared.lend({task: key for task, key in keys.items() if key != task})
     said: dict[str, Any] = {"sharing": tuning.sharing, "lora": adapted}

@@ -41,12 +41,12 @@ def whole_writer(model: MultiTaskModel, task: str) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         if isinstance(module, EncoderDecoderModel):
             config = copy.deepcopy(module.config)
-            config.encoder = config_of(model)
+            config.encoder = config_of(model, task=task)
             config.decoder._attn_implementation = "eager"
             made: Any = EncoderDecoderModel(config)
             prefix = "encoder."
         else:
-            made = AutoModelForSeq2SeqLM.from_config(config_of(model))
+            made = AutoModelForSeq2SeqLM.from_config(config_of(model, task=task))
             prefix = "model." if hasattr(made, "model") else ""
     if prefix != "encoder." and not any("lm_head" in name for name in outside):
         made.lm_head.weight = nn.Parameter(made.lm_head.weight.detach().clone())  # a checkpoint that does not tie it

@@ -61,6 +61,19 @@ class Sharing(nn.Module):
         """Whether it is made for all tasks of a run also where only some are loaded; `arguments` are the sharing's."""
         return True
 
+    @classmethod
+    def by_lenders(cls, arguments: dict[str, Any], head_of: Mapping[str, str]) -> dict[str, Any]:
+        """Its arguments with the lenders of heads in place of the tasks that borrow them; it is made for lenders.
+
+        Args:
+            arguments: the sharing's.
+            head_of: task → the task whose head it uses, itself mostly.
+
+        Raises:
+            ConfigError: a task is to have something else than its lender.
+        """
+        return arguments
+
     def lend(self, head_of: Mapping[str, str]) -> None:
         """Let tasks use what the sharing has for another one.
 

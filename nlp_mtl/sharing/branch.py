@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -66,6 +67,32 @@ class Branch(Towers):
         super().__init__(encoder, tasks, {**known, **alone}, count // 2 if depth is None else depth)
         if self.upper is not None:
             self.log += ", adapters alone: one pass for all"
+
+    @classmethod
+    def by_lenders(cls, arguments: dict[str, Any], head_of: Mapping[str, str]) -> dict[str, Any]:
+        """A task that uses another one's head goes through its layers; `groups` may name it beside that one.
+
+        Raises:
+            ConfigError: they stand in different groups.
+
+        Example:
+            >>> Branch.by_lenders({"groups": {"a": ["mnli", "mnli_mm"]}}, {"mnli": "mnli", "mnli_mm": "mnli"})
+            {'groups': {'a': ['mnli']}}
+        """
+        groups = arguments.get("groups")
+        if not isinstance(groups, Mapping) or not all(map(_are_names, groups.values())):
+            return arguments  # refused when it is made
+        place = {task: group for group, members in groups.items() for task in members}
+        wrong = [
+            f"sharing 'branch': {task!r} uses the head of {head_of[task]!r} and so its layers, found them in different "
+            f"groups; put {task!r} where {head_of[task]!r} is, or leave it out"
+            for task, group in place.items()
+            if head_of.get(task, task) != task and place.get(head_of[task]) != group
+        ]
+        if wrong:
+            raise ConfigError(wrong)
+        kept = {group: [t for t in members if head_of.get(t, t) == t] for group, members in groups.items()}
+        return {**arguments, "groups": kept}
 
     def _grow(self) -> None:
         """With plain LoRA only adapters are copied: the frozen layers below them are the same for all groups."""
@@ -131,6 +158,10 @@ class Branch(Towers):
         if self.upper is None:
             return super().collapse(task)
         return joined(merged(self.encoder), merged(self.upper.part, self.group_of[task]))
+
+
+def _are_names(members: Any) -> bool:
+    return isinstance(members, (list, tuple)) and all(isinstance(task, str) for task in members)
 
 
 def grouped_wrongly(groups: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> list[str]:

@@ -16,6 +16,8 @@ import pytest
 import torch
 
 from nlp_mtl import prediction
+from nlp_mtl.errors import NlpMtlError
+from nlp_mtl.taskfile import Task
 from nlp_mtl.testing import WORDS, tiny_model
 from tests.integration.serving import Watched, ask, ask_all, close, get, running
 
@@ -298,3 +300,52 @@ def test_a_place_that_is_taken_and_words_that_are_wrong_are_told(run, tmp_path, 
     assert code == 2 and "2 mistakes" in err and "--max-batch" in err and "--queue" in err
     code, _, err = run("serve", tmp_path / "run", "--queue", "8")
     assert code == 2 and "--max-batch" in err
+
+
+# ---------------------------------------------------------------------------------------------- tasks that write texts
+
+WRITES = {"name": "back", "dataset": {"path": "none"}, "inputs": ["text"], "target": "back", "examples": []}
+IN_WORDS = {**WRITES, "name": "mood", "target": "label", "labels": ["good", "bad"], "template": "mood: {text}"}
+
+
+@pytest.fixture(scope="module", params=["t5", "bert"])
+def writer(request):
+    """Two tasks that write with one decoder, one that answers with a label in words, and one that does not write."""
+    head = {"name": "seq2seq", "max_target_length": 12, "generation": {"num_beams": 2}}
+    back, mood = Task(**{**WRITES, "head": head}), Task(**{**IN_WORDS, "head": {"name": "seq2seq"}})
+    made = tiny_model([back, back.with_(name="again", head_of="back"), mood, "cola"], request.param).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.15)
+    return made
+
+
+def test_texts_that_are_written_are_those_of_predict_whatever_comes_together(writer):
+    answerer = Watched(writer, dtype="float32")
+    draw = random.Random(3)
+    texts = [" ".join(draw.choices(WORDS, k=draw.randint(1, 30))) for _ in range(12)]
+    bodies = [{"input": text} for text in texts] + [{"inputs": texts[:3], "tasks": ["again"]}]
+    with running(answerer, max_batch=8) as address:
+        answerer.open.clear()
+        threading.Timer(0.3, answerer.open.set).start()
+        found = ask_all(address, bodies)
+        assert max(answerer.passes) > 2, "nothing went together"
+        for body, (status, said) in zip(bodies, found, strict=True):
+            assert status == 200, said
+            assert close(said, expected(writer, body)), body
+        assert len({json.dumps(said["answer"]["back"]) for _, said in found[:12]}) > 3, "weights that tell texts apart"
+        assert found[0][1]["answer"].keys() == {"back", "again", "mood", "cola"}
+        assert found[0][1]["answer"]["mood"]["label"] in ("good", "bad")
+        assert ask(address, {"input": ""})[0] == expected_status(writer, "")
+        heads = {task["name"]: task["head"] for task in json.loads(get(address, "/tasks")[2])["tasks"]}
+        assert heads["back"] == heads["mood"] == "seq2seq"
+
+
+def expected_status(model, text):
+    """200 where `predict` reads it, else 422."""
+    try:
+        prediction.predict(model, text)
+    except NlpMtlError:
+        return 422
+    return 200
