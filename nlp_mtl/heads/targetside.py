@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from nlp_mtl.heads import decoders, targets
 from nlp_mtl.heads.base import Columns, Head
 from nlp_mtl.heads.labels import Where, class_numbers, complain
 from nlp_mtl.heads.texts import is_text
+
+logger = logging.getLogger("nlp_mtl")
 
 FOLDER = "_decoders"  # no task is called so: adapters of tasks have folders of their names
 
@@ -61,6 +64,15 @@ class TargetSide(Head):
         else:
             made = tokenizer if self._found is None else targets.read_tokenizer(self._found)
         self._take(made)
+        if blurred := [
+            text for text, ids in zip(self.texts or [], self._label_ids or [], strict=True) if made.unk_token_id in ids
+        ]:
+            logger.warning(
+                "%s: the vocabulary lacks a part of the label text %r, which is learned as <unk>; another can be given "
+                "in `label_texts`",
+                whose,
+                blurred[0],
+            )
 
     def _take(self, tokenizer: Any) -> None:
         whose = f"task {self.task.name!r}"
@@ -89,6 +101,11 @@ class TargetSide(Head):
         if isinstance(owner, TargetSide) and owner.tokenizer is not None:
             self._source, self._found = owner._source, owner._found
             self._take(owner.tokenizer)
+
+    def lent(self, owner: Head) -> None:
+        """As other heads, and what the decoder was made of."""
+        super().lent(owner)
+        self._built = owner._built if isinstance(owner, TargetSide) else None
 
     @property
     def own_tokenizer(self) -> bool:

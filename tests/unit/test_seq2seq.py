@@ -444,3 +444,95 @@ def test_an_exported_folder_writes_the_same_without_this_package(family, tmp_pat
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert json.loads(out.stdout.splitlines()[-1]) == ours
+
+
+# ------------------------------------------------------------------------------------------------------ lent decoders
+
+RTE_LIKE = {"labels": ["entailment", "not_entailment"], "target": "label"}
+MOOD_LIKE = {"labels": ["good", "bad", "so so"], "target": "mood"}
+
+
+def said_rows(folder):
+    """The rows with labels of two kinds, in a file."""
+    file = folder / "rows.jsonl"
+    labels = [("entailment", "good"), ("not_entailment", "so so"), ("entailment", "bad"), ("not_entailment", "good")]
+    rows = [{**row, "label": label, "mood": mood} for row, (label, mood) in zip(ROWS, labels, strict=True)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return {"path": "json", "data_files": {"train": str(file), "validation": str(file)}}
+
+
+@pytest.mark.parametrize("family", ["t5", "bert"])
+def test_one_decoder_writes_for_tasks_of_several_kinds(family, tmp_path):
+    """As T5: translation and two classifications in words, each with its own labels, texts and lengths."""
+    data = said_rows(tmp_path)
+    owner = a_task(dataset=data, examples=[])
+    lengths = {"name": "seq2seq", "max_target_length": 9}
+    rte = a_task(name="rte", head_of="to_german", dataset=data, examples=[], **RTE_LIKE)
+    mood = a_task(
+        name="mood",
+        head_of="to_german",
+        dataset=data,
+        examples=[],
+        head={**lengths, "label_texts": ["ja", "nein", "na"]},
+        **MOOD_LIKE,
+    )
+    short = a_task(
+        name="short",
+        head_of="to_german",
+        dataset=data,
+        examples=[],
+        head={**lengths, "generation": {"max_new_tokens": 2}},
+    )
+    tasks = [rte, owner, mood, short]
+    model = tiny_model(tasks, family)
+    assert len({id(model.module_of(task)) for task in model.tasks}) == 1
+    heads = model.heads
+    assert [heads[task].most for task in ("to_german", "rte", "mood", "short")] == [16, 16, 9, 9]
+    assert heads["mood"].texts == ["ja", "nein", "na"] and heads["rte"].texts == RTE_LIKE["labels"]
+    loaded = load_data(heads, model.tokenizer, max_length=64)
+    found = Evaluator(loaded).evaluate(model.eval())
+    assert {task: len(found[task].decoded) for task in found} == dict.fromkeys(model.tasks, 4)
+    answers = predict(model, ROWS[0])
+    assert answers["rte"]["label"] in RTE_LIKE["labels"] and answers["mood"]["label"] in MOOD_LIKE["labels"]
+    assert len(heads["short"].predict(_written(model, "short"), {})[0]) <= 2
+    model.save_pretrained(tmp_path / "run")
+    again = MultiTaskModel.from_pretrained(tmp_path / "run")
+    assert predict(again, ROWS) == predict(model, ROWS)
+    assert export_task(model, "mood", tmp_path / "mood").difference < 1e-5
+
+
+def _written(model, task):
+    with torch.no_grad():
+        return model(**a_batch(model, task, labels=False)[0])["logits"][task]
+
+
+def test_what_a_lent_decoder_does_not_say_is_the_owners_but_for_its_labels_texts():
+    owner = a_task(head={"name": "seq2seq", "label_texts": ["ja", "nein"]}, **RTE_LIKE)
+    same, other = (a_task(name=name, head_of="to_german", head="seq2seq", **RTE_LIKE) for name in ("same", "other"))
+    text = other.with_(labels=None, target="de")
+    said = {"to_german": {"max_target_length": 12}, "other": {"generation": {"num_beams": 2}}}
+    heads = make_heads([owner, same, text], said)
+    assert [head.most for head in heads.values()] == [12, 12, 12]
+    assert [head.texts for head in heads.values()] == [["ja", "nein"], ["ja", "nein"], None]
+    assert [head.generation for head in heads.values()] == [{}, {}, {"num_beams": 2}]
+    with pytest.raises(ConfigError, match="'other' uses the head of 'to_german', found `decoder`; say it there"):
+        make_heads([owner, text], {"other": {"decoder": {"layers": 1}}})
+
+
+def test_a_decoder_that_cannot_be_lent_is_told_with_the_way_out():
+    owner = with_head(decoder={"layers": 1})
+    other = a_task(name="other", head_of="to_german", head={"name": "seq2seq", "decoder": {"layers": 2}})
+    with pytest.raises(ConfigError, match=r"found `decoder` .*2.* and .*1.*; leave it out in 'other'"):
+        tiny_model([owner, other], "bert")
+    with pytest.raises(ConfigError, match="found seq2seq and sequence_classification; leave out `head_of`"):
+        tiny_model([a_task(head="sequence_classification", **RTE_LIKE), other], "bert")
+
+
+def test_labels_that_are_no_text_are_refused_and_those_the_vocabulary_lacks_are_told(caplog):
+    with pytest.raises(ConfigError, match="the label ' ' is no text to write; give all labels one in `label_texts`"):
+        make_heads([a_task(labels=["good", " "], target="l")])
+    with pytest.raises(ConfigError, match="`label_texts` is a list of 2 texts, one per label"):
+        make_heads([a_task(labels=["good", "bad"], target="l", head={"name": "seq2seq", "label_texts": ["good", ""]})])
+    with caplog.at_level("WARNING", "nlp_mtl"):
+        tiny_model([a_task(labels=["good", "好"], target="l", examples=[])], "t5")
+    assert "lacks a part of the label text '好'" in caplog.text
