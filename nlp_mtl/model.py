@@ -191,7 +191,7 @@ class MultiTaskModel(HoldsParameters):
                 modules[task] = head.build(shared.encoder_of(task), source=source, seed=seed)
         for task, head in heads.items():
             if keys[task] != task:
-                head.lent(heads[keys[task]])
+                head.lent(heads[keys[task]], modules[keys[task]])
         return cls(shared, heads, modules, tokenizer, base=record, max_length=max_length, strategies=strategies)
 
     @classmethod

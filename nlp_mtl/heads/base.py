@@ -153,8 +153,8 @@ class Head:
     def borrow(self, owner: Head) -> None:
         """Take over what the head that owns the module has met; see :meth:`meet`."""
 
-    def lent(self, owner: Head) -> None:
-        """Take over what the head that owns the module was told when it was built; see :meth:`build`."""
+    def lent(self, owner: Head, module: nn.Module) -> None:
+        """Take over what the head that owns a module was told when it built it; see :meth:`build`."""
         self.exportable, self.why_not = owner.exportable, owner.why_not
 
     def save_files(self, folder: Path) -> None:

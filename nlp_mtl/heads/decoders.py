@@ -24,7 +24,7 @@ from transformers import (
 from nlp_mtl.errors import ConfigError, UnsupportedError, shown, suggestion
 from nlp_mtl.heads.targets import end_of, start_of
 from nlp_mtl.heads.vanilla import seed_of
-from nlp_mtl.packing import base_of
+from nlp_mtl.packing import base_of, first_position
 
 LAYERS = 3  # of a fresh decoder
 _FRESH = ("layers", "heads", "intermediate_size", "dropout")
@@ -160,7 +160,7 @@ def own_decoder(
         said: `decoder` of the task: a name, or a new one's sizes.
         folder: where the pretrained decoder is; None for a new one.
         name, seed: fix the first weights.
-        most: target tokens at most.
+        most: places that a new decoder has at least.
         keeps_vocabulary: whether the tokenizer is the pretrained decoder's own, so that its embedding fits.
         before: what a run folder says was built.
 
@@ -176,7 +176,9 @@ def own_decoder(
         elif folder is not None:
             decoder = _pretrained(folder, tokenizer, keeps_vocabulary, name)
         else:
-            decoder = AutoModelForCausalLM.from_config(_fresh_config(base.config, tokenizer, said or {}, most))
+            decoder = AutoModelForCausalLM.from_config(
+                _fresh_config(base.config, tokenizer, said or {}, most, f"task {name!r}")
+            )
         first = copy.deepcopy(base.config)
         first._attn_implementation = "eager"  # never saved
         config = EncoderDecoderConfig.from_encoder_decoder_configs(first, decoder.config)
@@ -192,16 +194,40 @@ def own_decoder(
         eos_token_id=config.eos_token_id,
         pad_token_id=config.pad_token_id,
     )
-    limit = getattr(decoder.config, "max_position_embeddings", None)
-    if limit is not None and most > limit:
-        raise ConfigError(
-            f"task {name!r}: `max_target_length` is at most {limit} for this decoder, found {most}; lower it"
-        )
     said_of = decoder.config.to_diff_dict()
     said_of = {**said_of, "model_type": decoder.config.model_type}
     for key in ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"):
         said_of.pop(key, None)
     return made, Built(said_of, [], made.generation_config.to_diff_dict())
+
+
+def check_places(made: Any, whose: str, most: int, generation: Mapping[str, Any]) -> None:
+    """Refuse lengths for which a decoder has no position embeddings, which would be met in the middle of a run.
+
+    Args:
+        made: the decoder's module.
+        whose: the task, in words.
+        most: `max_target_length`.
+        generation: the fields that the task says of how it writes.
+
+    Raises:
+        ConfigError: all lengths that are too large.
+    """
+    inner = made.decoder if isinstance(made, EncoderDecoderModel) else made
+    places = getattr(inner.config, "max_position_embeddings", None)
+    if places is None:  # T5 counts distances
+        return
+    places -= first_position(inner.base_model)
+    said = {"max_target_length": (most, places)}
+    for name, room in (("max_new_tokens", places), ("max_length", places + 1)):  # a length counts what it begins with
+        if generation.get(name) is not None:
+            said[f"generation: {name}"] = (generation[name], room)
+    if wrong := [
+        f"{whose}: `{name}` is at most {room} for this decoder, which has {places} positions, found {found}; lower it"
+        for name, (found, room) in said.items()
+        if found > room
+    ]:
+        raise ConfigError(wrong)
 
 
 class _Joined(EncoderDecoderModel):
@@ -256,9 +282,14 @@ def _pretrained(folder: Path, tokenizer: Any, keeps_vocabulary: bool, name: str)
     return made
 
 
-def _fresh_config(encoder: Any, tokenizer: Any, said: Mapping[str, Any], most: int) -> BertConfig:
+def _fresh_config(encoder: Any, tokenizer: Any, said: Mapping[str, Any], most: int, whose: str) -> BertConfig:
     """A BERT decoder of the encoder's width."""
     width = int(encoder.hidden_size)
+    if said.get("heads") and width % said["heads"]:
+        raise ConfigError(
+            f"{whose}: decoder: `heads` divides the encoder's width {width}, found {said['heads']}; leave it out for "
+            "as many as the encoder has"
+        )
     heads = said.get("heads") or getattr(encoder, "num_attention_heads", None) or max(1, width // 64)
     dropout = said.get("dropout", getattr(encoder, "hidden_dropout_prob", getattr(encoder, "dropout", 0.1)))
     return BertConfig(

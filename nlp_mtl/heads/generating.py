@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import GenerationConfig, PreTrainedModel
+from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import BaseModelOutput
 
 from nlp_mtl.errors import ConfigError, shown, suggestion
@@ -18,6 +19,13 @@ IGNORED = -100
 _NUMBERS = 16_000_000  # numbers that the logits of one call hold at most: 64 MB
 _WORTH = 512  # target places in all: fewer are decoded in one call
 _ROWS = 256  # hypotheses that are written at a time
+_MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.BEAM_SEARCH)
+_NOT_OURS = {  # field → its usual value, and why it can have no other
+    "num_return_sequences": (1, "one text per row is kept"),
+    "return_dict_in_generate": (False, "the tokens alone are kept"),
+    "stop_strings": (None, "a text ends with the token that ends the targets"),
+    "max_time": (None, "what is written must not depend on how fast a machine is"),
+}
 
 
 def checked_generation(said: Any, whose: str) -> dict[str, Any]:
@@ -48,17 +56,41 @@ def checked_generation(said: Any, whose: str) -> dict[str, Any]:
                 for key in unknown
             ]
         )
-    for name, least in (("num_beams", 1), ("max_new_tokens", 1), ("max_length", 1)):
-        if said.get(name) is not None and (not isinstance(said[name], int) or said[name] < least):
-            raise ConfigError(
-                f"{whose}: generation: `{name}` is a whole number from {least}, found {shown(said[name])}"
-            )
-    if int(said.get("num_return_sequences") or 1) != 1:
-        raise ConfigError(f"{whose}: generation: one text per row is kept; leave `num_return_sequences` out")
+    wrong = [
+        f"{whose}: generation: `{name}` is a whole number from {least}, found {shown(said[name])}; leave it out"
+        for name, least in (("num_beams", 1), ("max_new_tokens", 1), ("max_length", 2))  # a length counts the start
+        if said.get(name) is not None
+        and (not isinstance(said[name], int) or isinstance(said[name], bool) or said[name] < least)
+    ]
+    wrong += [
+        f"{whose}: generation: `{name}` is a number{' above 0' if least == 0 else ''}, found {shown(said[name])}; "
+        "leave it out"
+        for name, least in (("length_penalty", None), ("repetition_penalty", 0), ("encoder_repetition_penalty", 0))
+        if said.get(name) is not None
+        and (
+            isinstance(said[name], bool)
+            or not isinstance(said[name], (int, float))
+            or (least is not None and said[name] <= least)
+        )
+    ]
+    wrong += [
+        f"{whose}: generation: {why}; leave `{name}` out"
+        for name, (usual, why) in _NOT_OURS.items()
+        if said.get(name) not in (None, usual)
+    ]
+    if wrong:
+        raise ConfigError(wrong)
     try:
-        GenerationConfig(**said).validate(strict=True)
+        made = GenerationConfig(**said)
+        made.validate(strict=True)
+        mode = made.get_generation_mode()
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{whose}: generation: {' '.join(str(error).split())[:300]}") from None
+    if mode not in _MODES:
+        raise ConfigError(
+            f"{whose}: generation: texts are written greedily or with beams, so that one row has one answer, found "
+            f"{mode.value.replace('_', ' ')}; leave its fields out, e.g. do_sample, or say num_beams"
+        )
     return dict(said)
 
 

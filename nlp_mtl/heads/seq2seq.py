@@ -21,6 +21,8 @@ from nlp_mtl.packing import Packed, base_of
 from nlp_mtl.registry import heads
 from nlp_mtl.taskfile import Task
 
+_LONGEST = 65_536  # tokens of a target: a decoder that is new has as many position embeddings
+
 
 @heads.register("seq2seq")
 class Seq2Seq(TargetSide):
@@ -89,8 +91,10 @@ class Seq2Seq(TargetSide):
             self.generation = generating.checked_generation(generation, whose)
         except ConfigError as error:
             wrong += error.mistakes
-        if not isinstance(max_target_length, int) or max_target_length < 2:
-            wrong.append(f"{whose}: `max_target_length` is a whole number from 2, found {shown(max_target_length)}")
+        if not isinstance(max_target_length, int) or not 2 <= max_target_length <= _LONGEST:
+            wrong.append(
+                f"{whose}: `max_target_length` is a whole number from 2 to {_LONGEST}, found {shown(max_target_length)}"
+            )
         if not 0 <= label_smoothing < 1:
             wrong.append(f"{whose}: `label_smoothing` is from 0 to under 1, found {label_smoothing}; leave it out")
         if task.target is None:
@@ -141,6 +145,7 @@ class Seq2Seq(TargetSide):
             made, self._built = decoders.whole_family(
                 encoder, source=source, name=self.task.head_key, seed=seed, before=before
             )
+            decoders.check_places(made, whose, self.most, self.generation)
             return made
         if base.main_input_name != "input_ids" or any(getattr(part, "is_causal", False) for part in base.modules()):
             raise UnsupportedError(
@@ -154,10 +159,11 @@ class Seq2Seq(TargetSide):
             folder=self._found,
             name=self.task.head_key,
             seed=seed,
-            most=self.most,
+            most=max(self.most, *(int(self.generation.get(name) or 0) for name in ("max_new_tokens", "max_length"))),
             keeps_vocabulary=self.target_tokenizer is None,
             before=before,
         )
+        decoders.check_places(made, whose, self.most, self.generation)
         return made
 
     def forward(self, module: Any, packed: Packed, target: Mapping[str, Tensor]) -> Decoded:  # type: ignore[override]
@@ -264,13 +270,13 @@ def _first_words(parts: Sequence[Any], most: int) -> list[str]:
     return words[:most]
 
 
-def _is_told(text: Any) -> bool:
-    return is_text(text) and bool(text.strip())
-
-
 def _wrong_texts(said: Any, task: Task, whose: str) -> list[str]:
     if task.labels is None:
         return [f"{whose}: `label_texts` stand for the task's `labels`, found none; list them"]
-    if not isinstance(said, (list, tuple)) or len(said) != len(task.labels) or not all(map(_is_told, said)):
+    if (
+        not isinstance(said, (list, tuple))
+        or len(said) != len(task.labels)
+        or not all(is_text(text) and text.strip() for text in said)
+    ):
         return [f"{whose}: `label_texts` is a list of {len(task.labels)} texts, one per label, found {shown(said)}"]
     return []

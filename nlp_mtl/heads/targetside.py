@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from nlp_mtl import bases
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.heads import decoders, targets
@@ -24,7 +26,8 @@ class TargetSide(Head):
     """Base of heads whose targets are texts with a tokenizer of their own.
 
     Attributes:
-        decoder, target_tokenizer, most, texts: see :class:`nlp_mtl.heads.seq2seq.Seq2Seq`; `texts` are the labels'.
+        decoder, target_tokenizer, most, generation, texts: see :class:`nlp_mtl.heads.seq2seq.Seq2Seq`; `texts` are the
+            labels'.
         tokenizer: of the targets; None before the head has met one.
     """
 
@@ -33,6 +36,7 @@ class TargetSide(Head):
     decoder: Any
     target_tokenizer: Any
     most: int
+    generation: dict[str, Any]
     texts: list[str] | None
     tokenizer: Any = None
     _source: Any = None  # the encoder's tokenizer
@@ -102,9 +106,14 @@ class TargetSide(Head):
             self._source, self._found = owner._source, owner._found
             self._take(owner.tokenizer)
 
-    def lent(self, owner: Head) -> None:
-        """As other heads, and what the decoder was made of."""
-        super().lent(owner)
+    def lent(self, owner: Head, module: nn.Module) -> None:
+        """As other heads, and what the decoder was made of; its own lengths must fit that one.
+
+        Raises:
+            ConfigError: lengths for which the decoder has no positions.
+        """
+        super().lent(owner, module)
+        decoders.check_places(module, f"task {self.task.name!r}", self.most, self.generation)
         self._built = owner._built if isinstance(owner, TargetSide) else None
 
     @property

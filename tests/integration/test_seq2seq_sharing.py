@@ -60,7 +60,9 @@ WAYS = [
     for tuning in ("full", "lora")
     if not (tuning == "full" and "task_lora" in SCHEMES[name])
     and (
-        family == "bert" or tuning == ("lora" if name in ("experts", "experts-token", "task_lora", "soft") else "full")
+        family == "bert"
+        or tuning
+        == ("lora" if name in ("experts", "experts-token", "experts-example", "task_lora", "soft") else "full")
     )
 ]
 

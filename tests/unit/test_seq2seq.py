@@ -390,7 +390,18 @@ def test_evaluation_scores_texts_against_a_copy(tmp_path):
         ({"decoder": {"layers": 0}}, "`layers` is a whole number from 1, found 0"),
         ({"target_tokenizer": {"vocab_size": 10}}, "is from 260"),
         ({"target_tokenizer": {"size": 8000}}, "`target_tokenizer` is {vocab_size: 8000}, or a folder"),
-        ({"max_target_length": 1}, "`max_target_length` is a whole number from 2, found 1"),
+        ({"max_target_length": 1}, "`max_target_length` is a whole number from 2 to 65536, found 1"),
+        ({"generation": {"num_beams": True}}, "`num_beams` is a whole number from 1, found True"),
+        ({"generation": {"num_beams": 2, "length_penalty": "x"}}, "`length_penalty` is a number, found 'x'"),
+        ({"generation": {"repetition_penalty": -1.0}}, "`repetition_penalty` is a number above 0, found -1.0"),
+        ({"generation": {"max_length": 1}}, "`max_length` is a whole number from 2, found 1"),
+        ({"generation": {"num_return_sequences": "x"}}, "one text per row is kept; leave `num_return_sequences` out"),
+        ({"generation": {"return_dict_in_generate": True}}, "the tokens alone are kept; leave `return_dict_in_gen"),
+        ({"generation": {"stop_strings": "a"}}, "ends with the token that ends the targets; leave `stop_strings` out"),
+        ({"generation": {"max_time": 1.0}}, "must not depend on how fast a machine is; leave `max_time` out"),
+        ({"generation": {"do_sample": True}}, "so that one row has one answer, found sample; leave"),
+        ({"generation": {"num_beams": 4, "num_beam_groups": 2}}, "greedily or with beams, so that one row has one"),
+        ({"generation": {"prompt_lookup_num_tokens": 3}}, "found assisted generation; leave its fields out"),
         ({"label_smoothing": 1.0}, "`label_smoothing` is from 0 to under 1"),
         ({"label_texts": ["a"]}, "`label_texts` stand for the task's `labels`, found none"),
     ],
@@ -409,6 +420,31 @@ def test_a_base_that_cannot_is_refused_with_the_way_out():
         tiny_model([with_head(decoder={"layers": 1})], "t5")
     with pytest.raises(ConfigError, match="found no `target`"):
         make_heads([a_task(target=None)])
+
+
+def test_lengths_for_which_a_decoder_has_no_places_are_refused_before_training(tmp_path):
+    """They would be met in the middle of a run: in training, or when the first evaluation writes."""
+    tiny_encoder("roberta").save_pretrained(tmp_path / "writer")  # of 514 positions two are not counted
+    tiny_tokenizer().save_pretrained(tmp_path / "writer")
+    long = {"max_new_tokens": 513}
+    with pytest.raises(ConfigError, match=r"`generation: max_new_tokens` is at most 512 for this decoder.*found 513"):
+        tiny_model([with_head(decoder=str(tmp_path / "writer"), generation=long)], "bert")
+    with pytest.raises(ConfigError, match="`max_target_length` is at most 160 for this decoder, which has 160 pos"):
+        tiny_model([with_head(max_target_length=161)], "bart")
+    for family, limit in (("bart", 160), ("bert", 600), ("t5", 600)):  # a new decoder gets as many as are needed
+        head = with_head(generation={"min_new_tokens": limit, "max_new_tokens": limit})
+        texts = predict(stirred(tiny_model([head], family)), ROWS[:1])[0]["to_german"]["text"]
+        assert len(texts) > limit / 2, family
+
+
+def test_a_label_is_not_written_as_nothing():
+    with pytest.raises(ConfigError, match="`label_texts` is a list of 2 texts, one per label, found"):
+        make_heads([Task(**{**ENTAIL, "head": {"name": "seq2seq", "label_texts": ["yes", " "]}})])
+
+
+def test_heads_of_a_new_decoder_divide_its_width():
+    with pytest.raises(ConfigError, match="task 'to_german': decoder: `heads` divides the encoder's width 32, found 3"):
+        tiny_model([with_head(decoder={"heads": 3})], "bert")
 
 
 def test_targets_that_are_no_text_are_named_by_row():
@@ -524,6 +560,9 @@ def test_a_decoder_that_cannot_be_lent_is_told_with_the_way_out():
     other = a_task(name="other", head_of="to_german", head={"name": "seq2seq", "decoder": {"layers": 2}})
     with pytest.raises(ConfigError, match=r"found `decoder` .*2.* and .*1.*; leave it out in 'other'"):
         tiny_model([owner, other], "bert")
+    long = a_task(name="other", head_of="to_german", head={"name": "seq2seq", "max_target_length": 300})
+    with pytest.raises(ConfigError, match="task 'other': `max_target_length` is at most 160 for this decoder"):
+        tiny_model([a_task(), long], "bart")
     with pytest.raises(ConfigError, match="found seq2seq and sequence_classification; leave out `head_of`"):
         tiny_model([a_task(head="sequence_classification", **RTE_LIKE), other], "bert")
 
