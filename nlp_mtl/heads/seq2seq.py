@@ -49,7 +49,7 @@ class Seq2Seq(TargetSide):
         max_target_length: tokens of a target, and of what is written where `generation` sets no limit. Of longer
             targets the first are learned, without an end; they are counted.
         generation: fields of `transformers.GenerationConfig`, e.g. ``{num_beams: 4, length_penalty: 1.0}``.
-        label_smoothing: share of each label's weight that is spread over the vocabulary, in training.
+        label_smoothing: share of each label's weight that is spread over the vocabulary, in the loss.
         label_texts: what stands for each of the task's labels, in their order; left out, their names.
 
     Example:
@@ -145,7 +145,7 @@ class Seq2Seq(TargetSide):
             made, self._built = decoders.whole_family(
                 encoder, source=source, name=self.task.head_key, seed=seed, before=before
             )
-            decoders.check_places(made, whose, self.most, self.generation)
+            decoders.check_fits(made, whose, self.most, self.generation)
             return made
         if base.main_input_name != "input_ids" or any(getattr(part, "is_causal", False) for part in base.modules()):
             raise UnsupportedError(
@@ -163,7 +163,7 @@ class Seq2Seq(TargetSide):
             keeps_vocabulary=self.target_tokenizer is None,
             before=before,
         )
-        decoders.check_places(made, whose, self.most, self.generation)
+        decoders.check_fits(made, whose, self.most, self.generation)
         return made
 
     def forward(self, module: Any, packed: Packed, target: Mapping[str, Tensor]) -> Decoded:  # type: ignore[override]

@@ -107,13 +107,13 @@ class TargetSide(Head):
             self._take(owner.tokenizer)
 
     def lent(self, owner: Head, module: nn.Module) -> None:
-        """As other heads, and what the decoder was made of; its own lengths must fit that one.
+        """As other heads, and what the decoder was made of; what it says itself must fit that one.
 
         Raises:
-            ConfigError: lengths for which the decoder has no positions.
+            ConfigError: lengths or tokens that the decoder does not have.
         """
         super().lent(owner, module)
-        decoders.check_places(module, f"task {self.task.name!r}", self.most, self.generation)
+        decoders.check_fits(module, f"task {self.task.name!r}", self.most, self.generation)
         self._built = owner._built if isinstance(owner, TargetSide) else None
 
     @property

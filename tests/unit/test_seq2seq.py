@@ -575,3 +575,56 @@ def test_labels_that_are_no_text_are_refused_and_those_the_vocabulary_lacks_are_
     with caplog.at_level("WARNING", "nlp_mtl"):
         tiny_model([a_task(labels=["good", "好"], target="l", examples=[])], "t5")
     assert "lacks a part of the label text '好'" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+@pytest.mark.parametrize("family", ["t5", "bart", "bert"])
+def test_texts_are_the_same_in_whatever_parts_they_are_written(family, monkeypatch):
+    """Long sources with beams are written in several calls, so that their keys and values fit into memory."""
+    model = stirred(tiny_model([with_head(generation={"num_beams": 3, "min_new_tokens": 3})], family))
+    together = predict(model, ROWS)
+    kind, calls = type(model.module_of("to_german")), []
+    generate = kind.generate
+
+    def watched(self, *, encoder_outputs, **more):
+        calls.append(tuple(encoder_outputs.last_hidden_state.shape[:2]))
+        return generate(self, encoder_outputs=encoder_outputs, **more)
+
+    monkeypatch.setattr(kind, "generate", watched)
+    decoder = whole_writer(model, "to_german").get_decoder().config
+    layers = {"t5": "num_decoder_layers", "bart": "decoder_layers", "bert": "num_hidden_layers"}[family]
+    room = 3 * 2 * 2 * getattr(decoder, layers) * decoder.hidden_size  # two tokens' keys and values for each beam
+    monkeypatch.setattr("nlp_mtl.heads.generating._KEPT", 10 * room)
+    assert predict(model, ROWS) == together
+    assert len(calls) > 1 and sum(rows for rows, _ in calls) == len(ROWS)
+    assert all(rows == 1 or rows * length <= 20 for rows, length in calls)
+
+
+def test_a_checkpoint_that_draws_its_words_writes_the_likeliest(tmp_path):
+    model = stirred(tiny_model([a_task()], "t5"))
+    expected = predict(model, ROWS)
+    said = model.module_of("to_german").generation_config
+    said.update(do_sample=True, temperature=3.0, top_k=40, num_return_sequences=2, return_dict_in_generate=True)
+    assert predict(model, ROWS) == expected == predict(model, ROWS)
+    assert export_task(model, "to_german", tmp_path / "out").difference < 1e-5
+
+
+@pytest.mark.parametrize("limit", [{"max_new_tokens": 3}, {"max_length": 4}])
+def test_a_tasks_limit_comes_before_the_checkpoints(limit):
+    model = stirred(tiny_model([with_head(generation={"max_length": 9, "min_new_tokens": 8})], "t5"))
+    expected = predict(model, ROWS)
+    model.module_of("to_german").generation_config.update(**limit)
+    assert predict(model, ROWS) == expected
+    model.heads["to_german"].generation = {"max_new_tokens": 8, "min_new_tokens": 8}
+    assert predict(model, ROWS) == expected, "a length counts the token that it begins with"
+
+
+@pytest.mark.parametrize(
+    "said", [{"forced_bos_token_id": 5000}, {"bad_words_ids": [[5], [-1]]}, {"eos_token_id": [2, 167]}]
+)
+def test_tokens_that_a_decoder_does_not_have_are_refused_before_training(said):
+    (key,) = said
+    with pytest.raises(ConfigError, match=f"task 'to_german': generation: `{key}` names tokens from 0 to"):
+        tiny_model([with_head(generation=said)], "bert")
