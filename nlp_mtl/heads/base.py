@@ -51,7 +51,7 @@ class Head:
     so that metrics can be given columns of the rows; `also_gives`, columns that its :meth:`tokenize` gives beyond those
     of other heads with the same :meth:`manner`; `by_labels`, whether its module has something for each label;
     `own_when_lent`, arguments that a task may have otherwise than the one whose module it uses; `about_labels`, those
-    of them that are not taken over from a task with other labels.
+    of them that are not taken over from a task with other labels; `writes`, whether it makes texts word by word.
 
     Args:
         task: the task.
@@ -72,6 +72,7 @@ class Head:
     by_labels: ClassVar[bool] = True
     own_when_lent: ClassVar[tuple[str, ...]] = ()
     about_labels: ClassVar[tuple[str, ...]] = ()
+    writes: ClassVar[bool] = False
 
     def __init__(self, task: Task):
         if task.template is not None and not self.reads_template:

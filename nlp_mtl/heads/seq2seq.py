@@ -65,6 +65,7 @@ class Seq2Seq(TargetSide):
     reads_template = True
     for_model = ("decoder", "generation", "label_smoothing")
     by_labels = False
+    writes = True
     own_when_lent = ("max_target_length", "generation", "label_smoothing", "label_texts")
     about_labels = ("label_texts",)
 

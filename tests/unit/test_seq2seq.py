@@ -455,6 +455,23 @@ def test_targets_that_are_no_text_are_named_by_row():
     assert "row 2: target 'de' holds no text" in str(error.value)
 
 
+def test_weights_in_parts_on_several_devices_are_refused_before_training():
+    from types import SimpleNamespace
+
+    from accelerate.utils import DistributedType
+
+    from nlp_mtl.settings import check_sharded
+
+    model = tiny_model([a_task()], "bert")
+    sharded, alike = (
+        SimpleNamespace(distributed_type=kind) for kind in (DistributedType.FSDP, DistributedType.MULTI_GPU)
+    )
+    check_sharded(model.sharing, alike, model.heads)
+    check_sharded(model.sharing, sharded, tiny_model(["rte"], "bert").heads)
+    with pytest.raises(UnsupportedError, match=r"tasks 'to_german' write texts: .* use DDP"):
+        check_sharded(model.sharing, sharded, model.heads)
+
+
 @pytest.mark.parametrize(("form", "said"), [("onnx", "one ONNX graph does not hold"), ("adapter", "say --as model")])
 def test_forms_in_which_a_writer_cannot_leave(form, said, tmp_path):
     with pytest.raises(UnsupportedError, match=said):
