@@ -293,16 +293,18 @@ def _heads_that_differ(owner: Task, task: Task) -> list[str]:
     (one, mine), (other, theirs) = (strategies.parse_spec(each.head, "head") for each in (task, owner))
     if one != other:
         return [f"{both}, found {one} and {other}; leave out `head_of`"]
-    known = one in strategies.heads  # else refused where it is made
+    differing = [key for key in mine if mine[key] != theirs.get(key)]
+    relabelled = (owner.labels or task.labels) != (task.labels or owner.labels)
+    if not differing and not relabelled:
+        return []
+    known = one in strategies.heads  # which imports the heads, and so comes last; an unknown one is refused elsewhere
     kind = strategies.heads[one] if known else None
-    own = getattr(kind, "own_when_lent", ())
     wrong = [
         f"{both}, found `{key}` {shown(mine[key])} and {shown(theirs.get(key))}; leave it out in {task.name!r}"
-        for key in mine
-        if key not in own and mine[key] != theirs.get(key)
+        for key in differing
+        if key not in getattr(kind, "own_when_lent", ())
     ]
-    by_labels = getattr(kind, "by_labels", True)
-    if by_labels and (owner.labels or task.labels) != (task.labels or owner.labels):
+    if relabelled and getattr(kind, "by_labels", True):
         wrong.append(
             f"{both}, found {', '.join(task.labels or [])} and {', '.join(owner.labels or [])}; leave `labels` out in "
             f"{task.name!r}, or leave out `head_of`"
