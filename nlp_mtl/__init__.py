@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nlp_mtl.adapting.listing import list_adapters
     from nlp_mtl.adapting.merging import merge_adapters
     from nlp_mtl.adapting.removing import remove_adapter
-    from nlp_mtl.continual.study import continual
+    from nlp_mtl.curves.study import curve
     from nlp_mtl.dryrun import DryRun, dry_run
     from nlp_mtl.errors import (
         ConfigError,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from nlp_mtl.evaluation import Evaluator
     from nlp_mtl.exporting.export import Export, export_task
+    from nlp_mtl.forgetting.study import continual
     from nlp_mtl.hub.push import Pushed, push
     from nlp_mtl.initial import model_from
     from nlp_mtl.model import MultiTaskModel
@@ -57,7 +58,8 @@ _WHERE = {
     "Run": "run",
     "Task": "tasks",
     "add_task": "adapting.adding",
-    "continual": "continual.study",
+    "continual": "forgetting.study",
+    "curve": "curves.study",
     "dry_run": "dryrun",
     "evaluate": "run",
     "export_task": "exporting.export",
@@ -96,6 +98,7 @@ __all__ = [
     "__version__",
     "add_task",
     "continual",
+    "curve",
     "dry_run",
     "evaluate",
     "export_task",

@@ -15,9 +15,10 @@ import typer
 
 from nlp_mtl.adapting.command import adapters_app
 from nlp_mtl.atomic import write_text
-from nlp_mtl.continual import command as continual
+from nlp_mtl.curves import command as curves
 from nlp_mtl.errors import ConfigError, NlpMtlError, shown
 from nlp_mtl.exporting import command as exporting
+from nlp_mtl.forgetting import command as forgetting
 from nlp_mtl.hub import command as hub
 from nlp_mtl.methods import EPILOG as METHODS_EPILOG
 from nlp_mtl.methods import methods
@@ -57,7 +58,8 @@ app.command("push", epilog=hub.EPILOG)(hub.push)
 app.command("methods", epilog=METHODS_EPILOG)(methods)
 app.command("report", epilog=reporting.EPILOG)(reporting.report)
 app.command("compare", epilog=studies.EPILOG)(studies.compare)
-app.command("continual", epilog=continual.EPILOG)(continual.continual)
+app.command("curve", epilog=curves.EPILOG)(curves.curve)
+app.command("continual", epilog=forgetting.EPILOG)(forgetting.continual)
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder that mirrors data sets under their Hub ids.")

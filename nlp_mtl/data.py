@@ -203,7 +203,7 @@ def _labels_that_differ(heads: Mapping[str, Head]) -> list[str]:
 
 def _pool_key(head: Head) -> str:
     said = head.task.model_dump(
-        mode="json", include={"dataset", "splits", "split_seed", "prepare", "rows", "max_length"}
+        mode="json", include={"dataset", "splits", "split_seed", "prepare", "rows", "rows_seed", "max_length"}
     )
     folder = str(head.task.file.parent) if head.task.file else ""
     return json.dumps([said, head.task.metric_columns.get("groups"), folder, head.reading()], sort_keys=True)

@@ -19,6 +19,7 @@ class HoldsParameters(nn.Module):
     module_of: Any
     _kept: KeptGradient | None = None
     _held: list[nn.Parameter] | None = None
+    _learning: bool = False  # all modules were put into training mode, in this training
 
     def keep_embedding_gradient(self, keep: bool = True) -> bool:
         """Keep the word embeddings' dense gradient between steps; see :class:`nlp_mtl.memory.KeptGradient`.
@@ -31,7 +32,7 @@ class HoldsParameters(nn.Module):
         if self._kept is not None:
             self._kept.release()
             self._kept = None
-        self._held = list(self.parameters()) if keep else None
+        self._held, self._learning = (list(self.parameters()) if keep else None), False
         embedding = base_of(self.sharing.encoder).get_input_embeddings()
         users = sum(any(p is embedding.weight for p in part._parameters.values()) for part in self.modules())
         if keep and isinstance(embedding, nn.Embedding) and embedding.weight.requires_grad and users == 1:
@@ -40,7 +41,11 @@ class HoldsParameters(nn.Module):
 
     def train(self, mode: bool = True) -> Any:
         """As in torch; the Trainer calls it before each step, which is a walk through all modules for nothing."""
-        return self if mode and self.training and self._held is not None else super().train(mode)
+        if mode and self.training and self._learning:
+            return self
+        super().train(mode)
+        self._learning = mode and self._held is not None
+        return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As in torch; a kept embedding gradient is cleared where it was used."""

@@ -53,14 +53,14 @@ def local_folder(name: str | Path, *, revision: str | None = None, token: str | 
                 f"revision: goes with a repository of the Hub, found {revision!r} with the folder {shown(str(name))}; "
                 "leave it out"
             )
-        return _last_stage(Path(name))
+        return last_stage(Path(name))
     repo, said = found
     if said is not None and revision is not None and said != revision:
         raise RunFolderError(f"revision: is said once, found {said!r} in {str(name)!r} and {revision!r}; leave one out")
     return _fetched(repo, revision or said, token)
 
 
-def _last_stage(folder: Path) -> Path:
+def last_stage(folder: Path) -> Path:
     """Of a run in stages the folder of the last one, if that has come so far; else the folder itself."""
     stages = checkpoint.stage_folders(folder) if not (folder / checkpoint.SPEC).is_file() else []
     if not stages:

@@ -22,7 +22,7 @@ from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.pulling import local_folder
 from nlp_mtl.runfiles import write_task_file
 from nlp_mtl.settings import autocast
-from nlp_mtl.stages import scores_in, train_stages, whole_metrics
+from nlp_mtl.stages import first_stage, scores_in, train_stages, whole_metrics
 from nlp_mtl.starting import check_folder, read_run, trainer_of
 from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, Split, Task
 from nlp_mtl.tasks import load_tasks
@@ -111,6 +111,8 @@ def train(
 
 def _train_stages(settings: config.RunConfig, folder: Path, main: bool, resume: bool, overwrite: bool) -> Run:
     """A run in stages; what it gives is the last one's."""
+    if overwrite and checkpoint.holds_run(folder):
+        trainer_of(*read_run(first_stage(settings, folder))).evaluator.check()  # before the old run goes
     if main and overwrite:
         checkpoint.remove_run(folder)
     if main:
@@ -241,7 +243,8 @@ def evaluate(
     _find_files_again(heads, said)
     for task in tasks or ():
         if isinstance(task, Task):
-            rows = {key: getattr(task, key) for key in ("dataset", "splits", "split_seed", "prepare", "rows", "file")}
+            kept = ("dataset", "splits", "split_seed", "prepare", "rows", "rows_seed", "file")
+            rows = {key: getattr(task, key) for key in kept}
             heads[task.name].task = heads[task.name].task.with_(**rows).knowing(task.rows_in_memory, task.inferred)
     data = load_data(heads, model.tokenizer, max_length=model.max_length, data_root=root)
     with autocast(model.device, model.strategies.get("precision")):  # as it was trained and scored

@@ -75,7 +75,7 @@ def identity(task: Task, *, data_root: str | Path | None = None) -> str:
         found = [(split, rows._fingerprint) for split, rows in _raw_splits(task, data_root).items()]
     said = task.model_dump(
         mode="json",
-        include={"dataset", "splits", "split_seed", "prepare", "rows", "inputs", "metric_columns"},
+        include={"dataset", "splits", "split_seed", "prepare", "rows", "rows_seed", "inputs", "metric_columns"},
     )
     ways = [registry.own_source(registry.preparations[_preparation(task, spec)[0]]) for spec in task.prepare]
     return hashlib.sha256(json.dumps([found, said, ways], sort_keys=True).encode()).hexdigest()[:24]
@@ -204,12 +204,12 @@ def _digest(value: Any, salt: bytes = b"") -> bytes:
 def _capped(task: Task, split: Split, rows: Dataset, cap: int) -> Dataset:
     """At most `cap` rows, drawn with a fixed seed; where rows have groups, whole groups."""
     if "groups" not in task.metric_columns:
-        return rows.shuffle(seed=0).select(range(cap))
+        return rows.shuffle(seed=task.rows_seed).select(range(cap))
     members: dict[bytes, list[int]] = {}
     for index, group in enumerate(rows[task.metric_columns["groups"]][:]):
         members.setdefault(_digest(group), []).append(index)
     order = list(members.values())
-    random.Random(0).shuffle(order)
+    random.Random(task.rows_seed).shuffle(order)
     kept: list[int] = []
     for indices in order:
         if len(kept) + len(indices) > cap:

@@ -57,6 +57,12 @@ def train_stages(
     return runs
 
 
+def first_stage(settings: config.RunConfig, folder: Path) -> dict[str, Any]:
+    """The run file of the first training."""
+    stages = stages_of(keys_of(settings))
+    return _runs(stages, stages[0], folder)[0][1]
+
+
 def keys_of(settings: config.RunConfig) -> dict[str, Any]:
     """A run file's keys that say something, tasks as they were given."""
     return {name: getattr(settings, name) for name in settings.model_fields_set}

@@ -51,6 +51,7 @@ class Task(Strict):
         split_seed: another number holds out other rows.
         prepare: named functions rows → rows, in order, each `name` or ``{name: …, arguments}``.
         rows: at most so many rows of a split, drawn with a fixed seed.
+        rows_seed: another number draws others.
         max_length: at most so many tokens per sequence; the rest is cut and counted.
         head_of: the task whose head this task uses (same kind of head, same labels; tasks that write may have others).
         tags: suites this task belongs to.
@@ -82,6 +83,7 @@ class Task(Strict):
     split_seed: int = Field(default=0, ge=0, lt=2**64)
     prepare: list[str | dict[str, Any]] = Field(default_factory=list)
     rows: dict[Split, int] = Field(default_factory=dict)
+    rows_seed: int = Field(default=0, ge=0, lt=2**32)
     max_length: int | None = Field(default=None, ge=2)
     head_of: str | None = None
     tags: list[str] = Field(default_factory=list)
@@ -144,6 +146,7 @@ class Task(Strict):
         "split_seed": "0",
         "prepare": "{name: drop_empty, columns: [text]}",
         "rows": "{train: 1000}",
+        "rows_seed": "0",
         "max_length": "128",
         "head_of": "another_task",
         "tags": "[my_suite]",

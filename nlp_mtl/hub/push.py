@@ -16,6 +16,7 @@ from nlp_mtl.hub.facts import facts_of
 from nlp_mtl.hub.leaving import NONE, base_for_hub, check_leaving, recorded_as
 from nlp_mtl.hub.staging import stage_export, stage_run
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.pulling import last_stage
 from nlp_mtl.runspec import read_spec
 
 As = Literal["run", "model", "adapter", "onnx"]
@@ -99,7 +100,7 @@ def push(
         ['README.md', 'config.json', 'heads.safetensors', 'model.safetensors']
     """
     own = run_or_model if isinstance(run_or_model, MultiTaskModel) else None
-    source = None if isinstance(run_or_model, MultiTaskModel) else Path(run_or_model)
+    source = None if isinstance(run_or_model, MultiTaskModel) else last_stage(Path(run_or_model))
     spec = own.spec() if own is not None else read_spec(source)  # type: ignore[arg-type]
     _check(spec, repo_id, task, as_, private, revision, create_pr)
     lora = needs_base(spec)

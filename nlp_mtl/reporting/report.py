@@ -9,6 +9,7 @@ from typing import Any
 
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import ConfigError, shown
+from nlp_mtl.pulling import last_stage
 from nlp_mtl.reporting.page import number, page, share
 from nlp_mtl.reporting.picture import Picture
 from nlp_mtl.reporting.reading import Reading, read_folder
@@ -98,6 +99,7 @@ def report(folder: str | Path, *, out: str | Path | None = None, see_saw: float 
     """
     if isinstance(see_saw, bool) or not isinstance(see_saw, (int, float)) or not 0 <= see_saw < float("inf"):
         raise ConfigError(f"report: `see_saw` is a change of score from 0, found {see_saw!r}; leave it out for 0.01")
+    folder = last_stage(Path(folder))
     run = read_folder(folder)
     found = summed_up(run, float(see_saw))
     pictures = {picture.name: picture for picture in drawn(run, found)}

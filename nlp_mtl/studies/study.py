@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from nlp_mtl import config, yamlfile
+from nlp_mtl import config
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.explain import explain, no_mapping
 from nlp_mtl.registry import parse_spec
-from nlp_mtl.runfiles import beside
+from nlp_mtl.studies.files import read_study
 from nlp_mtl.tasks import load_tasks
 
 SINGLE = "single tasks"
@@ -83,27 +82,11 @@ def load_study(source: str | Path | Mapping[str, Any], overrides: Sequence[str] 
     Raises:
         ConfigError: every mistake of the file, and of the run files it makes.
     """
-    if isinstance(source, Mapping):
-        data, place, folder = dict(source), "the study", Path()
-        lines: yamlfile.Lines = {}
-    else:
-        data, lines = yamlfile.load(source)
-        place, folder = str(source), Path(source).parent
-        if not isinstance(data, dict):
-            raise ConfigError(f"{place}: {no_mapping(data, 'a study file', Study)}")
-    own = [word for word in overrides if word.partition("=")[0] in ("output_dir", "seeds", "single", "confidence")]
-    for word in own:
-        key, _, text = word.partition("=")
-        data[key] = yamlfile.loads(text, f"override {key}")[0]
-    try:
-        study = Study.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(explain(error, Study, data, place, lines)) from None
-    keys = _run_keys(study, folder)
+    read = read_study(Study, source, overrides, ("output_dir", "seeds", "single", "confidence"))
+    study, place, keys, rest = read.study, read.place, read.keys, read.rest
     methods, mistakes = _methods(study, place)
     if mistakes:
         raise ConfigError(mistakes)
-    rest = [word for word in overrides if word not in own]
     runs, base = [], Path(study.output_dir)
     for name, changes in methods.items():
         try:  # refused here, and not after hours
@@ -124,14 +107,6 @@ def load_study(source: str | Path | Mapping[str, Any], overrides: Sequence[str] 
                 runs.append(_planned(SINGLE, seed, base / "single" / name, {**alone, "tasks": [item]}, name))
     runs.sort(key=lambda run: study.seeds.index(run.seed))  # a study that is stopped has whole seeds
     return study, runs
-
-
-def _run_keys(study: Study, folder: Path) -> dict[str, Any]:
-    if isinstance(study.run, dict):
-        return dict(study.run)
-    file = next((path for path in (folder / study.run, Path(study.run)) if path.is_file()), folder / study.run)
-    config.load_config(file)  # its mistakes with its lines
-    return beside(yamlfile.load(file)[0], file.parent)
 
 
 def _methods(study: Study, place: str) -> tuple[dict[str, dict[str, Any]], list[str]]:

@@ -71,7 +71,7 @@ ENTRIES = [
         parameter="run.yaml",
         rule="unknown key",
         found="'trainin'",
-        way_out="did you mean 'training'?",
+        way_out="did you mean 'training'",
     ),
     Bad(
         "resume and overwrite",

@@ -31,7 +31,7 @@ ENTRIES = [
         found="found 2",
         way_out="e.g. `max_length: 128`",
         also=(
-            "unknown key 'trainig'; did you mean 'training'?",
+            "unknown key 'trainig'; did you mean 'training'",
             "unknown task or tag 'rtee'; did you mean 'rte'",
             "sampler 'temperature' takes no argument 'temprature'; did you mean 'temperature'?",
             "unknown balancer 'pcgrd'",

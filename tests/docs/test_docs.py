@@ -90,10 +90,23 @@ def test_shipped_run_files_are_valid(file):
 
 @pytest.mark.parametrize("file", sorted((ROOT / "scripts" / "studies").glob("*.yaml")), ids=lambda f: f.stem)
 def test_shipped_studies_are_valid(file):
+    from nlp_mtl.curves.plan import load_curve
+    from nlp_mtl.forgetting.plan import load_continual
     from nlp_mtl.studies.study import load_study
 
-    study, runs = load_study(file)
-    assert len(runs) >= len(study.seeds) * len(study.balancers)
+    verb = file.read_text().split()[2]  # of the command that its first line says
+    if verb == "compare":
+        study, runs = load_study(file)
+        assert len(runs) >= len(study.seeds) * len(study.balancers)
+    elif verb == "continual":
+        study, tasks, runs = load_continual(file)
+        assert [len(run.keys["stages"]) for run in runs[: len(study.methods)]] == [
+            1 if said.get("joint") else len(tasks) for said in study.methods.values()
+        ]
+    else:
+        assert verb == "curve"
+        study, planned = load_curve(file)
+        assert len(planned) == len(study.methods) * len(study.rows)
 
 
 def test_generated_tables_are_current():

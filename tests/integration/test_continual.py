@@ -12,8 +12,8 @@ import torch
 from nlp_mtl import MultiTaskModel, continual
 from nlp_mtl.batches import learned_from
 from nlp_mtl.checkpoint import stage_folders
-from nlp_mtl.continual.matrix import Course
 from nlp_mtl.errors import ConfigError
+from nlp_mtl.forgetting.matrix import Course
 from nlp_mtl.prediction import predict
 from nlp_mtl.run import train
 from tests.integration.tiny import config, write_base, write_tasks

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import nlp_mtl.checkpoint as checkpoint
-from nlp_mtl import MultiTaskModel
-from nlp_mtl.errors import ConfigError, RunFolderError
+from nlp_mtl import MultiTaskModel, report
+from nlp_mtl.errors import ConfigError, NlpMtlError, RunFolderError
 from nlp_mtl.prediction import predict
 from nlp_mtl.run import evaluate, train
 from nlp_mtl.studies.compare import compare
@@ -128,6 +128,21 @@ def test_overwritten_nothing_of_the_old_stages_is_left(world, tmp_path):
     train(settings(world, tmp_path / "run", [{"name": "c"}], training={"max_steps": 1}), overwrite=True)
     assert sorted(path.name for path in (tmp_path / "run").iterdir() if path.is_dir()) == ["1-a", "1-c"]
     assert [path.name for path in (tmp_path / "run" / "1-a").iterdir()] == ["mine.txt"]
+
+
+def test_a_run_is_not_overwritten_by_one_that_can_not_begin(world, tmp_path):
+    run = settings(world, tmp_path / "run", [{"name": "a"}], training={"max_steps": 1})
+    train(run)
+    with pytest.raises(NlpMtlError):
+        train({**run, "init_from": "nowhere-at-all"}, overwrite=True)
+    assert set(evaluate(tmp_path / "run")) == {"mood", "alike", "names"}
+
+
+def test_a_report_is_the_last_stages(world, tmp_path):
+    training = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    train(settings(world, tmp_path / "run", [{"name": "a"}, {"name": "b"}], training=training))
+    whole, last = report(tmp_path / "run", out=tmp_path / "one"), report(tmp_path / "run" / "2-b", out=tmp_path / "two")
+    assert whole.summary == last.summary
 
 
 def test_a_study_compares_runs_in_stages(world, tmp_path):

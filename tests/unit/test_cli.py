@@ -39,6 +39,8 @@ VERBS = [
     *(["adapters", name] for name in ("list", "add", "remove", "merge")),
     ["methods"],
     ["compare"],
+    ["continual"],
+    ["curve"],
 ]
 ROOT = Path(nlp_mtl.__file__).parent.parent
 

@@ -106,3 +106,25 @@ def test_words_that_are_hidden_at_random_are_refused(tmp_path):
     guess = Task(name="guess", head="masked_lm", dataset=data, inputs=["text"], file=str(tmp_path / "x.yaml"))
     with pytest.raises(ConfigError, match="cache_features: guess reads its texts with other words hidden"):
         train(config(base, [guess], tmp_path / "run", freeze="*", cache_features=True))
+
+
+def test_a_training_has_dropout_from_its_first_step(tmp_path):
+    """A pretrained encoder comes in eval mode, and the model is put into training mode once."""
+    from transformers import TrainerCallback
+
+    seen = []
+
+    class Look(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            parts = [part for part in model.modules() if isinstance(part, torch.nn.Dropout)]
+            seen.append(all(part.training for part in parts) and bool(parts))
+
+    from nlp_mtl.config import load_config
+    from nlp_mtl.starting import read_run, trainer_of
+
+    tasks, base = write_tasks(tmp_path / "data"), write_base(tmp_path / "base", dropout=0.1)
+    said = config(base, tasks, tmp_path / "run", training={"max_steps": 4, "eval_strategy": "steps", "eval_steps": 2})
+    trainer = trainer_of(*read_run(load_config(said)))
+    trainer.add_callback(Look())
+    trainer.train()
+    assert seen == [True] * 4

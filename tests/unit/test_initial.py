@@ -132,7 +132,7 @@ def test_a_task_of_tasks_that_differ_gives_its_encoder(base, tmp_path):
     old = earlier(base, tmp_path / "old", task_lora=LORA)
     made = model_from({"run": str(tmp_path / "old"), "task": "kind"}, base, [KIND], max_length=64)
     found, before = (answers(model, ["kind"])["kind"]["scores"] for model in (made, old))
-    assert found == pytest.approx(before, abs=1e-5)
+    assert found == pytest.approx(before, abs=1e-3)  # the adapter was merged
 
 
 def test_an_exported_task_is_a_start(base, tmp_path):

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from nlp_mtl import config, registry, yamlfile
+from nlp_mtl import config, registry
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.explain import explain, no_mapping
-from nlp_mtl.runfiles import beside
 from nlp_mtl.stageplan import stages_of
+from nlp_mtl.studies.files import read_study
 from nlp_mtl.studies.study import PlannedRun, folder_name
 from nlp_mtl.tasks import load_tasks
 
@@ -61,25 +60,9 @@ def load_continual(
     Raises:
         ConfigError: every mistake of the file, and of the run files it makes.
     """
-    if isinstance(source, Mapping):
-        data, place, folder = dict(source), "the study", Path()
-        lines: yamlfile.Lines = {}
-    else:
-        data, lines = yamlfile.load(source)
-        place, folder = str(source), Path(source).parent
-        if not isinstance(data, dict):
-            raise ConfigError(f"{place}: {no_mapping(data, 'a study file', ContinualStudy)}")
-    own = [word for word in overrides if word.partition("=")[0] in ("output_dir", "seeds", "confidence")]
-    for word in own:
-        key, _, text = word.partition("=")
-        data[key] = yamlfile.loads(text, f"override {key}")[0]
-    try:
-        study = ContinualStudy.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(explain(error, ContinualStudy, data, place, lines)) from None
-    keys = dict(study.run) if isinstance(study.run, dict) else _from_file(study.run, folder)
-    rest = [word for word in overrides if word not in own]
-    whole = config.load_config(keys, rest).model_dump(exclude_unset=True)
+    read = read_study(ContinualStudy, source, overrides, ("output_dir", "seeds", "confidence"))
+    study, place = read.study, read.place
+    whole = config.load_config(read.keys, read.rest).model_dump(exclude_unset=True)
     tasks = [task.name for task in load_tasks(whole["tasks"], registry=whole.get("registry") or ())]
     if len(tasks) < 2 or len(tasks) != len(whole["tasks"]):
         raise ConfigError(
@@ -101,12 +84,6 @@ def load_continual(
         raise ConfigError(mistakes)
     runs.sort(key=lambda run: study.seeds.index(run.seed))
     return study, tasks, runs
-
-
-def _from_file(name: str, folder: Path) -> dict[str, Any]:
-    file = next((path for path in (folder / name, Path(name)) if path.is_file()), folder / name)
-    config.load_config(file)  # its mistakes with its lines
-    return beside(yamlfile.load(file)[0], file.parent)
 
 
 def sequence(
@@ -140,6 +117,9 @@ def sequence(
     changes = {key: value for key, value in method.items() if key not in (REPLAY, JOINT)}
     training = {**(keys.get("training") or {}), **(changes.pop("training", None) or {})}
     whole: dict[str, Any] = {**keys, **changes, "training": {**training, "seed": seed, "output_dir": str(folder)}}
+    told = [registry.parse_spec(spec, "regularizers") for spec in whole.get("regularizers") or ()]
+    if told:
+        whole["regularizers"] = [_after(name, arguments, None) for name, arguments in told]
     if joint:
         return {**whole, "stages": [{"name": "all"}]}
     stages: list[dict[str, Any]] = []
@@ -147,9 +127,9 @@ def sequence(
         items = [_few(item, rows) if rows and place < number else item for place, item in enumerate(whole["tasks"])]
         stage: dict[str, Any] = {"name": task, "tasks": items}
         stage["train_tasks"] = list(tasks[: number + 1]) if rows else [task]
-        if whole.get("regularizers"):
+        if told:
             before = str(folder / stages_of({**whole, "stages": stages})[-1].folder) if stages else None
-            stage["regularizers"] = [_after(spec, before) for spec in whole["regularizers"]]
+            stage["regularizers"] = [_after(name, arguments, before) for name, arguments in told]
         stages.append(stage)
     return {**whole, "stages": stages}
 
@@ -160,9 +140,10 @@ def _few(item: Any, rows: int) -> dict[str, Any]:
     return {**said, "rows": {**(said.get("rows") or {}), "train": rows}}
 
 
-def _after(spec: Any, before: str | None) -> Any:
+def _after(name: str, arguments: Mapping[str, Any], before: str | None) -> dict[str, Any]:
     """A regularizer that takes over what the stage before found important, if it is of that kind."""
-    name, arguments = registry.parse_spec(spec, "regularizers")
-    if "importance" not in inspect.signature(registry.regularizers[name]).parameters:
-        return spec
-    return {"name": name, **arguments, "carry": True, **({} if before is None else {"importance": before})}
+    own = {"name": name, **arguments}
+    takes = inspect.signature(registry.regularizers[name]).parameters
+    if "carry" in takes:
+        own["carry"] = True
+    return {**own, "importance": before} if "importance" in takes and before is not None else own

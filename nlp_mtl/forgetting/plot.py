@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl.atomic import write_text
-from nlp_mtl.continual.matrix import mean_matrix
+from nlp_mtl.forgetting.matrix import mean_matrix
 
 if TYPE_CHECKING:
-    from nlp_mtl.continual.study import Continual
+    from nlp_mtl.forgetting.study import Continual
 
 
 def draw(found: Continual, file: Path) -> None:

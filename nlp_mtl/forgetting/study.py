@@ -13,9 +13,9 @@ import numpy as np
 
 from nlp_mtl.atomic import write_text
 from nlp_mtl.checkpoint import stage_folders
-from nlp_mtl.continual.matrix import MEASURES, Course, mean_matrix
-from nlp_mtl.continual.plan import load_continual
 from nlp_mtl.errors import ConfigError
+from nlp_mtl.forgetting.matrix import MEASURES, Course, mean_matrix
+from nlp_mtl.forgetting.plan import load_continual
 from nlp_mtl.studies.running import Outcome, run_missing
 from nlp_mtl.studies.statistics import Interval, interval
 
@@ -107,7 +107,7 @@ def continual(source: str | Path | Mapping[str, Any], overrides: Sequence[str] =
     ``continual.json``, ``continual.md`` and ``continual.svg`` are written into its `output_dir`.
 
     Args:
-        source: a study file, or a mapping of its keys; see :class:`nlp_mtl.continual.plan.ContinualStudy`.
+        source: a study file, or a mapping of its keys; see :class:`nlp_mtl.forgetting.plan.ContinualStudy`.
         overrides: ``key=value``.
 
     Raises:
@@ -124,7 +124,7 @@ def continual(source: str | Path | Mapping[str, Any], overrides: Sequence[str] =
     found.stopped, found.folder = stopped, Path(study.output_dir)
     write_text(found.folder / "continual.json", json.dumps(found.as_json(), indent=1, ensure_ascii=False) + "\n")
     write_text(found.folder / "continual.md", found.markdown())
-    from nlp_mtl.continual.plot import draw
+    from nlp_mtl.forgetting.plot import draw
 
     draw(found, found.folder / "continual.svg")
     return found
