@@ -197,7 +197,7 @@ def _labels_that_differ(heads: Mapping[str, Head]) -> list[str]:
         f"tasks {owner.task.name!r} and {head.task.name!r} share a head, but the labels in their data differ "
         f"({', '.join(owner.labels or [])}; {', '.join(head.labels or [])}); list `labels` in {owner.task.name!r}"
         for owner, head in pairs
-        if head.labels != owner.labels
+        if head.by_labels and head.labels != owner.labels
     ]
 
 

@@ -210,14 +210,14 @@ def taken_over(old: Head, theirs: nn.Module, head: Head, ours: nn.Module) -> str
     """
     if type(old) is not type(head):
         return f"it is of another kind ({old.task.head_name} and {head.task.head_name})"
-    if set(old.labels or ()) != set(head.labels or ()):
+    if head.by_labels and set(old.labels or ()) != set(head.labels or ()):
         return "its labels are others"
     if not head.writes_like(old):
         return "it writes with another vocabulary"
     state, own = _state(theirs), _state(ours)
     if {name: value.shape for name, value in state.items()} != {name: value.shape for name, value in own.items()}:
         return "its parts have other shapes"
-    ordered = in_order(state, old.labels or (), head.labels or ())
+    ordered = in_order(state, old.labels or (), head.labels or ()) if head.by_labels else state
     if set(ordered) != set(state):
         return "its labels are in another order, and which of its numbers are theirs can't be told"
     ours.load_state_dict(ordered, strict=False)

@@ -186,10 +186,12 @@ class MultiTaskModel(HoldsParameters):
         shared.check_length(max(min(head.task.max_length or max_length, max_length) for head in heads.values()))
         shared.read_from({task: head.layer for task, head in heads.items() if head.layer is not None})
         modules = {}
-        for task, head in heads.items():  # also tells heads of borrowed modules what they are
-            module = head.build(shared.encoder_of(task), source=source, seed=seed)
+        for task, head in heads.items():
             if keys[task] == task:
-                modules[task] = module
+                modules[task] = head.build(shared.encoder_of(task), source=source, seed=seed)
+        for task, head in heads.items():
+            if keys[task] != task:
+                head.lent(heads[keys[task]], modules[keys[task]])
         return cls(shared, heads, modules, tokenizer, base=record, max_length=max_length, strategies=strategies)
 
     @classmethod

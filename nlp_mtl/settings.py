@@ -43,8 +43,11 @@ def settings_for(args: TrainingArguments, precision: Precision) -> TrainingArgum
     return args
 
 
-def check_sharded(sharing: Any, accelerator: Any) -> None:
-    """Refuse FSDP and DeepSpeed for sharings that hold parts of an encoder of their own.
+def check_sharded(sharing: Any, accelerator: Any, heads: Mapping[str, Any] | None = None) -> None:
+    """Refuse FSDP and DeepSpeed for sharings that hold parts of an encoder of their own, and for heads that write.
+
+    Where weights are in parts on several devices, all processes go through each layer equally often. A decoder goes
+    through its own as often as its texts are long.
 
     Raises:
         UnsupportedError: with the reason and the way out.
@@ -56,6 +59,13 @@ def check_sharded(sharing: Any, accelerator: Any) -> None:
         raise UnsupportedError(
             f"sharing {sharing.registered_as!r}: copies, gates or compares parameters, which are in parts on several "
             f"devices with {accelerator.distributed_type.value}; use DDP (torchrun without FSDP), or sharing: hard"
+        )
+    writing = [task for task, head in (heads or {}).items() if head.writes]
+    if accelerator.distributed_type in kinds and writing:
+        raise UnsupportedError(
+            f"tasks {', '.join(map(repr, writing))} write texts: a decoder's passes are as many as its words, and with "
+            f"{accelerator.distributed_type.value} all processes must make equally many; use DDP (torchrun without "
+            "FSDP), or leave them out"
         )
 
 

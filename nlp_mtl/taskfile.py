@@ -53,7 +53,7 @@ class Task(Strict):
         rows: at most so many rows of a split, drawn with a fixed seed.
         rows_seed: another number draws others.
         max_length: at most so many tokens per sequence; the rest is cut and counted.
-        head_of: the task whose head this task uses (same kind of head, same labels).
+        head_of: the task whose head this task uses (same kind of head, same labels; tasks that write may have others).
         tags: suites this task belongs to.
         language, version, description: for people and for the cards.
         license: of the data, as the Hub names it (``cc-by-4.0``), or ``unknown``.

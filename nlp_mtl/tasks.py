@@ -9,6 +9,7 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from nlp_mtl import registry as strategies
 from nlp_mtl.errors import ConfigError, shown, suggestion
 from nlp_mtl.paths import no_name
 from nlp_mtl.taskfile import Task, fields_of, validated
@@ -286,8 +287,29 @@ def _tasks_of(item: Any, known: Callable[[], TaskRegistry]) -> list[Task]:
     return known().find(str(item))
 
 
-def _head(task: Task) -> dict[str, Any]:
-    return {"name": task.head} if isinstance(task.head, str) else dict(task.head)
+def _heads_that_differ(owner: Task, task: Task) -> list[str]:
+    """What keeps a task from using another one's head: another kind, arguments of the module, or labels of it."""
+    both = f"tasks {task.name!r} and {owner.name!r} share a head: `head` and `labels` must agree"
+    (one, mine), (other, theirs) = (strategies.parse_spec(each.head, "head") for each in (task, owner))
+    if one != other:
+        return [f"{both}, found {one} and {other}; leave out `head_of`"]
+    differing = [key for key in mine if mine[key] != theirs.get(key)]
+    relabelled = (owner.labels or task.labels) != (task.labels or owner.labels)
+    if not differing and not relabelled:
+        return []
+    known = one in strategies.heads  # which imports the heads, and so comes last; an unknown one is refused elsewhere
+    kind = strategies.heads[one] if known else None
+    wrong = [
+        f"{both}, found `{key}` {shown(mine[key])} and {shown(theirs.get(key))}; leave it out in {task.name!r}"
+        for key in differing
+        if key not in getattr(kind, "own_when_lent", ())
+    ]
+    if relabelled and getattr(kind, "by_labels", True):
+        wrong.append(
+            f"{both}, found {', '.join(task.labels or [])} and {', '.join(owner.labels or [])}; leave `labels` out in "
+            f"{task.name!r}, or leave out `head_of`"
+        )
+    return wrong
 
 
 def _check_heads_shared(tasks: Mapping[str, Task]) -> list[str]:
@@ -303,6 +325,6 @@ def _check_heads_shared(tasks: Mapping[str, Task]) -> list[str]:
             )
         elif owner.head_of is not None:
             mistakes.append(f"task {task.name!r}: `head_of` names {owner.name!r}, which itself borrows a head")
-        elif _head(owner) != _head(task) or (owner.labels or task.labels) != (task.labels or owner.labels):
-            mistakes.append(f"tasks {task.name!r} and {owner.name!r} share a head: `head` and `labels` must agree")
+        else:
+            mistakes += _heads_that_differ(owner, task)
     return mistakes

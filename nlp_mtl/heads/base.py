@@ -49,7 +49,9 @@ class Head:
     template may make; `for_model`, arguments that change nothing of how rows are read; `gives_scores`, whether
     :meth:`scores` gives metrics class probabilities; `decodes_rows`, whether there is one decoded prediction per row,
     so that metrics can be given columns of the rows; `also_gives`, columns that its :meth:`tokenize` gives beyond those
-    of other heads with the same :meth:`manner`.
+    of other heads with the same :meth:`manner`; `by_labels`, whether its module has something for each label;
+    `own_when_lent`, arguments that a task may have otherwise than the one whose module it uses; `about_labels`, those
+    of them that are not taken over from a task with other labels; `writes`, whether it makes texts word by word.
 
     Args:
         task: the task.
@@ -67,6 +69,10 @@ class Head:
     gives_scores: ClassVar[bool] = False
     decodes_rows: ClassVar[bool] = True
     also_gives: ClassVar[tuple[str, ...]] = ()
+    by_labels: ClassVar[bool] = True
+    own_when_lent: ClassVar[tuple[str, ...]] = ()
+    about_labels: ClassVar[tuple[str, ...]] = ()
+    writes: ClassVar[bool] = False
 
     def __init__(self, task: Task):
         if task.template is not None and not self.reads_template:
@@ -147,6 +153,10 @@ class Head:
 
     def borrow(self, owner: Head) -> None:
         """Take over what the head that owns the module has met; see :meth:`meet`."""
+
+    def lent(self, owner: Head, module: nn.Module) -> None:
+        """Take over what the head that owns a module was told when it built it; see :meth:`build`."""
+        self.exportable, self.why_not = owner.exportable, owner.why_not
 
     def save_files(self, folder: Path) -> None:
         """Write what the module needs beside its weights into a run folder; by default nothing."""

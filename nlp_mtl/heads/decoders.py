@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from nlp_mtl.errors import ConfigError, UnsupportedError, shown, suggestion
+from nlp_mtl.heads.generating import unknown_tokens
 from nlp_mtl.heads.targets import end_of, start_of
 from nlp_mtl.heads.vanilla import seed_of
 from nlp_mtl.packing import base_of, first_position
@@ -201,8 +202,8 @@ def own_decoder(
     return made, Built(said_of, [], made.generation_config.to_diff_dict())
 
 
-def check_places(made: Any, whose: str, most: int, generation: Mapping[str, Any]) -> None:
-    """Refuse lengths for which a decoder has no position embeddings, which would be met in the middle of a run.
+def check_fits(made: Any, whose: str, most: int, generation: Mapping[str, Any]) -> None:
+    """Refuse what would be met in the middle of a run: lengths without position embeddings, unknown tokens.
 
     Args:
         made: the decoder's module.
@@ -211,22 +212,24 @@ def check_places(made: Any, whose: str, most: int, generation: Mapping[str, Any]
         generation: the fields that the task says of how it writes.
 
     Raises:
-        ConfigError: all lengths that are too large.
+        ConfigError: all lengths that are too large, and tokens that its vocabulary does not have.
     """
     inner = made.decoder if isinstance(made, EncoderDecoderModel) else made
     places = getattr(inner.config, "max_position_embeddings", None)
-    if places is None:  # T5 counts distances
-        return
-    places -= first_position(inner.base_model)
-    said = {"max_target_length": (most, places)}
-    for name, room in (("max_new_tokens", places), ("max_length", places + 1)):  # a length counts what it begins with
-        if generation.get(name) is not None:
-            said[f"generation: {name}"] = (generation[name], room)
-    if wrong := [
-        f"{whose}: `{name}` is at most {room} for this decoder, which has {places} positions, found {found}; lower it"
-        for name, (found, room) in said.items()
-        if found > room
-    ]:
+    wrong = unknown_tokens(made, generation, whose)
+    if places is not None:  # T5 counts distances
+        places -= first_position(inner.base_model)
+        said = {"max_target_length": (most, places)}
+        for name, room in (("max_new_tokens", places), ("max_length", places + 1)):  # a length counts the start
+            if generation.get(name) is not None:
+                said[f"generation: {name}"] = (generation[name], room)
+        wrong += [
+            f"{whose}: `{name}` is at most {room} for this decoder, which has {places} positions, found {found}; lower "
+            "it"
+            for name, (found, room) in said.items()
+            if found > room
+        ]
+    if wrong:
         raise ConfigError(wrong)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import EncoderDecoderModel, GenerationConfig, PreTrainedModel
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -19,6 +20,7 @@ IGNORED = -100
 _NUMBERS = 16_000_000  # numbers that the logits of one call hold at most: 64 MB
 _WORTH = 512  # target places in all: fewer are decoded in one call
 _ROWS = 256  # hypotheses that are written at a time
+_KEPT = 256_000_000  # numbers that the sources' keys and values of one call hold at most: 1 GB
 _MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.BEAM_SEARCH)
 _NOT_OURS = {  # field → its usual value, and why it can have no other
     "num_return_sequences": (1, "one text per row is kept"),
@@ -26,6 +28,8 @@ _NOT_OURS = {  # field → its usual value, and why it can have no other
     "stop_strings": (None, "a text ends with the token that ends the targets"),
     "max_time": (None, "what is written must not depend on how fast a machine is"),
 }
+_LAYERS = ("decoder_layers", "num_decoder_layers", "num_hidden_layers")  # BART, T5, decoders alone
+_CHANCE = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
 def checked_generation(said: Any, whose: str) -> dict[str, Any]:
@@ -97,13 +101,17 @@ def checked_generation(said: Any, whose: str) -> dict[str, Any]:
 def generation_config(module: PreTrainedModel, said: Mapping[str, Any], most: int) -> GenerationConfig:
     """What a checkpoint says about how it writes, and over it what the task says.
 
+    A checkpoint that would draw its words writes the likeliest ones: one row has one answer.
+
     Args:
         module: the decoder, with the checkpoint's `generation_config`.
         said: see :func:`checked_generation`.
         most: new tokens, where the task names no limit.
     """
     made = copy.deepcopy(module.generation_config) or GenerationConfig()
-    made.do_sample = False  # answers are the same each time
+    made.do_sample = False
+    for key in (*_CHANCE, *_NOT_OURS):
+        setattr(made, key, None)
     if not {"max_length", "max_new_tokens"} & set(said):
         made.max_length, made.max_new_tokens = None, most
         if getattr(made, "min_length", None):
@@ -112,10 +120,35 @@ def generation_config(module: PreTrainedModel, said: Mapping[str, Any], most: in
         setattr(made, key, value)
     if "max_new_tokens" in said and "max_length" not in said:
         made.max_length = None
+    elif "max_length" in said and "max_new_tokens" not in said:
+        made.max_new_tokens = None
     for key in ("decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id"):
         if getattr(made, key, None) is None:
             setattr(made, key, getattr(module.config, key, None))
     return made
+
+
+def unknown_tokens(module: PreTrainedModel, said: Mapping[str, Any], whose: str) -> list[str]:
+    """What names tokens that a decoder's vocabulary does not have, as messages.
+
+    Args:
+        module: the decoder.
+        said: see :func:`checked_generation`.
+        whose: the task, in words.
+    """
+    size = _vocabulary(module)
+    named = {key: said[key] for key in said if key.endswith(("token_id", "words_ids", "suppress_tokens"))}
+    return [
+        f"{whose}: generation: `{key}` names tokens from 0 to {size - 1}, found {shown(value)}; leave it out"
+        for key, value in named.items()
+        if not all(isinstance(token, int) and 0 <= token < size for token in _flat(value))
+    ]
+
+
+def _flat(value: Any) -> list[Any]:
+    if isinstance(value, (list, tuple)):
+        return [token for part in value for token in _flat(part)]
+    return [] if value is None else [value]
 
 
 def shifted(labels: Tensor, start: int, pad: int) -> Tensor:
@@ -200,17 +233,28 @@ def written(module: PreTrainedModel, states: Tensor, mask: Tensor, config: Gener
     found: list[list[int]] = []
     beams = int(config.num_beams or 1)
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    vocabulary = _vocabulary(module)
-    for part in _parts(len(states), min(_ROWS // beams, _NUMBERS // (beams * vocabulary))):
+    kept = _numbers_kept(module) * mask.shape[1]
+    most = min(_ROWS, _NUMBERS // _vocabulary(module), _KEPT // kept)
+    for part in _parts(len(states), most // beams):
         own = mask[part]
         length = int(own.sum(1).max())  # the others' padding is of no use
-        out = module.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states[part, :length]),
-            attention_mask=own[:, :length],
-            generation_config=config,
-        )
+        with _writing_as(module, config):
+            out = module.generate(
+                encoder_outputs=BaseModelOutput(last_hidden_state=states[part, :length]), attention_mask=own[:, :length]
+            )
         found += [_until(ids, ends) for ids in out[:, 1:].tolist()]  # the first one is what it began with
     return found
+
+
+@contextmanager
+def _writing_as(module: Any, config: GenerationConfig) -> Iterator[None]:
+    """`generate` fills what a config given to it leaves out with the module's own: a limit that was taken out, too."""
+    before = module.generation_config
+    module.generation_config = config
+    try:
+        yield
+    finally:
+        module.generation_config = before
 
 
 def log_likelihoods(module: PreTrainedModel, states: Tensor, mask: Tensor, texts: Sequence[Sequence[int]]) -> Tensor:
@@ -244,6 +288,13 @@ def loss_by_parts(module: PreTrainedModel, states: Tensor, mask: Tensor, labels:
 
 def _vocabulary(module: PreTrainedModel) -> int:
     return int(module.get_output_embeddings().weight.shape[0])
+
+
+def _numbers_kept(module: PreTrainedModel) -> int:
+    """Numbers that a decoder keeps of each of a source's tokens while it writes: keys and values of all its layers."""
+    config: Any = module.decoder.config if isinstance(module, EncoderDecoderModel) else module.config
+    layers = next(getattr(config, key) for key in _LAYERS if getattr(config, key, None))
+    return 2 * int(layers) * int(config.hidden_size)
 
 
 def _parts(rows: int, most: int) -> Iterator[slice]:

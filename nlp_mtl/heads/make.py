@@ -35,11 +35,15 @@ def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | No
     for task in tasks:
         owner = owners.get(task.head_of or "", task)
         if owner is not task:  # one output layer: the same numbers, read in the same way
-            if task.name in (more or {}):
-                mistakes.append(f"heads: {task.name!r} uses the head of {owner.name!r}; say it there")
-            if task.labels is None and owner.labels:
+            kind = _kind(task)
+            if others := [key for key in (more or {}).get(task.name, {}) if key not in kind.own_when_lent]:
+                mistakes.append(
+                    f"heads: {task.name!r} uses the head of {owner.name!r}, found "
+                    f"`{'` and `'.join(map(str, others))}`; say it there"
+                )
+            if task.labels is None and owner.labels and kind.by_labels:
                 task = task.with_(labels=owner.labels)
-        spec = _spec(owner, more or {})
+        spec = _spec(owner, more or {}) if owner is task else _lent(owner, task, more or {})
         try:
             check_built(task, built)
             head = _built(spec, task)
@@ -117,6 +121,19 @@ def _spec(task: Task, more: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         elif key == "*" or key in task.tags:
             arguments.update({k: v for k, v in given.items() if name in registry.heads and _takes(name, k)})
     return {"name": name, **arguments}
+
+
+def _kind(task: Task) -> type[Head]:
+    known = task.head_name in registry.heads
+    return registry.heads[task.head_name] if known else Head
+
+
+def _lent(owner: Task, task: Task, more: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The arguments of the task that owns the module, and over them what the other says that does not touch it."""
+    kind, own = _kind(task), _spec(task, more)
+    others = kind.about_labels if task.labels != owner.labels else ()
+    theirs = {key: value for key, value in _spec(owner, more).items() if key not in others}
+    return {**theirs, **{key: value for key, value in own.items() if key in kind.own_when_lent}}
 
 
 def _takes(head: str, argument: str) -> bool:

@@ -37,6 +37,9 @@ class Seq2Seq(TargetSide):
     whose text is likeliest after the input, ``argmax_l Σ_t log p(l_t | l_<t, input)`` with the end token included, so
     that every answer is a label. Metrics and answers are then those of classification.
 
+    Tasks of several kinds may share a decoder by `head_of`: each keeps its own labels, their texts, lengths and
+    `generation`; what it does not say is the owner's.
+
     Args:
         task: the task; its target is a text, or a label where `labels` are listed.
         decoder: a model's name or folder; ``{layers: 3}`` for a new BERT decoder of the encoder's width (also `heads`,
@@ -46,7 +49,7 @@ class Seq2Seq(TargetSide):
         max_target_length: tokens of a target, and of what is written where `generation` sets no limit. Of longer
             targets the first are learned, without an end; they are counted.
         generation: fields of `transformers.GenerationConfig`, e.g. ``{num_beams: 4, length_penalty: 1.0}``.
-        label_smoothing: share of each label's weight that is spread over the vocabulary, in training.
+        label_smoothing: share of each label's weight that is spread over the vocabulary, in the loss.
         label_texts: what stands for each of the task's labels, in their order; left out, their names.
 
     Example:
@@ -61,6 +64,10 @@ class Seq2Seq(TargetSide):
     paper = "Sutskever, Vinyals and Le, 2014, arXiv:1409.3215; T5: Raffel et al., 2020, arXiv:1910.10683"
     reads_template = True
     for_model = ("decoder", "generation", "label_smoothing")
+    by_labels = False
+    writes = True
+    own_when_lent = ("max_target_length", "generation", "label_smoothing", "label_texts")
+    about_labels = ("label_texts",)
 
     def __init__(
         self,
@@ -95,6 +102,8 @@ class Seq2Seq(TargetSide):
             wrong.append(f"{whose}: seq2seq learns to write a text, found no `target`; name the column it stands in")
         if label_texts is not None:
             wrong += _wrong_texts(label_texts, task, whose)
+        elif blank := [label for label in task.labels or [] if not label.strip()]:
+            wrong.append(f"{whose}: the label {blank[0]!r} is no text to write; give all labels one in `label_texts`")
         if wrong:
             raise ConfigError(wrong)
         self.decoder, self.target_tokenizer, self.most = decoder, target_tokenizer, max_target_length
@@ -137,7 +146,7 @@ class Seq2Seq(TargetSide):
             made, self._built = decoders.whole_family(
                 encoder, source=source, name=self.task.head_key, seed=seed, before=before
             )
-            decoders.check_places(made, whose, self.most, self.generation)
+            decoders.check_fits(made, whose, self.most, self.generation)
             return made
         if base.main_input_name != "input_ids" or any(getattr(part, "is_causal", False) for part in base.modules()):
             raise UnsupportedError(
@@ -155,7 +164,7 @@ class Seq2Seq(TargetSide):
             keeps_vocabulary=self.target_tokenizer is None,
             before=before,
         )
-        decoders.check_places(made, whose, self.most, self.generation)
+        decoders.check_fits(made, whose, self.most, self.generation)
         return made
 
     def forward(self, module: Any, packed: Packed, target: Mapping[str, Tensor]) -> Decoded:  # type: ignore[override]
@@ -214,6 +223,11 @@ class Seq2Seq(TargetSide):
             return [numbers[tuple(ids)] for ids in labels]
         return [[text] for text in rows[f"target:{self.task.name}"][:]]
 
+    def _numbers(self, train_labels: Sequence[Any]) -> list[int]:
+        """Class numbers of training labels; those of a lender may be other texts, which are left out."""
+        mine = {tuple(ids) for ids in self._label_ids or []}
+        return self.references([ids for ids in train_labels if ids is not None and tuple(ids) in mine], None)
+
     def in_words(self, decoded: Any) -> Any:
         """The text; the label's name."""
         return (self.task.labels or [])[decoded] if self._label_ids is not None else decoded
@@ -233,14 +247,14 @@ class Seq2Seq(TargetSide):
 
     def trivial_scores(self, train_labels: Sequence[Any], rows: int) -> np.ndarray:
         """[rows, labels]: each label's share of the training rows."""
-        known = self.references([ids for ids in train_labels if ids is not None], None)
+        known = self._numbers(train_labels)
         counts = np.bincount(known, minlength=len(self.task.labels or []))
         return np.tile(counts / max(1, counts.sum()), (rows, 1))
 
     def trivial(self, train_labels: Sequence[Any], train_rows: Any, labels: Sequence[Any], rows: Any) -> list[Any]:
         """The input itself, no more words than the longest training target has; or the most frequent label."""
         if self._label_ids is not None:
-            known = self.references([ids for ids in train_labels if ids is not None], None)
+            known = self._numbers(train_labels)
             return [Counter(known).most_common(1)[0][0] if known else 0] * len(labels)
         column = f"target:{self.task.name}"
         names = train_rows if isinstance(train_rows, Mapping) else train_rows.column_names

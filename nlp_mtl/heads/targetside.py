@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from nlp_mtl import bases
 from nlp_mtl.errors import ConfigError
@@ -14,6 +17,8 @@ from nlp_mtl.heads.base import Columns, Head
 from nlp_mtl.heads.labels import Where, class_numbers, complain
 from nlp_mtl.heads.texts import is_text
 
+logger = logging.getLogger("nlp_mtl")
+
 FOLDER = "_decoders"  # no task is called so: adapters of tasks have folders of their names
 
 
@@ -21,7 +26,8 @@ class TargetSide(Head):
     """Base of heads whose targets are texts with a tokenizer of their own.
 
     Attributes:
-        decoder, target_tokenizer, most, texts: see :class:`nlp_mtl.heads.seq2seq.Seq2Seq`; `texts` are the labels'.
+        decoder, target_tokenizer, most, generation, texts: see :class:`nlp_mtl.heads.seq2seq.Seq2Seq`; `texts` are the
+            labels'.
         tokenizer: of the targets; None before the head has met one.
     """
 
@@ -30,6 +36,7 @@ class TargetSide(Head):
     decoder: Any
     target_tokenizer: Any
     most: int
+    generation: dict[str, Any]
     texts: list[str] | None
     tokenizer: Any = None
     _source: Any = None  # the encoder's tokenizer
@@ -61,6 +68,15 @@ class TargetSide(Head):
         else:
             made = tokenizer if self._found is None else targets.read_tokenizer(self._found)
         self._take(made)
+        if blurred := [
+            text for text, ids in zip(self.texts or [], self._label_ids or [], strict=True) if made.unk_token_id in ids
+        ]:
+            logger.warning(
+                "%s: the vocabulary lacks a part of the label text %r, which is learned as <unk>; another can be given "
+                "in `label_texts`",
+                whose,
+                blurred[0],
+            )
 
     def _take(self, tokenizer: Any) -> None:
         whose = f"task {self.task.name!r}"
@@ -89,6 +105,16 @@ class TargetSide(Head):
         if isinstance(owner, TargetSide) and owner.tokenizer is not None:
             self._source, self._found = owner._source, owner._found
             self._take(owner.tokenizer)
+
+    def lent(self, owner: Head, module: nn.Module) -> None:
+        """As other heads, and what the decoder was made of; what it says itself must fit that one.
+
+        Raises:
+            ConfigError: lengths or tokens that the decoder does not have.
+        """
+        super().lent(owner, module)
+        decoders.check_fits(module, f"task {self.task.name!r}", self.most, self.generation)
+        self._built = owner._built if isinstance(owner, TargetSide) else None
 
     @property
     def own_tokenizer(self) -> bool:

@@ -141,7 +141,7 @@ def _rouge(name: str, predictions: Sequence[str], references: Sequence[Sequence[
     scorer = _package("rouge_score.rouge_scorer").RougeScorer([name], tokenizer=words)
     _check(name, predictions, references)
     best = [
-        max((scorer.score(reference, text)[name].fmeasure for reference in wanted), default=0.0)
+        max(scorer.score(reference, text)[name].fmeasure for reference in wanted)
         for text, wanted in zip(predictions, references, strict=True)
     ]
     return sum(best) / len(best)
@@ -162,6 +162,7 @@ def _check(name: str, predictions: Sequence[str], references: Sequence[Sequence[
             or isinstance(wanted, (str, dict))
             or not hasattr(wanted, "__len__")
             or not len(wanted)
+            or not all(isinstance(one, str) for one in wanted)
         ):
             raise DataError(
                 f"metric {name!r}, row {row}: the prediction must be a string and the references a list of one or more "

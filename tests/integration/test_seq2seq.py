@@ -15,7 +15,7 @@ from nlp_mtl.run import train
 from tests.hubserver.client import Worker, environment
 from tests.hubserver.server import HubServer
 from tests.hubserver.store import User
-from tests.integration.test_processes import FSDP, agree, run
+from tests.integration.test_processes import agree, run
 from tests.integration.tiny import config, state_of, write_base, write_tasks, write_texts, write_writer
 from tests.unit.test_gradients import by_autograd, by_taps, close
 
@@ -73,16 +73,15 @@ def test_the_decoder_begins_with_the_checkpoints_own_weights(tmp_path, family):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("way", ["t5", "bert", "bert_lora", "bert_fsdp"])
+@pytest.mark.parametrize("way", ["t5", "bert", "bert_lora"])
 def test_two_processes_equal_one(tmp_path, forked_python, way):
-    base, tasks, changes = a_world(tmp_path, way.replace("_fsdp", ""))
+    base, tasks, changes = a_world(tmp_path, way)
     changes["sampler"] = {"name": "fixed", "rates": {"back": 3, "last": 1, "mood": 1, "names": 2}}
     shape = {"per_device_train_batch_size": 7, "max_steps": 3, "eval_strategy": "steps", "eval_steps": 3}
-    more = FSDP if way.endswith("fsdp") else {}
     one = {
         "config": config(base, tasks, tmp_path / "one", **changes, training={**shape, "gradient_accumulation_steps": 2})
     }
-    two = {"config": config(base, tasks, tmp_path / "two", **changes, training={**shape, **more})}
+    two = {"config": config(base, tasks, tmp_path / "two", **changes, training=shape)}
     log_one, state_one = run(forked_python, tmp_path, one, name=f"{way}-writes-one")
     log_two, state_two = run(forked_python, tmp_path, two, processes=2, name=f"{way}-writes-two")
     assert (log_one["world"], log_two["world"]) == (1, 2)

@@ -12,6 +12,7 @@ from tests.integration.tiny import config, write_base, write_tasks, write_texts,
 
 LORA = {"r": 4, "target_modules": "all-linear"}
 OWN = {"decoder": {"layers": 1}, "target_tokenizer": {"vocab_size": 300}}
+WRITES = {"generation": {"min_new_tokens": 3}}  # a decoder that has learned nothing may end at once
 GROUPS = {"texts": ["back", "last", "mood"]}  # `last` writes with the decoder of `back`
 SCHEMES = {
     "hard": {},
@@ -67,8 +68,8 @@ def worlds(tmp_path_factory):
     """Family → its pretrained folder, and two tasks that write beside one that does not."""
     folder = tmp_path_factory.mktemp("worlds")
     mood = write_tasks(folder / "data", rows=24)[0]
-    made = {"bert": (write_base(folder / "bert"), [*write_texts(folder / "own", rows=24, **OWN), mood])}
-    texts = write_texts(folder / "texts", rows=24)
+    made = {"bert": (write_base(folder / "bert"), [*write_texts(folder / "own", rows=24, **WRITES, **OWN), mood])}
+    texts = write_texts(folder / "texts", rows=24, **WRITES)
     return made | {family: (write_writer(folder / family, family), [*texts, mood]) for family in ("t5", "bart")}
 
 

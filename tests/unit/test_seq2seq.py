@@ -455,6 +455,23 @@ def test_targets_that_are_no_text_are_named_by_row():
     assert "row 2: target 'de' holds no text" in str(error.value)
 
 
+def test_weights_in_parts_on_several_devices_are_refused_before_training():
+    from types import SimpleNamespace
+
+    from accelerate.utils import DistributedType
+
+    from nlp_mtl.settings import check_sharded
+
+    model = tiny_model([a_task()], "bert")
+    sharded, alike = (
+        SimpleNamespace(distributed_type=kind) for kind in (DistributedType.FSDP, DistributedType.MULTI_GPU)
+    )
+    check_sharded(model.sharing, alike, model.heads)
+    check_sharded(model.sharing, sharded, tiny_model(["rte"], "bert").heads)
+    with pytest.raises(UnsupportedError, match=r"tasks 'to_german' write texts: .* use DDP"):
+        check_sharded(model.sharing, sharded, model.heads)
+
+
 @pytest.mark.parametrize(("form", "said"), [("onnx", "one ONNX graph does not hold"), ("adapter", "say --as model")])
 def test_forms_in_which_a_writer_cannot_leave(form, said, tmp_path):
     with pytest.raises(UnsupportedError, match=said):
@@ -480,3 +497,151 @@ def test_an_exported_folder_writes_the_same_without_this_package(family, tmp_pat
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert json.loads(out.stdout.splitlines()[-1]) == ours
+
+
+# ------------------------------------------------------------------------------------------------------ lent decoders
+
+RTE_LIKE = {"labels": ["entailment", "not_entailment"], "target": "label"}
+MOOD_LIKE = {"labels": ["good", "bad", "so so"], "target": "mood"}
+
+
+def said_rows(folder):
+    """The rows with labels of two kinds, in a file."""
+    file = folder / "rows.jsonl"
+    labels = [("entailment", "good"), ("not_entailment", "so so"), ("entailment", "bad"), ("not_entailment", "good")]
+    rows = [{**row, "label": label, "mood": mood} for row, (label, mood) in zip(ROWS, labels, strict=True)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return {"path": "json", "data_files": {"train": str(file), "validation": str(file)}}
+
+
+@pytest.mark.parametrize("family", ["t5", "bert"])
+def test_one_decoder_writes_for_tasks_of_several_kinds(family, tmp_path):
+    """As T5: translation and two classifications in words, each with its own labels, texts and lengths."""
+    data = said_rows(tmp_path)
+    owner = a_task(dataset=data, examples=[])
+    lengths = {"name": "seq2seq", "max_target_length": 9}
+    rte = a_task(name="rte", head_of="to_german", dataset=data, examples=[], **RTE_LIKE)
+    mood = a_task(
+        name="mood",
+        head_of="to_german",
+        dataset=data,
+        examples=[],
+        head={**lengths, "label_texts": ["ja", "nein", "na"]},
+        **MOOD_LIKE,
+    )
+    short = a_task(
+        name="short",
+        head_of="to_german",
+        dataset=data,
+        examples=[],
+        head={**lengths, "generation": {"max_new_tokens": 2}},
+    )
+    tasks = [rte, owner, mood, short]
+    model = tiny_model(tasks, family)
+    assert len({id(model.module_of(task)) for task in model.tasks}) == 1
+    heads = model.heads
+    assert [heads[task].most for task in ("to_german", "rte", "mood", "short")] == [16, 16, 9, 9]
+    assert heads["mood"].texts == ["ja", "nein", "na"] and heads["rte"].texts == RTE_LIKE["labels"]
+    loaded = load_data(heads, model.tokenizer, max_length=64)
+    found = Evaluator(loaded).evaluate(model.eval())
+    assert {task: len(found[task].decoded) for task in found} == dict.fromkeys(model.tasks, 4)
+    answers = predict(model, ROWS[0])
+    assert answers["rte"]["label"] in RTE_LIKE["labels"] and answers["mood"]["label"] in MOOD_LIKE["labels"]
+    assert len(heads["short"].predict(_written(model, "short"), {})[0]) <= 2
+    model.save_pretrained(tmp_path / "run")
+    again = MultiTaskModel.from_pretrained(tmp_path / "run")
+    assert predict(again, ROWS) == predict(model, ROWS)
+    assert export_task(model, "mood", tmp_path / "mood").difference < 1e-5
+
+
+def _written(model, task):
+    with torch.no_grad():
+        return model(**a_batch(model, task, labels=False)[0])["logits"][task]
+
+
+def test_what_a_lent_decoder_does_not_say_is_the_owners_but_for_its_labels_texts():
+    owner = a_task(head={"name": "seq2seq", "label_texts": ["ja", "nein"]}, **RTE_LIKE)
+    same, other = (a_task(name=name, head_of="to_german", head="seq2seq", **RTE_LIKE) for name in ("same", "other"))
+    text = other.with_(labels=None, target="de")
+    said = {"to_german": {"max_target_length": 12}, "other": {"generation": {"num_beams": 2}}}
+    heads = make_heads([owner, same, text], said)
+    assert [head.most for head in heads.values()] == [12, 12, 12]
+    assert [head.texts for head in heads.values()] == [["ja", "nein"], ["ja", "nein"], None]
+    assert [head.generation for head in heads.values()] == [{}, {}, {"num_beams": 2}]
+    with pytest.raises(ConfigError, match="'other' uses the head of 'to_german', found `decoder`; say it there"):
+        make_heads([owner, text], {"other": {"decoder": {"layers": 1}}})
+
+
+def test_a_decoder_that_cannot_be_lent_is_told_with_the_way_out():
+    owner = with_head(decoder={"layers": 1})
+    other = a_task(name="other", head_of="to_german", head={"name": "seq2seq", "decoder": {"layers": 2}})
+    with pytest.raises(ConfigError, match=r"found `decoder` .*2.* and .*1.*; leave it out in 'other'"):
+        tiny_model([owner, other], "bert")
+    long = a_task(name="other", head_of="to_german", head={"name": "seq2seq", "max_target_length": 300})
+    with pytest.raises(ConfigError, match="task 'other': `max_target_length` is at most 160 for this decoder"):
+        tiny_model([a_task(), long], "bart")
+    with pytest.raises(ConfigError, match="found seq2seq and sequence_classification; leave out `head_of`"):
+        tiny_model([a_task(head="sequence_classification", **RTE_LIKE), other], "bert")
+
+
+def test_labels_that_are_no_text_are_refused_and_those_the_vocabulary_lacks_are_told(caplog):
+    with pytest.raises(ConfigError, match="the label ' ' is no text to write; give all labels one in `label_texts`"):
+        make_heads([a_task(labels=["good", " "], target="l")])
+    with pytest.raises(ConfigError, match="`label_texts` is a list of 2 texts, one per label"):
+        make_heads([a_task(labels=["good", "bad"], target="l", head={"name": "seq2seq", "label_texts": ["good", ""]})])
+    with caplog.at_level("WARNING", "nlp_mtl"):
+        tiny_model([a_task(labels=["good", "好"], target="l", examples=[])], "t5")
+    assert "lacks a part of the label text '好'" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+@pytest.mark.parametrize("family", ["t5", "bart", "bert"])
+def test_texts_are_the_same_in_whatever_parts_they_are_written(family, monkeypatch):
+    """Long sources with beams are written in several calls, so that their keys and values fit into memory."""
+    model = stirred(tiny_model([with_head(generation={"num_beams": 3, "min_new_tokens": 3})], family))
+    together = predict(model, ROWS)
+    kind, calls = type(model.module_of("to_german")), []
+    generate = kind.generate
+
+    def watched(self, *, encoder_outputs, **more):
+        calls.append(tuple(encoder_outputs.last_hidden_state.shape[:2]))
+        return generate(self, encoder_outputs=encoder_outputs, **more)
+
+    monkeypatch.setattr(kind, "generate", watched)
+    decoder = whole_writer(model, "to_german").get_decoder().config
+    layers = {"t5": "num_decoder_layers", "bart": "decoder_layers", "bert": "num_hidden_layers"}[family]
+    room = 3 * 2 * 2 * getattr(decoder, layers) * decoder.hidden_size  # two tokens' keys and values for each beam
+    monkeypatch.setattr("nlp_mtl.heads.generating._KEPT", 10 * room)
+    assert predict(model, ROWS) == together
+    assert len(calls) > 1 and sum(rows for rows, _ in calls) == len(ROWS)
+    assert all(rows == 1 or rows * length <= 20 for rows, length in calls)
+
+
+def test_a_checkpoint_that_draws_its_words_writes_the_likeliest(tmp_path):
+    model = stirred(tiny_model([a_task()], "t5"))
+    expected = predict(model, ROWS)
+    said = model.module_of("to_german").generation_config
+    said.update(do_sample=True, temperature=3.0, top_k=40, num_return_sequences=2, return_dict_in_generate=True)
+    assert predict(model, ROWS) == expected == predict(model, ROWS)
+    assert export_task(model, "to_german", tmp_path / "out").difference < 1e-5
+
+
+@pytest.mark.parametrize("limit", [{"max_new_tokens": 3}, {"max_length": 4}])
+def test_a_tasks_limit_comes_before_the_checkpoints(limit):
+    model = stirred(tiny_model([with_head(generation={"max_length": 9, "min_new_tokens": 8})], "t5"))
+    expected = predict(model, ROWS)
+    model.module_of("to_german").generation_config.update(**limit)
+    assert predict(model, ROWS) == expected
+    model.heads["to_german"].generation = {"max_new_tokens": 8, "min_new_tokens": 8}
+    assert predict(model, ROWS) == expected, "a length counts the token that it begins with"
+
+
+@pytest.mark.parametrize(
+    "said", [{"forced_bos_token_id": 5000}, {"bad_words_ids": [[5], [-1]]}, {"eos_token_id": [2, 167]}]
+)
+def test_tokens_that_a_decoder_does_not_have_are_refused_before_training(said):
+    (key,) = said
+    with pytest.raises(ConfigError, match=f"task 'to_german': generation: `{key}` names tokens from 0 to"):
+        tiny_model([with_head(generation=said)], "bert")
