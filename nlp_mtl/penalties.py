@@ -81,9 +81,13 @@ class Penalties:
         self._values = {}
         return found
 
-    def carried(self) -> dict[str, Any] | None:
-        """What a later run may begin with, of the one regularizer that has something."""
-        found = [one.carried() for one in self.made.values() if one.carries]
+    def carried(self, learned: Sequence[str] | None = None) -> dict[str, Any] | None:
+        """What a later run may begin with, of the one regularizer that has something.
+
+        Args:
+            learned: the tasks that were trained.
+        """
+        found = [one.carried(learned) for one in self.made.values() if one.carries]
         return found[0] if found else None
 
     def said(self, regularizers: Sequence[registry.Spec]) -> list[Any]:

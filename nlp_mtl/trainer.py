@@ -248,9 +248,13 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
 
     def _carry(self) -> None:
         """Write what a later run's regularizers begin with, of the model that is kept."""
-        if self._penalties.made and self.args.should_save and (found := self._penalties.carried()) is not None:
+        if not self._penalties.made:
+            return
+        learned = [task for task in self.tasks if any(task in pool.tasks for pool in self._train_pools)]
+        if self.args.should_save and (found := self._penalties.carried(learned)) is not None:
             Path(self.args.output_dir).mkdir(parents=True, exist_ok=True)
             save_importance(self.args.output_dir, found)
+        self._wait()  # the next stage reads it on every process
 
     def _clear_folder(self, overwrite: bool) -> None:
         """Checkpoints of another run would be taken for this one's when it is resumed."""

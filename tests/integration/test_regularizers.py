@@ -9,7 +9,7 @@ import torch
 
 from nlp_mtl import checkpoint
 from nlp_mtl.errors import RunFolderError
-from nlp_mtl.regularizers import load_importance
+from nlp_mtl.regularizers import importance_of, load_importance
 from nlp_mtl.run import train
 from tests.integration.test_processes import agree, run
 from tests.integration.test_resume import same
@@ -127,6 +127,15 @@ def test_importance_goes_from_stage_to_stage(world, tmp_path):
     assert values[0] == 0.0 < values[-1]
     train({**settings(world, tmp_path / "run", training={"max_steps": 2}), "tasks": files[:1]}, overwrite=True)
     assert not (tmp_path / "run" / "1-first").exists()
+
+
+def test_tasks_that_do_not_learn_are_not_important(world, tmp_path):
+    """Their heads begin anew or are an earlier run's: what they would need of the weights is not this run's."""
+    carry = {"name": "ewc", "carry": True, "rows": 8}
+    made = train(settings(world, tmp_path / "run", regularizers=[carry], train_tasks=["mood"]))
+    found = load_importance(tmp_path / "run")
+    wanted = importance_of(made.model, made.trainer.data, ["mood"], rows=8)
+    assert same(found, {name: value.detach() for name, value in wanted.items()})
 
 
 def test_synaptic_intelligence_goes_on_in_the_next_run(world, tmp_path):

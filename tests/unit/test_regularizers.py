@@ -98,6 +98,45 @@ def test_the_fisher_is_the_mean_of_squared_gradients_row_by_row(files, settings)
         assert torch.allclose(found[name].double(), value, rtol=1e-3, atol=1e-12 + 1e-6 * float(value.max())), name
 
 
+def test_the_fisher_is_the_same_where_training_has_put_an_autocast_on_the_model(files):
+    """As accelerate does, and leaves it: a run's importance at its end is that of the folder it saved."""
+    model, data = world(files)
+    plain = importance_of(model, data, ["mood"], rows=4)
+    model.forward = torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = importance_of(model, data, ["mood"], rows=4)
+    assert found.keys() == plain.keys()
+    assert all(torch.equal(value, plain[name]) for name, value in found.items())
+
+
+@pytest.mark.parametrize("spec", [{"name": "ewc", "tasks": ["mood"]}, "synaptic_intelligence"], ids=str)
+def test_with_everything_shared_frozen_there_is_nothing_to_keep(files, spec):
+    model, data = world(files, freeze="*")
+    with pytest.raises(ConfigError, match=r"weights that tasks share and that are trained, found none.*`freeze`"):
+        Penalties([spec], model, data)
+    with pytest.raises(ConfigError, match="importance_of: is about the weights that tasks share"):
+        importance_of(model, data)
+
+
+def test_heads_that_begin_anew_are_told_to_know_nothing_of_earlier_tasks(files, caplog):
+    model, data = world(files)
+    for fresh, begun, told in ((True, set(), True), (True, {"mood"}, False), (False, set(), False)):
+        model.fresh, model.begun = fresh, begun
+        caplog.clear()
+        EWC(tasks=["mood"]).setup(model, data)
+        assert ("the heads of mood begin anew" in caplog.text) == told
+
+
+def test_what_a_run_did_not_learn_is_not_important_for_it(files):
+    model, data = world(files)
+    one = EWC(tasks=["alike"], rows=4, carry=True)
+    one.setup(model, data)
+    for learned, counted in ((["mood"], ["alike", "mood"]), (["alike"], ["alike"]), (None, model.tasks)):
+        found, wanted = one.carried(learned), importance_of(model, data, counted, rows=4)
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(value, wanted[name]) for name, value in found.items())
+
+
 def test_ewc_is_its_formula_and_leaves_alone_what_earlier_tasks_do_not_use(files):
     model, data = world(files)
     one = EWC(strength=5.0, tasks=["mood"], rows=8)
@@ -148,6 +187,20 @@ def test_synaptic_intelligence_counts_what_each_change_did(files):
         one.after_step()
     expected = total.clamp_min(0) / ((p.detach() - start) ** 2 + 0.1)
     assert torch.allclose(one.carried()[name], expected)
+
+
+def test_a_step_that_was_left_out_for_overflow_counts_nothing(files):
+    """With fp16 gradients may be infinite; the optimizer's step is passed over then."""
+    model, data = world(files)
+    one = registry.regularizers.build("synaptic_intelligence")
+    one.setup(model, data)
+    one.begin()
+    for bad in (float("inf"), float("nan")):
+        for p in model.parameters():
+            p.grad = torch.full_like(p, bad)
+        one.before_step(2.0**16)
+        one.after_step()
+    assert one.carried() == {}
 
 
 def test_what_does_not_fit_is_refused(files, tmp_path):
