@@ -7,17 +7,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.utils import DistributedType
+from transformers import AutoModelForMaskedLM
 from transformers.training_args import OptimizerNames
 
-from nlp_mtl import registry
+from nlp_mtl import MultiTaskModel, registry
 from nlp_mtl.batches import Collator
 from nlp_mtl.data import load_data
 from nlp_mtl.errors import ConfigError, NotFoundError, UnsupportedError
+from nlp_mtl.heads import vanilla
 from nlp_mtl.penalties import Penalties
 from nlp_mtl.regularizers import EWC, L2SP, importance_of, load_importance, save_importance
 from nlp_mtl.tasks import load_tasks
-from nlp_mtl.testing import tiny_model
-from tests.integration.tiny import write_tasks
+from nlp_mtl.testing import tiny_encoder, tiny_model
+from tests.integration.tiny import write_base, write_tasks, write_texts, write_writer
 
 LORA = {"r": 2, "target_modules": "all-linear"}
 
@@ -29,6 +31,7 @@ def files(tmp_path_factory):
 
 def world(files, **settings):
     model = tiny_model(load_tasks(files[:3]), dropout=0.1, **settings)
+    model.fresh = True
     return model, load_data(model.heads, model.tokenizer, max_length=64)
 
 
@@ -70,6 +73,40 @@ def test_l2_sp_holds_heads_that_were_taken_over_near_their_start(files):
             p.add_(1.0)
     count = sum(p.numel() for p in model.module_of("mood").parameters())
     assert value(one) == pytest.approx(0.15 * count, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["t5", "bart", "bert"])
+def test_l2_sp_holds_a_pretrained_decoder_near_its_start_too(tmp_path, family):
+    """What a head has of the checkpoint does not begin anew; a decoder's new cross-attention does."""
+    base = write_base(tmp_path / "base") if family == "bert" else write_writer(tmp_path / "base", family)
+    decoder = {"decoder": base} if family == "bert" else {}
+    model = MultiTaskModel.from_base(base, write_texts(tmp_path / "data", **decoder)[:1])
+    known = {name: p for name, p in model.named_parameters() if name.startswith("modules_.back.")}
+    new = {name for name in known if family == "bert" and ("crossattention" in name or ".cls." in name)}
+    assert len(known) > len(new) + 10
+    one = L2SP(alpha=0.3, beta=0.7)
+    one.setup(model, None)
+    one.begin()
+    assert value(one) == pytest.approx(0.35 * sum(float((known[name] ** 2).sum().detach()) for name in new), rel=1e-5)
+
+
+def test_l2_sp_holds_a_pretrained_masked_lm_head_near_its_start_too(tmp_path):
+    encoder = tiny_encoder("bert")
+    whole = AutoModelForMaskedLM.from_config(encoder.config)
+    whole.save_pretrained(tmp_path / "whole")
+    head = vanilla.build("AutoModelForMaskedLM", encoder, {}, source=tmp_path / "whole")
+    own = {name for name, _ in head.named_parameters()}
+    assert own and {name for name in own if "embeddings" not in name} <= head.from_checkpoint
+    assert not vanilla.build("AutoModelForMaskedLM", encoder, {}).from_checkpoint
+
+
+def test_l2_sp_holds_heads_of_a_model_that_was_trained_near_their_start(files):
+    model, data = world(files)
+    model.fresh = False
+    one = L2SP(alpha=0.3, beta=0.7)
+    one.setup(model, data)
+    one.begin()
+    assert value(one) == 0.0
 
 
 @pytest.mark.parametrize("settings", [{}, {"lora": LORA}], ids=["full", "lora"])
