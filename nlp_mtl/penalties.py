@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, broadcast_object_list
 from transformers.training_args import OptimizerNames
 
 from nlp_mtl import registry
@@ -18,7 +19,7 @@ class Penalties:
     """Adds penalties' gradients once per optimizer step, and keeps their values for the log.
 
     Args:
-        regularizers: specs or instances; see :mod:`nlp_mtl.regularizers`.
+        regularizers: specs or instances, or a single one; see :mod:`nlp_mtl.regularizers`.
         model: the model.
         data: its rows.
 
@@ -26,8 +27,8 @@ class Penalties:
         ConfigError: arguments that do not fit, or one regularizer twice.
     """
 
-    def __init__(self, regularizers: Sequence[registry.Spec], model: Any, data: Any):
-        made = [registry.regularizers.build(spec) for spec in regularizers]
+    def __init__(self, regularizers: Sequence[registry.Spec] | registry.Spec, model: Any, data: Any):
+        made = [registry.regularizers.build(spec) for spec in _listed(regularizers)]
         self.made: dict[str, Regularizer] = {one.registered_as or type(one).__name__: one for one in made}
         if len(self.made) < len(made):
             raise ConfigError(
@@ -42,11 +43,22 @@ class Penalties:
             one.setup(model, data)
         self._values: dict[str, list[float]] = {}
 
-    def begin(self) -> None:
-        """A fresh training begins."""
+    def begin(self, processes: int = 1) -> None:
+        """A fresh training begins.
+
+        What regularizers begin with is that of the first process: gradients are summed in another order elsewhere, and
+        penalties that differ by a rounding would let the processes' weights drift apart.
+
+        Args:
+            processes: how many there are.
+        """
         self._values = {}
         for one in self.made.values():
             one.begin()
+            if processes > 1:
+                state = [_on_cpu(one.state_dict())]
+                broadcast_object_list(state, from_process=0)
+                one.load_state_dict(state[0])
 
     def add(self, sharing: Any, scale: float = 1.0) -> None:
         """Add the gradients, of parameters that are the same on every process.
@@ -81,14 +93,18 @@ class Penalties:
         self._values = {}
         return found
 
-    def carried(self) -> dict[str, Any] | None:
-        """What a later run may begin with, of the one regularizer that has something."""
-        found = [one.carried() for one in self.made.values() if one.carries]
+    def carried(self, learned: Sequence[str] | None = None) -> dict[str, Any] | None:
+        """What a later run may begin with, of the one regularizer that has something.
+
+        Args:
+            learned: the tasks that were trained.
+        """
+        found = [one.carried(learned) for one in self.made.values() if one.carries]
         return found[0] if found else None
 
-    def said(self, regularizers: Sequence[registry.Spec]) -> list[Any]:
-        """What a run folder records of them; an instance by its class."""
-        return [one if isinstance(one, (str, Mapping)) else type(one).__name__ for one in regularizers]
+    def said(self, regularizers: Sequence[registry.Spec] | registry.Spec) -> list[Any]:
+        """What a run folder records of them; an instance by its class, an earlier run by its folder's name alone."""
+        return [_recordable(one) for one in _listed(regularizers)]
 
     @property
     def kind(self) -> str:
@@ -134,3 +150,19 @@ class Penalties:
                 f"regularizers: {self.kind} adds to gradients after the backward pass, and optim {args.optim.value!r} "
                 "updates the weights in it; use another optim, or leave them out"
             )
+
+
+def _listed(regularizers: Any) -> list[Any]:
+    return list(regularizers) if isinstance(regularizers, (list, tuple)) else [regularizers]
+
+
+def _recordable(one: Any) -> Any:
+    if not isinstance(one, Mapping):
+        return one if isinstance(one, str) else type(one).__name__
+    return {**one, "importance": Path(one["importance"]).resolve().name} if one.get("importance") else dict(one)
+
+
+def _on_cpu(state: Any) -> Any:
+    if isinstance(state, Mapping):
+        return {key: _on_cpu(value) for key, value in state.items()}
+    return state.cpu() if isinstance(state, torch.Tensor) else state

@@ -201,10 +201,16 @@ def keep_to(encoder: nn.Module, spec: Spec) -> None:
         ConfigError: one that does not fit the encoder.
     """
     base = base_of(encoder)
-    trained = tunings.build(spec).trained(base)
+    regime: Regime = tunings.build(spec)
+    trained = regime.trained(base)
     for name, parameter in base.named_parameters():
         if name not in trained:
             parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in base.parameters()):
+        raise ConfigError(
+            f"tuning {regime.registered_as!r}: trains weights of the encoder, and `freeze` keeps all "
+            "of those; leave out one of the two"
+        )
 
 
 def check_together(frozen: Mapping[str, object], lora: object = None, task_lora: object = None) -> None:

@@ -160,11 +160,18 @@ def _told_from(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             said[key] = [told_from(folder, item) for item in said[key]]
         elif said.get(key):
             said[key] = told_from(folder, said[key])
+    if isinstance(said.get("regularizers"), list):
+        said["regularizers"] = [_told_importance(one, folder) for one in said["regularizers"]]
     if (start := said.get("init_from")) is not None:
         place = start["run"] if isinstance(start, Mapping) else start
         place = told_from(folder, place) if Path(place).exists() else place
         said["init_from"] = {**start, "run": place} if isinstance(start, Mapping) else place
     return said
+
+
+def _told_importance(spec: Any, folder: Path) -> Any:
+    place = spec.get("importance") if isinstance(spec, Mapping) else None
+    return {**spec, "importance": told_from(folder, place)} if isinstance(place, str) and place else spec
 
 
 def _recordable_task(item: str | dict[str, Any] | Task, folder: Path) -> str | dict[str, Any]:

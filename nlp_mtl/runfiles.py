@@ -31,13 +31,11 @@ def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
             said = found[key]
             more = isinstance(said, dict) and "run" in said
             found[key] = {**said, "run": _from(folder, said["run"])} if more else _from(folder, said)
-    if isinstance(found.get("regularizers"), list):
-        found["regularizers"] = [
-            {**one, "importance": _from(folder, one["importance"])}
-            if isinstance(one, dict) and "importance" in one
-            else one
-            for one in found["regularizers"]
-        ]
+    if "regularizers" in found:
+        kept = found["regularizers"]
+        found["regularizers"] = (
+            [_importance(folder, one) for one in kept] if isinstance(kept, list) else _importance(folder, kept)
+        )
     if "registry" in found:
         names = found["registry"]
         found["registry"] = [_from(folder, n) for n in names] if isinstance(names, list) else _from(folder, names)
@@ -47,6 +45,14 @@ def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(found.get("stages"), list):
         found["stages"] = [beside(part, folder) if isinstance(part, dict) else part for part in found["stages"]]
     return found
+
+
+def _importance(folder: Path, one: Any) -> Any:
+    return (
+        {**one, "importance": _from(folder, one["importance"])}
+        if isinstance(one, dict) and "importance" in one
+        else one
+    )
 
 
 def _task(folder: Path, item: Any) -> Any:

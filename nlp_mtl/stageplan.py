@@ -36,7 +36,8 @@ def stages_of(keys: Mapping[str, Any]) -> list[Stage]:
 
     A stage says keys of a run file; what it does not say, the whole run says. Of `training` it says single fields. It
     starts from the stage before, or as its `init_from` says: the name of an earlier stage, a folder, or null for the
-    pretrained model. `each: true` trains every task by itself, and is for the last stage.
+    pretrained model. `each: true` trains every task by itself, and is for the last stage. The whole run's
+    `reinit_top_layers`, like its `init_from`, is for stages that start from no earlier one.
 
     Args:
         keys: a run file's, with `stages`.
@@ -83,6 +84,8 @@ def stages_of(keys: Mapping[str, Any]) -> list[Stage]:
         merged = {**whole, **own}
         if after is not None:
             merged.pop("init_from", None)
+            if "reinit_top_layers" not in own:  # it would wipe out what the earlier stage learned
+                merged.pop("reinit_top_layers", None)
         found.append(Stage(name, f"{number + 1}-{name}", bool(each), merged, after))
     if mistakes:
         raise ConfigError(mistakes)

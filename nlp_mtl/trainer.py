@@ -72,8 +72,8 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
             adapter and head as they were at its own best evaluation, for models with `task_lora` and nothing else that
             is trained.
         train_tasks: only these learn; the others stay in the model as they are, and are scored. Default all.
-        regularizers: what is added to each step's loss that depends on the parameters alone; a list of `name` or
-            ``{name: …, arguments}``.
+        regularizers: what is added to each step's loss that depends on the parameters alone: `name` or
+            ``{name: …, arguments}``, or a list of them.
         groups: tasks that are trained in turn: arguments of :class:`nlp_mtl.samplers.Grouped`.
         stop_tasks: when a task gets no more rows: arguments of :class:`nlp_mtl.samplers.Stopping`.
         layer_decay: the learning rate of each encoder layer is that of the one above times this.
@@ -105,7 +105,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         tokens_per_pass: int | None = None,
         keep_best: KeepBest = "run",
         train_tasks: Sequence[str] | None = None,
-        regularizers: Sequence[registry.Spec] = (),
+        regularizers: Sequence[registry.Spec] | registry.Spec = (),
         groups: Mapping[str, Any] | None = None,
         stop_tasks: Mapping[str, Any] | None = None,
         layer_decay: float = 1.0,
@@ -210,7 +210,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
             self._clear_folder(overwrite)
         self._began, self._bests = True, {}
         if not resume_from_checkpoint:
-            self._penalties.begin()
+            self._penalties.begin(self.args.world_size)
         if self.steps_file is not None and not resume_from_checkpoint:
             self.steps_file.begin_at(0)
         model: MultiTaskModel = self.accelerator.unwrap_model(self.model)
@@ -248,9 +248,13 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
 
     def _carry(self) -> None:
         """Write what a later run's regularizers begin with, of the model that is kept."""
-        if self._penalties.made and self.args.should_save and (found := self._penalties.carried()) is not None:
+        if not self._penalties.made:
+            return
+        learned = [task for task in self.tasks if any(task in pool.tasks for pool in self._train_pools)]
+        if self.args.should_save and (found := self._penalties.carried(learned)) is not None:
             Path(self.args.output_dir).mkdir(parents=True, exist_ok=True)
             save_importance(self.args.output_dir, found)
+        self._wait()  # the next stage reads it on every process
 
     def _clear_folder(self, overwrite: bool) -> None:
         """Checkpoints of another run would be taken for this one's when it is resumed."""

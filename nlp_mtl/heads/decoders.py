@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -124,6 +124,7 @@ def whole_family(
         else:
             made = _loaded(AutoModelForSeq2SeqLM, source)
     made = made.float()
+    loaded = made.from_checkpoint if source is not None else frozenset()
     inner = made.model if hasattr(made, "model") else made  # BART keeps both parts one level down
     parts = {id(p) for p in inner.encoder.parameters()} | {id(made.get_input_embeddings().weight)}
     place = next(part for part, module in made.named_modules() if module is inner.encoder)
@@ -136,6 +137,7 @@ def whole_family(
         setattr(made.get_submodule(owner), attribute, weight)
     assert not any(key.startswith(f"{place}.") for key in tied)
     made.tied_outside = frozenset(tied)
+    made.from_checkpoint = loaded & {key for key, _ in made.named_parameters()} - set(tied)
     if before is not None:
         made.generation_config = GenerationConfig.from_dict(before.generation)
     return made, Built(None, list(tied), made.generation_config.to_diff_dict())
@@ -190,6 +192,7 @@ def own_decoder(
         made = _Joined(encoder=Away(first), decoder=decoder, config=config)
     made = made.float()
     made.tied_outside = frozenset()
+    made.from_checkpoint = frozenset(f"decoder.{key}" for key in getattr(decoder, "from_checkpoint", ()))
     made.generation_config = GenerationConfig(
         decoder_start_token_id=config.decoder_start_token_id,
         eos_token_id=config.eos_token_id,
@@ -251,11 +254,15 @@ def _loaded(kind: Any, source: str | Path, **more: Any) -> PreTrainedModel:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        return kind.from_pretrained(source, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, **more)
+        how = {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True, **more}
+        made, info = kind.from_pretrained(source, output_loading_info=True, **how)
     finally:
         transformers_logging.set_verbosity(level)
         if bar:
             transformers_logging.enable_progress_bar()
+    new = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
+    made.from_checkpoint = frozenset(key for key, _ in made.named_parameters() if key not in new)
+    return cast("PreTrainedModel", made)
 
 
 def _pretrained(folder: Path, tokenizer: Any, keeps_vocabulary: bool, name: str) -> PreTrainedModel:

@@ -118,6 +118,9 @@ def build(
         pooler: see :class:`StandIn`.
         name, seed: fix the first weights of this head, whatever other heads are built.
 
+    Returns:
+        The module; its `from_checkpoint` names the weights that were loaded.
+
     Raises:
         UnsupportedError: the family has no such class.
     """
@@ -141,7 +144,7 @@ def build(
         for part_name, part in reversed(list(module.named_modules())):  # parts before the whole
             if part_name.split(".")[0] != prefix:
                 module._init_weights(part)
-    _load_pretrained(module, auto_class, config, source, prefix)
+    module.from_checkpoint = _load_pretrained(module, auto_class, config, source, prefix)
     _tie(module, base, prefix)
     return module
 
@@ -157,14 +160,14 @@ def _materialise(module: PreTrainedModel, prefix: str) -> None:
             child.to_empty(device="cpu")
 
 
-def _load_pretrained(module: PreTrainedModel, auto_class: str, config: Any, source: Any, prefix: str) -> None:
-    """Weights of the checkpoint that belong to this class and not to the encoder, where shapes agree."""
+def _load_pretrained(module: PreTrainedModel, auto_class: str, config: Any, source: Any, prefix: str) -> frozenset[str]:
+    """Weights of the checkpoint that belong to this class and not to the encoder, where shapes agree; their names."""
     names = _checkpoint_keys(source)
     beyond = {name for name in names if not name.startswith(f"{prefix}.")}
     if not beyond or len(beyond) == len(names):  # a bare encoder, saved without its prefix
-        return
+        return frozenset()
     if not {name.split(".")[0] for name in beyond} & {part for part, _ in module.named_children()} - {prefix}:
-        return  # parts of another class: reading the whole checkpoint for every head would bring nothing
+        return frozenset()  # parts of another class: reading the whole checkpoint for every head would bring nothing
     changed, config = config, copy.deepcopy(config)
     loaded = getattr(transformers, auto_class).from_pretrained(
         source,
@@ -177,7 +180,9 @@ def _load_pretrained(module: PreTrainedModel, auto_class: str, config: Any, sour
     whole, info = loaded
     missing = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
     state = {k: v for k, v in whole.state_dict().items() if not k.startswith(f"{prefix}.") and k not in missing}
-    module.load_state_dict(in_order(state, _labels_in(source), list(changed.id2label.values())), strict=False)
+    state = in_order(state, _labels_in(source), list(changed.id2label.values()))
+    module.load_state_dict(state, strict=False)
+    return frozenset(state)
 
 
 def in_order(state: Mapping[str, Tensor], theirs: Sequence[str], ours: Sequence[str]) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -68,10 +68,13 @@ class Regularizer:
     def after_step(self) -> None:
         """The optimizer made its step."""
 
-    def carried(self) -> dict[str, Tensor] | None:
+    def carried(self, learned: Sequence[str] | None = None) -> dict[str, Tensor] | None:
         """How important each parameter became, when a training ended; it is saved for the next run. None for nothing.
 
         See :func:`nlp_mtl.regularizers.save_importance`.
+
+        Args:
+            learned: the tasks that this training trained; None for all.
         """
         return None
 

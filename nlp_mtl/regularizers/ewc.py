@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.registry import regularizers
 from nlp_mtl.regularizers.base import Anchored, check_number
-from nlp_mtl.regularizers.importance import check_tasks, fitting, importance_of, load_importance
+from nlp_mtl.regularizers.importance import check_tasks, fitting, importance_of, load_importance, shared_of
+
+logger = logging.getLogger("nlp_mtl")
 
 
 @regularizers.register("ewc")
@@ -26,8 +29,8 @@ class EWC(Anchored):
         tasks: tasks of this run that were learned before.
         rows: so many training rows of each are looked at.
         importance: a file, or the folder of a run that has one (``importance.safetensors``).
-        carry: when training ends, compute the importance of this run's tasks too, add what it began with, and save it
-            in the run folder for the next one.
+        carry: when training ends, compute the importance of the tasks that this run trained (`train_tasks`) and of
+            `tasks`, add what it began with, and save it in the run folder for the next one.
         decay: what it began with is multiplied by this then.
 
     Relations: `l2_sp` with all F equal. With `carry`, one anchor and one sum of importance for all earlier tasks, it is
@@ -69,8 +72,16 @@ neither; name one, or say `carry: true` in the first of several runs
     def setup(self, model: object, data: object) -> None:
         """See :meth:`Regularizer.setup`."""
         super().setup(model, data)
+        shared_of("regularizer 'ewc'", self.model)
         if self.tasks:
             check_tasks("regularizer 'ewc'", self.tasks, data)
+            heads, begun = self.model.heads, self.model.begun
+            if new := [task for task in self.tasks if self.model.fresh and heads[task].task.head_key not in begun]:
+                logger.warning(
+                    "regularizer 'ewc': the heads of %s begin anew, so what they need of the shared weights is chance; "
+                    "start from the run that learned them (init_from)",
+                    ", ".join(new),
+                )
         self._before = fitting("ewc", load_importance(self.importance), model) if self.importance is not None else {}
 
     def begin(self) -> None:
@@ -84,12 +95,13 @@ neither; name one, or say `carry: true` in the first of several runs
             {name: known[name].detach() for name in fisher},
         )
 
-    def carried(self) -> dict[str, Tensor] | None:
-        """See :meth:`Regularizer.carried`: of this run's tasks and of those before."""
+    def carried(self, learned: Sequence[str] | None = None) -> dict[str, Tensor] | None:
+        """See :meth:`Regularizer.carried`: of the tasks that were trained and of those before."""
         if not self.carries:
             return None
+        wanted = None if learned is None else list(dict.fromkeys([*self.tasks, *learned]))
         before = {name: self.decay * value.to(self.model.device) for name, value in self._before.items()}
-        return added(before, importance_of(self.model, self.data, rows=self.rows))
+        return added(before, importance_of(self.model, self.data, wanted, rows=self.rows))
 
 
 def added(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ def importance_of(
     """The diagonal of the empirical Fisher information of what tasks share, summed over tasks.
 
     For each task the mean over rows of the squared gradient of the row's loss (a row of many labelled tokens: their
-    sum), one row at a time, without dropout, in float32. The labels are those of the data, not drawn from the model.
+    sum), one row at a time, without dropout and autocast. The labels are those of the data, not drawn from the model.
 
     Args:
         model: a :class:`nlp_mtl.MultiTaskModel`, as it was trained; it is left as it was.
@@ -38,7 +38,7 @@ def importance_of(
         Name → a tensor of the parameter's shape, for trained parameters of the sharing that are not 0 everywhere.
 
     Raises:
-        ConfigError: a task that the model does not have, or without training rows.
+        ConfigError: a task that the model does not have, or without training rows; nothing shared is trained.
 
     Relations: Kirkpatrick et al. (2017, arXiv 1612.00796); on labels of the data in the Fisher, Kunstner et al. (2019,
     arXiv 1905.12558).
@@ -54,7 +54,7 @@ def importance_of(
         True
     """
     wanted = check_tasks("importance_of", tasks, data)
-    shared = {n: p for n, p in model.named_parameters() if n.startswith("sharing.") and p.requires_grad}
+    shared = shared_of("importance_of", model)
     found = {name: torch.zeros_like(p, requires_grad=False) for name, p in shared.items()}
     training = model.training
     model.eval()
@@ -68,16 +68,32 @@ def importance_of(
             for place in order:
                 batch = to_device(collator([(0, known[place], -1)]), model.device)
                 batch["targets"] = {task: batch["targets"][task]}
-                loss = model(**batch, units={task: 1.0}, return_logits=False)["loss"]
-                if not loss.requires_grad:
-                    continue
-                gradients = torch.autograd.grad(loss, list(shared.values()), allow_unused=True)
+                with torch.autocast(torch.device(model.device).type, enabled=False):  # accelerate puts one on `forward`
+                    loss = type(model).forward(model, **batch, units={task: 1.0}, return_logits=False)["loss"]
+                    if not loss.requires_grad:
+                        continue
+                    gradients = torch.autograd.grad(loss, list(shared.values()), allow_unused=True)
                 for total, gradient in zip(found.values(), gradients, strict=True):
                     if gradient is not None:
                         total.add_(gradient.detach().square(), alpha=1 / len(order))
     finally:
         model.train(training)
     return {name: value for name, value in found.items() if value.any()}
+
+
+def shared_of(who: str, model: Any) -> dict[str, torch.nn.Parameter]:
+    """The trained parameters of what tasks share, by name.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    found = {name: p for name, p in model.named_parameters() if name.startswith("sharing.") and p.requires_grad}
+    if not found:
+        raise ConfigError(
+            f"{who}: is about the weights that tasks share and that are trained, found none, all are frozen; train "
+            "some of them (`freeze`; from_pretrained(…, trainable=True)), or leave it out"
+        )
+    return found
 
 
 def _needs(model: Any, task: str) -> bool:

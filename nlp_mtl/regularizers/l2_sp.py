@@ -12,9 +12,10 @@ from nlp_mtl.regularizers.base import Anchored, check_number
 class L2SP(Anchored):
     """Keeps weights near those they started from, and those of new heads near zero.
 
-    The penalty is α/2 ‖w − w⁰‖² over what the encoder and sharing started with (and heads taken over by `init_from`),
-    and β/2 ‖w‖² over heads that begin anew. With a LoRA it holds the adapters near their start, where they change
-    nothing.
+    The penalty is α/2 ‖w − w⁰‖² over what the encoder and sharing started with, and what heads have of an earlier
+    training: those taken over by `init_from`, the checkpoint's decoder or masked-LM head; and β/2 ‖w‖² over what begins
+    anew in heads. With a LoRA it holds the adapters near their start, where they change nothing. Layers that
+    `reinit_top_layers` made anew are held near what they were made as.
 
     Args:
         alpha: how much the distance to the starting weights counts, from 0.
@@ -44,8 +45,15 @@ class L2SP(Anchored):
         trained = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
         weights, anchors = {}, {}
         for name, start in trained.items():
-            new = name.startswith("modules_.") and name.split(".")[1] not in self.model.begun
+            new = self._begins_anew(name)
             if rate := self.beta if new else self.alpha:
                 weights[name] = torch.tensor(float(rate))
                 anchors[name] = torch.tensor(0.0) if new else start
         self.hold(weights, anchors)
+
+    def _begins_anew(self, name: str) -> bool:
+        part, _, rest = name.partition(".")
+        head, _, own = rest.partition(".")
+        if part != "modules_" or not self.model.fresh or head in self.model.begun:
+            return False
+        return own not in getattr(self.model.modules_[head], "from_checkpoint", ())

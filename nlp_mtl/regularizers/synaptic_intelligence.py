@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from nlp_mtl.errors import ConfigError
 from nlp_mtl.registry import regularizers
 from nlp_mtl.regularizers.base import Anchored, check_number
 from nlp_mtl.regularizers.ewc import added
-from nlp_mtl.regularizers.importance import fitting, load_importance
+from nlp_mtl.regularizers.importance import fitting, load_importance, shared_of
 
 
 @regularizers.register("synaptic_intelligence")
@@ -50,6 +50,7 @@ class SynapticIntelligence(Anchored):
     def setup(self, model: object, data: object) -> None:
         """See :meth:`Regularizer.setup`."""
         super().setup(model, data)
+        shared_of("regularizer 'synaptic_intelligence'", self.model)
         self._before: dict[str, Tensor] = {}
         if self.importance is not None:
             self._before = fitting("synaptic_intelligence", load_importance(self.importance), model)
@@ -81,10 +82,11 @@ class SynapticIntelligence(Anchored):
         """Add what this step's change did."""
         known = dict(self.model.named_parameters())
         for name, (before, gradient) in self._now.items():
-            self._sums[name] -= gradient * (known[name] - before)
+            moved = known[name] - before
+            self._sums[name] -= torch.where(moved == 0, 0.0, gradient * moved)  # a step that fp16 left out: inf · 0
         self._now = {}
 
-    def carried(self) -> dict[str, Tensor] | None:
+    def carried(self, learned: Sequence[str] | None = None) -> dict[str, Tensor] | None:
         """See :meth:`Regularizer.carried`: what was counted in this run, and before."""
         known = dict(self.model.named_parameters())
         found = {}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
 import torch
 
-from nlp_mtl import checkpoint
+from nlp_mtl import MultiTaskModel, checkpoint
+from nlp_mtl.config import load_config
 from nlp_mtl.errors import RunFolderError
-from nlp_mtl.regularizers import load_importance
+from nlp_mtl.penalties import Penalties
+from nlp_mtl.regularizers import L2SP, importance_of, load_importance
 from nlp_mtl.run import train
 from tests.integration.test_processes import agree, run
 from tests.integration.test_resume import same
@@ -129,6 +132,38 @@ def test_importance_goes_from_stage_to_stage(world, tmp_path):
     assert not (tmp_path / "run" / "1-first").exists()
 
 
+def test_tasks_that_do_not_learn_are_not_important(world, tmp_path):
+    """Their heads begin anew or are an earlier run's: what they would need of the weights is not this run's."""
+    carry = {"name": "ewc", "carry": True, "rows": 8}
+    made = train(settings(world, tmp_path / "run", regularizers=[carry], train_tasks=["mood"]))
+    found = load_importance(tmp_path / "run")
+    wanted = importance_of(made.model, made.trainer.data, ["mood"], rows=8)
+    assert same(found, {name: value.detach() for name, value in wanted.items()})
+
+
+def test_what_it_begins_with_is_recorded_without_its_place(world, tmp_path, monkeypatch):
+    """Of this machine a run folder knows nothing; its run file says the way from there, as with `init_from`."""
+    train(settings(world, tmp_path / "first", regularizers=[{"name": "ewc", "carry": True, "rows": 4}]))
+    for place in (str(tmp_path / "first"), "first"):
+        monkeypatch.chdir(tmp_path)
+        kept = {"name": "ewc", "importance": place}
+        said = settings(world, tmp_path / "out" / "run", init_from=place, regularizers=kept)
+        train(said, ["training.max_steps=1"], overwrite=True)
+        spec = json.loads((tmp_path / "out" / "run" / "nlp_mtl.json").read_text())
+        assert spec["strategies"]["regularizers"] == [{"name": "ewc", "importance": "first"}]
+    monkeypatch.chdir(tmp_path / "out")
+    said = load_config(tmp_path / "out" / "run" / "run.yaml")
+    assert load_importance(said.regularizers[0]["importance"])
+
+
+def test_one_alone_needs_no_list(world):
+    model = MultiTaskModel.from_base(world[0], world[1][:1])
+    for one in ("l2_sp", {"name": "l2_sp", "alpha": 1.0}, L2SP(alpha=1.0), ["l2_sp"], ()):
+        found = Penalties(one, model, None)
+        assert list(found.made) == (["l2_sp"] if one else [])
+        assert len(found.said(one)) == len(found.made)
+
+
 def test_synaptic_intelligence_goes_on_in_the_next_run(world, tmp_path):
     files = world[1]
     first = {**settings(world, tmp_path / "one", regularizers=["synaptic_intelligence"]), "tasks": files[:1]}
@@ -164,3 +199,33 @@ def test_two_processes_equal_one(world, tmp_path, forked_python):
             if key.startswith(("loss", "grad_norm", "penalty")):
                 assert b[key] == pytest.approx(a[key], abs=1e-5, rel=1e-4), key
     agree(state_two, state_one, atol=1e-6, rtol=1e-5)
+
+
+UNEVEN = """
+import os, torch
+from nlp_mtl.registry import regularizers
+from nlp_mtl.regularizers import Anchored
+
+@regularizers.register("uneven")
+class Uneven(Anchored):
+    "On each process another one begins, as where gradients are summed in another order."
+
+    def begin(self):
+        weight = torch.tensor(1.0 + float(os.environ.get("RANK", 0)))
+        known = {name: p for name, p in self.model.named_parameters() if name.startswith("modules_.")}
+        self.hold(dict.fromkeys(known, weight), dict.fromkeys(known, torch.tensor(0.0)))
+"""
+
+
+@pytest.mark.processes
+def test_all_processes_begin_with_what_the_first_has(world, tmp_path, forked_python):
+    """Else their weights would drift apart: what is added to gradients is added on each by itself."""
+    (tmp_path / "uneven.py").write_text(UNEVEN)
+    mine = {"imports": [str(tmp_path / "uneven.py")], "regularizers": ["uneven"]}
+    one = {"config": settings(world, tmp_path / "one", **mine, training={**PLAIN, "max_steps": 4})}
+    shape = {**PLAIN, "max_steps": 4, "per_device_train_batch_size": 4}
+    two = {"config": settings(world, tmp_path / "two", **mine, training=shape)}
+    _, state_one = run(forked_python, tmp_path, one, name="uneven-one")
+    log_two, state_two = run(forked_python, tmp_path, two, processes=2, name="uneven-two")
+    assert len(set(log_two["digests"])) == 1
+    agree(state_two, state_one, atol=1e-5, rtol=1e-4)

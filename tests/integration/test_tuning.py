@@ -132,6 +132,22 @@ def test_new_top_layers_in_a_run_that_starts_from_another(world, tmp_path):
     assert not torch.equal(*(s["encoder.layer.1.output.dense.weight"] for s in (before, after)))
 
 
+def test_layers_begin_anew_once_and_not_in_every_stage(world, tmp_path):
+    """What the first stage learned there stays, unless a stage says it itself."""
+    still = {"training": {"learning_rate": 0.0, "max_steps": 1}}
+    stages = [{"name": "one"}, {"name": "kept", **still}, {"name": "anew", **still, "reinit_top_layers": 1}]
+    said = settings(world, tmp_path / "run", reinit_top_layers=1, training={"max_steps": 2})
+    train({**said, "stages": [*stages, {"name": "start", **still, "init_from": None}]})
+    names = ("1-one", "2-kept", "3-anew", "4-start")
+    one, kept, anew, start = (MultiTaskModel.from_pretrained(tmp_path / "run" / n).sharing.encoder for n in names)
+    assert same(one.state_dict(), kept.state_dict())
+    top, low = "encoder.layer.1.output.dense.weight", "encoder.layer.0.output.dense.weight"
+    assert torch.equal(kept.get_parameter(low), anew.get_parameter(low))
+    assert not torch.equal(kept.get_parameter(top), anew.get_parameter(top))
+    assert torch.equal(anew.get_parameter(top), start.get_parameter(top)), "by the seed"
+    assert not torch.equal(anew.get_parameter(low), start.get_parameter(low))
+
+
 @pytest.mark.processes
 def test_two_processes_equal_one(world, tmp_path, forked_python):
     changes = {"tuning": SLOWLY, "regularizers": ["l2_sp"]}

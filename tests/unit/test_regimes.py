@@ -159,6 +159,8 @@ def test_what_does_not_fit_is_refused(tmp_path):
         made(reinit_top_layers=3)
     with pytest.raises(ConfigError, match=r"found encoder.layer.1.\S+ frozen by `freeze` or `tuning`"):
         made(reinit_top_layers=1, tuning="bitfit")
+    with pytest.raises(ConfigError, match="'last_layers': trains weights of the encoder, and `freeze` keeps all of"):
+        made(tuning={"name": "last_layers", "count": 1}, freeze="*")
     with pytest.raises(ConfigError, match="trains the encoder's biases, and LlamaModel has none"):
         tiny_model(["rte"], family="llama", tuning="bitfit")
     with pytest.raises(ConfigError, match="last_layers': AlbertModel has no layers with weights of their own"):
