@@ -945,7 +945,7 @@ def test_what_is_said_of_a_head_holds_for_all_who_use_it():
     assert made["owner"].pooling == made["borrower"].pooling == "mean"
     made = make_heads(family(), {"pair": {"pooler": "own"}})
     assert made["owner"].pooler() == made["borrower"].pooler() == "own"
-    with pytest.raises(ConfigError, match="'borrower' uses the head of 'owner'; say it there"):
+    with pytest.raises(ConfigError, match="'borrower' uses the head of 'owner', found `pooling`; say it there"):
         make_heads(family(), {"borrower": {"pooling": "mean"}})
 
 
