@@ -4,7 +4,7 @@
 quickstart:        ## train six real tasks on a small encoder, about 4 minutes of training, no Hub
 	@sh scripts/setup.sh quickstart
 
-test:              ## linters, types, layers and all tests
+test:              ## linters, types, layers and tests, in less than 15 minutes
 	@sh scripts/setup.sh test
 
 verify:            ## recorded figures on real data (hours; can be resumed), into scripts/benchmarks/RESULTS.md

@@ -188,7 +188,7 @@ def test() -> int:
         [str(tools / "ruff"), "format", "--check", "."],
         [str(tools / "mypy")],
         [str(tools / "lint-imports")],
-        [python, "-m", "pytest", *spread, *os.environ.get("PYTEST_ARGS", "").split()],
+        [python, "-m", "pytest", "-m", "not long", *spread, *os.environ.get("PYTEST_ARGS", "").split()],
     ]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     failed = 0

@@ -65,7 +65,7 @@ def run_part(part: str, data: Path, peers: Path, given: argparse.Namespace) -> N
     common = ["--data-root", str(data), "--model", str(model_folder())]
     if part == "tests":
         env = {**os.environ, "NLP_MTL_DATA_ROOT": str(data)}
-        subprocess.run([sys.executable, "-m", "pytest", "-m", "realdata", "-q"], cwd=ROOT, env=env, check=True)
+        subprocess.run([sys.executable, "-m", "pytest", "-m", "realdata or long", "-q"], cwd=ROOT, env=env, check=True)
     elif part == "scores":
         scores(data, given.again)
     elif done.exists() and not given.again:

@@ -24,7 +24,16 @@ FORMS: dict[str, dict[str, Any]] = {
     "`mixture_of_experts`, gates on tokens": {"name": "mixture_of_experts", "gates": "token"},
 }
 TUNINGS = {"full": {}, "LoRA": {"lora": LORA}, "LoRA per task": {"lora": LORA, "task_lora": LORA}}
-COLUMNS = ("full", "LoRA", "LoRA per task", "balancers on losses", "on gradients", "DDP", "FSDP", "leaves as")
+COLUMNS = (
+    "full",
+    "LoRA",
+    "LoRA per task",
+    "balancers on losses",
+    "on gradients",
+    "DDP",
+    "FSDP (never run)",
+    "leaves as",
+)
 TASKS = ["rte", "mrpc"]
 REFUSED = (ConfigError, UnsupportedError)
 
@@ -51,7 +60,9 @@ def support(form: dict[str, Any]) -> dict[str, str]:
     proven = [how for how in SCHEMES.values() if _name(how) == form["name"]] or form["name"] == "hard"
     found["DDP"] = "yes" if proven else "not tested"
     whole = SimpleNamespace(distributed_type=DistributedType.FSDP)
-    found["FSDP"] = "yes" if all(_holds(lambda m=m: check_sharded(m.sharing, whole)) for m in some) else "no"
+    found["FSDP (never run)"] = (
+        "allowed" if all(_holds(lambda m=m: check_sharded(m.sharing, whole)) for m in some) else "no"
+    )
     ways = {
         "model": all(_holds(lambda m=m: m.sharing.collapse(TASKS[0])) for m in some),
         "adapter": any(_holds(lambda m=m: _adapter(m)) for key, m in made.items() if key != "full"),

@@ -113,3 +113,20 @@ def test_what_is_wrong_is_told_before_a_page_is_shown(run, model, tmp_path):
         answers_to(Answerer(model), "", "a")
     with pytest.raises(ConfigError, match="'x' is not a task of this model"):
         Answerer(tmp_path / "run", tasks=["x"])
+
+
+def test_a_task_that_writes_shows_its_text_beside_the_others():
+    from gradio_client import Client
+
+    from nlp_mtl.serving.demo import launch, make_demo
+
+    made = tiny_model(["cola", "xsum"]).eval()
+    (said,) = prediction.predict(made, ["the old cat was in zürich"], dtype="float32")
+    page = make_demo(Answerer(made, dtype="float32"))
+    address = launch(page, "127.0.0.1", 0)
+    try:
+        told, label, text = Client(address, verbose=False).predict("the old cat was in zürich", "", api_name="/answer")
+    finally:
+        page.close(verbose=False)
+    assert not told and label["label"] == said["cola"]["label"]
+    assert text == said["xsum"]["text"] != ""

@@ -22,6 +22,7 @@ from tests.unit.test_heads_vanilla import OTHERS, TASKS, TEXTS, random_weights
 torch.set_num_threads(1)  # tiny models: threads would only wait for one another
 
 FAMILIES = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert", "gpt2", "llama", "qwen2")
+OFTEN = ("bert", "modernbert", "gpt2")
 LORA = {"r": 4, "target_modules": "all-linear"}
 TASK_LORA = {"r": 3, "target_modules": "all-linear", "use_rslora": True}
 PIPED = ("pair", "number", "several", "tags", "mean")
@@ -142,7 +143,11 @@ def misfits(kind, known, piped):
     return wrong
 
 
-@pytest.mark.parametrize("families", [FAMILIES[:5], FAMILIES[5:]], ids=lambda names: "-".join(names))
+@pytest.mark.parametrize(
+    "families",
+    [OFTEN, pytest.param(tuple(name for name in FAMILIES if name not in OFTEN), marks=pytest.mark.long)],
+    ids=lambda names: "-".join(names),
+)
 def test_exports_say_what_the_run_says_without_nlp_mtl(tmp_path, families):
     """Folders of every kind of task: full, LoRA, LoRA per task, adapters, and code where no class computes it.
 

@@ -227,7 +227,12 @@ CHANGES = {  # a run, what is done with its adapters, and the tasks that are the
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+OFTEN = ("add to adapters per task", "add to full fine-tuning")
+
+
+@pytest.mark.parametrize(
+    "change", [*OFTEN, *(pytest.param(name, marks=pytest.mark.long) for name in CHANGES if name not in OFTEN)]
+)
 def test_a_run_whose_adapters_were_changed_goes_whole(worker, hub, house, tmp_path, session_cache, change):
     """What comes back is the changed run, here and as vanilla adapters; nothing of the house goes along."""
     run, (verb, *words), tasks = CHANGES[change]
@@ -515,7 +520,7 @@ run = train(said, overwrite=True)
 """
 
 
-@pytest.mark.parametrize("strategy", ["end", "checkpoint", "all_checkpoints"])
+@pytest.mark.parametrize("strategy", ["end", "checkpoint", pytest.param("all_checkpoints", marks=pytest.mark.long)])
 def test_pushes_during_training(worker, hub, house, tmp_path, strategy):
     """What leaves when: checkpoints only if `hub_strategy` asks for them, and then such that training goes on."""
     repo = f"me/training-{strategy.replace('_', '-')}"

@@ -148,7 +148,7 @@ def test_fewer_processes_than_asked_for_is_an_error(tmp_path, forked_python):
     assert "torchrun" in done.stderr
 
 
-@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+@pytest.mark.parametrize("way", ["ddp", pytest.param("fsdp", marks=pytest.mark.long)])
 def test_a_dry_run_of_two_processes_speaks_once_and_writes_nothing(tmp_path, forked_python, way):
     tasks = write_tasks(tmp_path / "data")
     base = write_base(tmp_path / "base")
@@ -187,7 +187,7 @@ def add_rainy(python: str, folder: Path, run: str, out: str, rows: int, processe
     return done.stdout
 
 
-@pytest.mark.parametrize("way", ["lora", "full", "fsdp"])
+@pytest.mark.parametrize("way", ["lora", *(pytest.param(way, marks=pytest.mark.long) for way in ("full", "fsdp"))])
 def test_a_task_added_by_two_processes_is_the_one_that_one_adds(tmp_path, forked_python, way):
     from safetensors.torch import load_file
 

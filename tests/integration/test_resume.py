@@ -52,7 +52,9 @@ LORA = {"r": 4, "target_modules": "all-linear", "lora_dropout": 0.1}
 @pytest.mark.parametrize(
     "tuning", [{}, {"lora": LORA}, {"lora": LORA, "task_lora": LORA}], ids=["full", "lora", "task_lora"]
 )
-@pytest.mark.parametrize("sampler", ["proportional", {"name": "temperature", "temperature": 3.0}])
+@pytest.mark.parametrize(
+    "sampler", ["proportional", pytest.param({"name": "temperature", "temperature": 3.0}, marks=pytest.mark.long)]
+)
 def test_six_steps_and_six_more_equal_twelve(world, tmp_path, tuning, sampler):
     shape = {**SAVING, "gradient_accumulation_steps": 2, "logging_steps": 2}
     whole = train(settings(world, tmp_path / "whole", **tuning, sampler=sampler, training=shape))

@@ -125,7 +125,7 @@ def test_gradients_of_a_decoder_and_a_shared_embedding_are_autograds(tmp_path):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("way", ["t5", "bert_lora"])
+@pytest.mark.parametrize("way", ["t5", pytest.param("bert_lora", marks=pytest.mark.long)])
 def test_a_run_that_writes_goes_to_the_hub_and_back(tmp_path, session_cache, way):
     base, tasks, changes = a_world(tmp_path, way)
     train(config(base, tasks, tmp_path / "run", **changes, training={"max_steps": 2}))

@@ -419,7 +419,7 @@ def test_each_task_leaves_with_what_it_uses(place, added, tmp_path, tuning, task
     ("run", "groups"),
     [
         ("both", [["mood"], ["alike"], ["names"]]),
-        ("lora4", [["mood", "alike", "names"], ["rainy"]]),
+        pytest.param("lora4", [["mood", "alike", "names"], ["rainy"]], marks=pytest.mark.long),
     ],
 )
 def test_one_onnx_graph_with_a_pass_for_each_adapter(place, added, tmp_path, run, groups):

@@ -302,7 +302,9 @@ def run_logits(model, task, columns):
         return model(**collate(rows, [[task]] * len(rows), {task: head}))["logits"][task].numpy()
 
 
-@pytest.mark.parametrize("family", ["bert", "modernbert", "gpt2"])
+@pytest.mark.parametrize(
+    "family", ["bert", *(pytest.param(name, marks=pytest.mark.long) for name in ("modernbert", "gpt2"))]
+)
 def test_one_graph_holds_all_tasks(tmp_path, family):
     """One encoder, every task's outputs; fp32 equals the run on any number of rows of any length, int8 is near it."""
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")

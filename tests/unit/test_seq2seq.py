@@ -478,7 +478,7 @@ def test_forms_in_which_a_writer_cannot_leave(form, said, tmp_path):
         export_task(tiny_model([a_task()], "t5"), "to_german", tmp_path / "out", form)
 
 
-@pytest.mark.parametrize("family", ["t5", "bart", "bert"])
+@pytest.mark.parametrize("family", ["t5", pytest.param("bart", marks=pytest.mark.long), "bert"])
 def test_an_exported_folder_writes_the_same_without_this_package(family, tmp_path):
     torch.manual_seed(0)  # of the adapter
     model = stirred(tiny_model([with_head(generation={"num_beams": 2})], family, lora={"r": 2}))

@@ -72,7 +72,7 @@ def test_one_threshold_is_the_best_of_all(metric, rows):
 
 
 @pytest.mark.parametrize("metric", SEVERAL)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(odds_of_rows.filter(lambda rows: len(rows) >= 4).map(lambda rows: rows[:4]), min_size=1, max_size=3))
 def test_several_thresholds_are_the_best_of_all_combinations(metric, columns):
     odds = np.array([[o for o, _ in rows] for rows in columns]).T / 2 + 0.25
