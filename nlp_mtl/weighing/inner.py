@@ -61,11 +61,12 @@ class ByInnerSteps(Weighing):
     ) -> tuple[list[list[Tensor]], Tensor]:
         """A task's gradients along its inner steps, and its mean loss there."""
         per_process = float(self.facts.units[number]) / self.host.args.world_size
-        gradients, total = [], torch.zeros((), device=self.host.args.device)
+        gradients: list[list[Tensor]] = []
+        total = torch.zeros((), device=self.host.args.device)
         for step, (part, units) in enumerate(mine):
             if step:
                 with torch.no_grad():
-                    torch._foreach_add_(trained, gradients[-1], alpha=-self.balancer.inner_rate)
+                    torch._foreach_add_(list[Tensor](trained), gradients[-1], alpha=-self.balancer.inner_rate)
             with self.host.accelerator.no_sync(model):
                 loss = self.host.outputs(model, part, self.facts, None)["loss"] * (per_process / units)
             known = torch.autograd.grad(loss, trained, allow_unused=True)
