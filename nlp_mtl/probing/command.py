@@ -11,10 +11,7 @@ import typer
 from nlp_mtl.screen import one_process, print_table
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-EPILOG = (
-    f"nlp-mtl probe {MODEL} --task rte --task stsb\n\n"
-    f"nlp-mtl probe {MODEL} --task conll2003 --dimensions 0 --dimensions 32 --rows 500"
-)
+EPILOG = f"nlp-mtl probe {MODEL} --task rte\n\nnlp-mtl probe {MODEL} --task stsb --rows 500"
 
 
 def probe(
