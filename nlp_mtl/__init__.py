@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nlp_mtl.initial import model_from
     from nlp_mtl.model import MultiTaskModel
     from nlp_mtl.prediction import predict, predict_stream
+    from nlp_mtl.probing.study import probe
     from nlp_mtl.regularizers import importance_of, load_importance, save_importance
     from nlp_mtl.reporting.report import Report, report
     from nlp_mtl.run import Run, evaluate, train
@@ -71,6 +72,7 @@ _WHERE = {
     "model_from": "initial",
     "predict": "prediction",
     "predict_stream": "prediction",
+    "probe": "probing.study",
     "push": "hub.push",
     "remove_adapter": "adapting.removing",
     "report": "reporting.report",
@@ -110,6 +112,7 @@ __all__ = [
     "model_from",
     "predict",
     "predict_stream",
+    "probe",
     "push",
     "remove_adapter",
     "report",

@@ -1,4 +1,4 @@
-"""LoRA on the shared encoder, for all tasks and for each, and freezing parts of it."""
+"""LoRA (or IA3) on the shared encoder, for all tasks and for each, and freezing parts of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from nlp_mtl import tasklora
+from nlp_mtl import ia3, tasklora
 from nlp_mtl.errors import ConfigError, NlpMtlError, suggestion
 from nlp_mtl.fields import left_out, read_fields
 from nlp_mtl.packing import base_of
@@ -26,7 +26,7 @@ def lora_config(given: Any, key: str = "lora") -> Any:
     """A `peft.LoraConfig` from a mapping of its fields; one that is given is handed back.
 
     Args:
-        given: the fields, or a `LoraConfig`.
+        given: the fields, or a `LoraConfig`; with ``peft_type: IA3`` those of an `IA3Config`, see :mod:`nlp_mtl.ia3`.
         key: what messages call it.
 
     Raises:
@@ -38,10 +38,13 @@ def lora_config(given: Any, key: str = "lora") -> Any:
     """
     from peft import LoraConfig
 
-    if isinstance(given, LoraConfig):
+    if isinstance(given, LoraConfig) or ia3.is_ia3(given):
         return given
     if not isinstance(given, Mapping):
         raise ConfigError(f"{key}: expected the fields of peft.LoraConfig, found {given!r}; e.g. {{r: 8}}")
+    if ia3.wanted_kind(given, key) == "IA3":
+        return ia3.ia3_config(given, key)
+    given = {name: one for name, one in given.items() if name != "peft_type"}
     read, wrong = read_fields(LoraConfig, given, key)
     for name, rule, keeps in _RULES:
         if name not in wrong and isinstance(number := read.get(name), (int, float)) and not keeps(number):
@@ -127,7 +130,14 @@ def checked_adapters(shared: Any, per_task: Any) -> dict[str, Any]:
         except ConfigError as error:
             mistakes += error.mistakes
         fields = vars(configs[key]) if key in configs else given if isinstance(given, Mapping) else {}
-        mistakes += tasklora.check_plain(fields, key) if per_task is not None else []
+        if per_task is not None and not ia3.is_ia3(configs.get(key)):
+            mistakes += tasklora.check_plain(fields, key)
+        if key == "task_lora" and ia3.is_ia3(configs.get(key)):
+            mistakes.append("task_lora: an adapter for each task is a LoRA, found `peft_type: IA3`; use it in `lora`")
+    try:
+        ia3.check_alone(configs.get("lora"), "hard", per_task)
+    except ConfigError as error:
+        mistakes += error.mistakes
     if mistakes:
         raise ConfigError(mistakes)
     return configs
@@ -140,7 +150,7 @@ def is_adapter(name: str) -> bool:
         >>> is_adapter("encoder.layer.0.query.lora_A.default.weight"), is_adapter("encoder.layer.0.query.weight")
         (True, False)
     """
-    return any(part.startswith("lora_") for part in name.split("."))
+    return any(part.startswith(("lora_", "ia3_")) for part in name.split("."))
 
 
 def freeze(encoder: nn.Module, patterns: str | Sequence[str]) -> int:

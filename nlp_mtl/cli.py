@@ -23,6 +23,7 @@ from nlp_mtl.hub import command as hub
 from nlp_mtl.methods import EPILOG as METHODS_EPILOG
 from nlp_mtl.methods import methods
 from nlp_mtl.newtask import SeveralWords, tasks_new
+from nlp_mtl.probing import command as probing
 from nlp_mtl.reporting import command as reporting
 from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
 from nlp_mtl.serving import command as serving
@@ -59,6 +60,7 @@ app.command("methods", epilog=METHODS_EPILOG)(methods)
 app.command("report", epilog=reporting.EPILOG)(reporting.report)
 app.command("compare", epilog=studies.EPILOG)(studies.compare)
 app.command("curve", epilog=curves.EPILOG)(curves.curve)
+app.command("probe", epilog=probing.EPILOG)(probing.probe)
 app.command("continual", epilog=forgetting.EPILOG)(forgetting.continual)
 
 DataRoot = Annotated[

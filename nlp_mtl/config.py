@@ -54,7 +54,9 @@ class RunConfig(BaseModel):
         "`{run: …, task: whose encoder, heads: {task: task of that run}}`",
     )
     lora: dict[str, Any] | None = Field(
-        default=None, description="fields of `peft.LoraConfig`; left out, the whole encoder is trained"
+        default=None,
+        description="fields of `peft.LoraConfig`, or with `peft_type: IA3` of `peft.IA3Config`; left out, the whole "
+        "encoder is trained",
     )
     task_lora: dict[str, Any] | None = Field(
         default=None, description="the same for one adapter per task, in the same pass, alone or beside `lora`"

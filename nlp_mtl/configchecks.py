@@ -108,11 +108,13 @@ def check(config: Any, place: str, lines: yamlfile.Lines, overrides: Sequence[st
 def _check_lora(sharing: Any, config: Any, arguments: Mapping[str, Any]) -> None:
     """Refuse a `lora` that a sharing can't use; what is wrong in itself is told elsewhere."""
     from nlp_mtl.adapters import lora_config
+    from nlp_mtl.ia3 import check_alone
 
     try:
         asked = None if config.lora is None else lora_config(config.lora)
     except ConfigError:
         return
+    check_alone(asked, registry.parse_spec(config.sharing, "sharing")[0], None)
     sharing.lora_for(asked, [str(task) for task in getattr(config, "tasks", ())], **arguments)
 
 

@@ -12,7 +12,9 @@ from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from nlp_mtl.ahead import Ahead
+from nlp_mtl.balancers import Balancer
 from nlp_mtl.batches import Collator, MixedBatchSampler, MixedLoader, PassCollator, to_device
+from nlp_mtl.bytask import TaskCollator
 from nlp_mtl.data import Data, PoolRows
 from nlp_mtl.errors import ConfigError, DataError, UnsupportedError
 from nlp_mtl.plan import MixingPlan, Pool
@@ -28,6 +30,7 @@ class MixedBatches(Trainer):
     tasks: list[str]
     data: Data
     sampler: Sampler
+    balancer: Balancer
     plan: MixingPlan
     tokens_per_batch: int | None
     tokens_per_pass: int | None
@@ -70,12 +73,17 @@ class MixedBatches(Trainer):
         return MixedLoader(
             self.train_dataset,
             batch_sampler=sampler,
-            collate_fn=collator if self.tokens_per_pass is None else PassCollator(collator),
+            collate_fn=self._collated(collator),
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
             persistent_workers=args.dataloader_persistent_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
         )
+
+    def _collated(self, collator: Collator) -> Any:
+        if "inner_steps" in self.balancer.needs:
+            return TaskCollator(collator)
+        return collator if self.tokens_per_pass is None else PassCollator(collator)
 
     def _make_plan(self) -> MixingPlan:
         args = self.args

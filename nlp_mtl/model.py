@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -18,7 +19,7 @@ from nlp_mtl.data import load_data
 from nlp_mtl.dropout import use_cheap_dropout
 from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.gradients.taps import Taps
-from nlp_mtl.heads import Head, make_heads, meet
+from nlp_mtl.heads import Head, few, make_heads, meet
 from nlp_mtl.holding import HoldsParameters
 from nlp_mtl.layout import Layout
 from nlp_mtl.opening import checked_length, give_pad_token, open_base, open_run, open_tokenizer
@@ -184,6 +185,7 @@ class MultiTaskModel(HoldsParameters):
         keys = {task: head.task.head_key for task, head in heads.items()}
         shared, strategies = shared_by(encoder, asked, keys, every or {}, record, seed)
         shared.check_length(max(min(head.task.max_length or max_length, max_length) for head in heads.values()))
+        few.check_widths(heads, base_of(encoder).config.hidden_size)
         shared.read_from({task: head.layer for task, head in heads.items() if head.layer is not None})
         modules = {}
         for task, head in heads.items():
@@ -267,8 +269,6 @@ class MultiTaskModel(HoldsParameters):
         Raises:
             UnsupportedError: a run of which only some tasks were loaded.
         """
-        import json
-
         self.check_whole()
         folder = checkpoint.made_folder(folder)
         spec = self.spec()
@@ -376,7 +376,7 @@ class MultiTaskModel(HoldsParameters):
         for task, target in targets.items():
             head = self.heads[task]
             with self.sharing.for_head_of(task), nullcontext() if self.taps is None else self.taps.of_head(task):
-                scores = head.forward(self.module_of(task), packed[task], target)
+                scores = head.forward(self.module_of(task), few.only(packed[task], head.dimensions), target)
             if return_logits:
                 logits[task] = scores
             count = units[task] if units is not None else head.units(target)

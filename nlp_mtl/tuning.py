@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nlp_mtl import adapters, folding, regimes, registry
+from nlp_mtl import adapters, folding, ia3, regimes, registry
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.packing import base_of
 from nlp_mtl.sharing import Sharing
@@ -58,6 +58,7 @@ def shared_by(
     arguments = kind.by_lenders(arguments, keys)
     tasks, more = list(dict.fromkeys(keys.values())), tuning.own_lora
     asked = adapters.checked_adapters(tuning.lora, tuning.task_lora).get("lora")
+    ia3.check_alone(asked, name, tuning.task_lora)
     widened = kind.lora_for(asked, tasks, **arguments)
     own = {task: None if key in more and more[key] is None else key for task, key in keys.items()}
     adapted = tuning.lora is not None or tuning.task_lora is not None

@@ -4,7 +4,7 @@ A balancer declares what it needs and gets that, the mask of the tasks present, 
 are TorchJD's; here they get names, checked arguments, tasks that may be absent, and a state that is saved.
 """
 
-from nlp_mtl.balancers import averages, elementwise, given, gradnorm, learned, minimum, projections, scalarized
+from nlp_mtl.balancers import averages, elementwise, given, gradnorm, learned, meta, minimum, projections, scalarized
 from nlp_mtl.balancers.base import Balancer, Need, Scope, StepFacts
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "given",
     "gradnorm",
     "learned",
+    "meta",
     "minimum",
     "projections",
     "scalarized",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nlp_mtl.errors import ConfigError, suggestion
 
-Need = Literal["losses", "gramian", "jacobian", "new_losses"]
+Need = Literal["losses", "gramian", "jacobian", "new_losses", "inner_steps"]
 Scope = Literal["shared", "lora", "last_layer"]
 
 
@@ -48,7 +48,8 @@ class Balancer:
     Attributes:
         needs: what `weights` is given: ``losses`` of the step; the ``gramian`` of the tasks' gradients of the shared
             parameters; or the ``jacobian`` itself, see :meth:`combine`. With ``new_losses``, those of the same rows
-            after the step, see :meth:`learn`.
+            after the step, see :meth:`learn`. ``inner_steps``: each task's gradients along steps of its own, see
+            :class:`nlp_mtl.balancers.meta.InnerSteps`.
         scope: which parameters' gradients the Gramian is made of.
         lags: the gradients are those of the step that was weighed, and what is made of them counts in the next.
         cost: what it takes beside a plain step.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from nlp_mtl.exporting.plain import (
     whole_class,
 )
 from nlp_mtl.folding import folded
+from nlp_mtl.ia3 import is_ia3
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.packing import base_of
 from nlp_mtl.tasklora import owners_of
@@ -92,7 +94,7 @@ def _lora_state(model: MultiTaskModel, task: str) -> dict[str, Tensor]:
 
 def _module_of(key: str) -> str:
     """The name of the module that a weight adapts, e.g. ``encoder.layer.0.output.dense``."""
-    return key.split(".lora_")[0] if ".lora_" in key else key.rpartition(".")[0]
+    return re.split(r"\.(?:lora|ia3)_", key)[0] if re.search(r"\.(?:lora|ia3)_", key) else key.rpartition(".")[0]
 
 
 def _config(model: MultiTaskModel, task: str, whole: PreTrainedModel) -> Any:
@@ -105,12 +107,20 @@ def _config(model: MultiTaskModel, task: str, whole: PreTrainedModel) -> Any:
     saved += [f"{prefix}.{name}" for name in _saved_by_peft(model) if f"{prefix}.{name}" in names]
     config.target_modules = {f"{prefix}.{name}" for name in lora_layers(model) if f"{prefix}.{name}" in names}
     config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
+    if is_ia3(config):
+        config.feedforward_modules = {f"{prefix}.{name}" for name in _at_inputs(model)} & config.target_modules
     config.modules_to_save, config.inference_mode = saved, True
     config.task_type = TASK_TYPES.get(model.heads[task].auto_class)
     config.base_model_name_or_path, config.revision = model.base["id"], model.base.get("revision")
     if config.task_type is None:
         config.auto_mapping = {"base_model_class": type(whole).__name__, "parent_library": type(whole).__module__}
     return config
+
+
+def _at_inputs(model: MultiTaskModel) -> set[str]:
+    """The names of the layers whose input is scaled, and not what they give (IA3)."""
+    parts = base_of(model.sharing.encoder).named_modules()
+    return {name for name, part in parts if getattr(part, "is_feedforward", False)}
 
 
 def _own_poolers(model: MultiTaskModel, task: str, prefix: str) -> list[str]:
@@ -142,6 +152,8 @@ def _said(model: MultiTaskModel, task: str) -> dict[str, Any]:
 def _write_vllm(model: MultiTaskModel, task: str, folder: Path, keys: dict[str, Tensor]) -> str:
     """The LoRA alone, named as on the family's causal LM; gives what to say of it."""
     config = copy.deepcopy(lora_config_of(model, task))
+    if is_ia3(config):
+        return "vLLM reads LoRA, and this is IA3, so its layout was not written"
     if config.rank_pattern or config.alpha_pattern:
         return "vLLM reads LoRA of one rank and scale on all layers, so its layout was not written"
     if config.use_dora or config.bias != "none" or config.modules_to_save or any(".lora_" not in key for key in keys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,6 @@ def lora_config_of(model: MultiTaskModel, task: str) -> Any:
 
 
 def lora_layers(model: MultiTaskModel) -> list[str]:
-    """The names of the encoder's modules that LoRA adapts."""
+    """The names of the encoder's modules that adapters are on."""
     names = [name for name, _ in base_of(model.sharing.encoder).named_parameters() if adapters.is_adapter(name)]
-    return list(dict.fromkeys(name.split(".lora_")[0] for name in names))
+    return list(dict.fromkeys(re.split(r"\.(?:lora|ia3)_", name)[0] for name in names))

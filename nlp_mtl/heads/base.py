@@ -85,6 +85,7 @@ class Head:
         self.metrics = list(task.metrics or self.default_metrics)
         self.exportable, self.why_not = True, ""
         self.layer: int | str | None = None  # which layer of the encoder it reads, or "mix"; None for the last
+        self.dimensions: list[int] | None = None  # of the hidden states it reads; None for all
 
     # ------------------------------------------------------------------------------------------------------ data
 
@@ -107,7 +108,7 @@ class Head:
     def data_spec(self) -> dict[str, Any]:
         """The head's name and those of its arguments that change what is made of rows."""
         said = {"name": self.spec} if isinstance(self.spec, str) else dict(self.spec)
-        return {key: value for key, value in said.items() if key not in (*self.for_model, "layer")}
+        return {key: value for key, value in said.items() if key not in (*self.for_model, "layer", "dimensions")}
 
     def needed_columns(self) -> list[str]:
         """Input columns that a row must have."""

@@ -12,9 +12,13 @@ from torch import nn
 from nlp_mtl import metrics, registry
 from nlp_mtl.errors import ConfigError, UnknownNameError, suggestion
 from nlp_mtl.heads.base import Head
+from nlp_mtl.heads.few import checked_dimensions
 from nlp_mtl.taskfile import Task
 
 logger = logging.getLogger("nlp_mtl")
+
+
+EVERYWHERE = ("layer", "dimensions")  # arguments that every kind of head takes
 
 
 def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Head]:
@@ -60,9 +64,9 @@ def make_heads(tasks: Sequence[Task], more: Mapping[str, Mapping[str, Any]] | No
 
 
 def _built(spec: registry.Spec, task: Task) -> Head:
-    """A head; which layer it reads is an argument of every kind of head."""
+    """A head; which layer and dimensions it reads are arguments of every kind of head."""
     name, arguments = registry.parse_spec(spec, "head")
-    layer = arguments.pop("layer", None)
+    layer, dimensions = arguments.pop("layer", None), arguments.pop("dimensions", None)
     head: Head = registry.heads.build({"name": name, **arguments}, task)
     if hasattr(nn.ModuleDict(), task.head_key):
         raise ConfigError(
@@ -74,7 +78,9 @@ def _built(spec: registry.Spec, task: Task) -> Head:
             f"task {task.name!r}: `layer` is a number of the encoder's layers, or mix for a learned mix of all, found "
             f"{layer!r}; leave it out for the last"
         )
-    head.layer = layer
+    head.layer, head.dimensions = layer, checked_dimensions(task.name, dimensions)
+    if head.dimensions is not None:
+        head.exportable, head.why_not = False, "`dimensions` is not what the vanilla class computes"
     return head
 
 
@@ -137,14 +143,14 @@ def _lent(owner: Task, task: Task, more: Mapping[str, Mapping[str, Any]]) -> dic
 
 
 def _takes(head: str, argument: str) -> bool:
-    return argument == "layer" or argument in inspect.signature(registry.heads[head]).parameters
+    return argument in EVERYWHERE or argument in inspect.signature(registry.heads[head]).parameters
 
 
 def _mistyped(key: str, given: Mapping[str, Any], tasks: Sequence[Task]) -> list[str]:
     """Arguments said of a tag or of all that none of these tasks' heads takes."""
     group = [task for task in tasks if key == "*" or key in task.tags]
     names = {name for task in group if (name := registry.parse_spec(task.head, "head")[0]) in registry.heads}
-    known = {p for name in names for p in list(inspect.signature(registry.heads[name]).parameters)[1:]} | {"layer"}
+    known = {p for name in names for p in list(inspect.signature(registry.heads[name]).parameters)[1:]} | {*EVERYWHERE}
     whose = "these tasks" if key == "*" else repr(key)
     return [
         f"heads: no head of {whose} takes {argument!r}{suggestion(argument, known)}"

@@ -16,6 +16,7 @@ from nlp_mtl.packing import base_of
 from nlp_mtl.tasklora import owners_of
 from nlp_mtl.weighing.base import ByLosses, Host, Lagging, Weighing
 from nlp_mtl.weighing.by_gradients import ByGradients, ByLastLayer
+from nlp_mtl.weighing.inner import ByInnerSteps, check_inner_steps
 
 _SHARDED = (
     "gradients are in parts on several devices (FSDP or DeepSpeed), and a task's gradient is not there as a whole"
@@ -40,6 +41,9 @@ def weighing_for(host: Host, model: Any, balancer: Balancer, *, every: int, shar
     """
     needs = balancer.needs
     at_once = host.args.optim in (OptimizerNames.LOMO, OptimizerNames.ADALOMO)
+    if "inner_steps" in needs:
+        check_inner_steps(host, balancer, sharded=sharded, scaled=scaled, at_once=at_once)
+        return ByInnerSteps(host, model, balancer)
     if not {"gramian", "jacobian"} & needs:
         watched = [] if sharded or scaled or at_once else usual_look(model)
         kind = ByLosses if "losses" in needs else Weighing

@@ -450,7 +450,7 @@ FACTS = [
 def test_every_balancer_weighs_the_tasks_that_are_present(name):
     balancer = a_balancer(name)
     assert isinstance(balancer, Balancer)
-    assert balancer.needs <= {"losses", "gramian", "jacobian", "new_losses"}
+    assert balancer.needs <= {"losses", "gramian", "jacobian", "new_losses", "inner_steps"}
     for facts in FACTS:
         weights, gradient = weighed(balancer, facts, torch.tensor([0.7, 0.3, 1.1]))
         assert weights.shape == (3,)

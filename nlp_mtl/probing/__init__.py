@@ -1,0 +1,1 @@
+"""Probes: which layer of a fixed encoder, and which of its dimensions, hold what a task asks for."""
