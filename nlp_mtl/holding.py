@@ -17,9 +17,16 @@ class HoldsParameters(nn.Module):
 
     sharing: Any
     module_of: Any
+    base: dict[str, Any]
     _kept: KeptGradient | None = None
     _held: list[nn.Parameter] | None = None
     _learning: bool = False  # all modules were put into training mode, in this training
+
+    def hold_base(self, name: str) -> None:
+        """Save the encoder below the adapters with them, for it is no pretrained one; `name` is what that came from."""
+        self.base = {"id": name, "sha256": self.base["sha256"], "own": True}
+        for known in getattr(self.sharing.encoder, "peft_config", {}).values():
+            known.base_model_name_or_path = known.revision = None
 
     def keep_embedding_gradient(self, keep: bool = True) -> bool:
         """Keep the word embeddings' dense gradient between steps; see :class:`nlp_mtl.memory.KeptGradient`.

@@ -20,6 +20,7 @@ from nlp_mtl.errors import ConfigError
 from nlp_mtl.folding import fields_of
 from nlp_mtl.heads import Head, make_heads, meet
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.opening import beside as beside_it
 from nlp_mtl.opening import load_encoder, open_base
 from nlp_mtl.pulling import local_folder
 from nlp_mtl.run import Run, metrics_of
@@ -174,7 +175,7 @@ def _with_task(
     if recorded.get("own_encoder"):
         plain = load_encoder(folder)
     else:
-        source = find_recorded(old.base, base, None).folder
+        source = find_recorded(old.base, base or beside_it(folder, old.base), None).folder
         plain = open_base(source)[1]
     made = MultiTaskModel.assemble(
         plain,
