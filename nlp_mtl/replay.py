@@ -109,6 +109,19 @@ def reservoir(sizes: Sequence[int], total: int, seed: int) -> list[int]:
     return [held.count(task) for task in range(len(sizes))]
 
 
+def with_rows(item: Any, rows: int) -> Any:
+    """An entry for a task in a run file, with fewer training rows, drawn with the seed that it says.
+
+    Example:
+        >>> with_rows("rte", 50)
+        {'name': 'rte', 'rows': {'train': 50}}
+    """
+    if isinstance(item, Task):
+        return item.with_(rows={**item.rows, "train": rows})
+    said = dict(item) if isinstance(item, Mapping) else {"name": item}
+    return {**said, "rows": {**(said.get("rows") or {}), "train": rows}}
+
+
 def rows_met(tasks: Sequence[Task], data_root: str | None) -> list[int]:
     """The training rows of each task: what it says (`rows.train`), else they are looked up.
 

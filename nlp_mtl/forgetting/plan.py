@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nlp_mtl import config, registry
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.replay import Replay, rows_met
+from nlp_mtl.replay import Replay, rows_met, with_rows
 from nlp_mtl.runfiles import FROM_RUNS
 from nlp_mtl.stageplan import stages_of
 from nlp_mtl.studies.files import read_study
@@ -146,7 +146,7 @@ def sequence(
     for number, task in enumerate(tasks):
         counts = replay.counts((sizes or [0] * len(tasks))[:number], seed)
         items = [
-            _few(item, counts[place]) if place < number and counts[place] else item
+            with_rows(item, counts[place]) if place < number and counts[place] else item
             for place, item in enumerate(whole["tasks"])
         ]
         again = [name for name, count in zip(tasks, counts, strict=False) if count]
@@ -170,12 +170,6 @@ def _with_memory(balancer: Any) -> dict[str, Any] | None:
     if "memory" not in inspect.signature(registry.balancers[name]).parameters:
         return None
     return {"name": name, **{key: value for key, value in arguments.items() if key != "memory"}}
-
-
-def _few(item: Any, rows: int) -> dict[str, Any]:
-    """A task with fewer training rows, drawn with a fixed seed."""
-    said = dict(item) if isinstance(item, Mapping) else {"name": item}
-    return {**said, "rows": {**(said.get("rows") or {}), "train": rows}}
 
 
 def _after(name: str, arguments: Mapping[str, Any], before: str | None) -> dict[str, Any]:
