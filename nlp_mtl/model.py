@@ -29,7 +29,7 @@ from nlp_mtl.runspec import heads_of, read_spec, spec_of
 from nlp_mtl.sharing import Sharing
 from nlp_mtl.tasks import load_tasks
 from nlp_mtl.tuning import Tuning, shared_by
-from nlp_mtl.weights import load_weights, save_below, save_weights
+from nlp_mtl.weights import load_weights, save_weights
 
 logger = logging.getLogger("nlp_mtl")
 
@@ -274,9 +274,7 @@ class MultiTaskModel(HoldsParameters):
         spec = self.spec()
         spec["strategies"] = {**spec["strategies"], **(more or {})}
         save_weights(folder, self.sharing, dict(self.modules_.items()), state=state)
-        if self.base.get("own"):
-            save_below(folder, self.sharing.encoder, self.tokenizer)
-        self.tokenizer.save_pretrained(folder)
+        self.save_base(folder)
         for head in self.heads.values():
             head.save_files(folder)
         (folder / "README.md").write_text(card(spec), encoding="utf-8")
