@@ -34,7 +34,8 @@ def needs_base(spec: Mapping[str, Any]) -> bool:
         False
     """
     strategies = spec["strategies"]
-    return bool(strategies.get("lora")) and not (strategies.get("adapters") or {}).get("own_encoder")
+    held = (strategies.get("adapters") or {}).get("own_encoder") or spec.get("base", {}).get("own")
+    return bool(strategies.get("lora")) and not held
 
 
 def card(spec: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@
     nlp_mtl.json                                   format version, base, task specs, strategies, library versions
     config.json, model.safetensors                 full fine-tuning: the encoder as AutoModel saves it
     adapter_config.json, adapter_model.safetensors LoRA: as PeftModel saves it
+    encoder/                                       below a LoRA that stands on another one, merged in: that encoder
     heads.safetensors                              "rte.classifier.weight": task + the vanilla key
     <task>/adapter_…                               LoRA per task: shared and own adapter folded into one, as PEFT's;
                                                    beside config.json, on the encoder that is there
@@ -35,7 +36,8 @@ SPEC, COMPLETE = "nlp_mtl.json", "complete.json"
 STAGES = "stages.json"  # of a run in stages: which folders they are in
 _MOVING = ".moving"  # stands in a run folder while a new model is moved into it
 # beside a model:
-_WRITTEN = ("run.yaml", "metrics.json", "steps.jsonl", "report.json", "report.html", "importance.safetensors")
+_WRITTEN = ("run.yaml", "metrics.json", "steps.jsonl", "report.json", "report.html")
+_CARRIED = ("importance.safetensors", "o_lora.safetensors")  # what regularizers left for a later run
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -215,7 +217,7 @@ def remove_run(folder: str | Path) -> None:
     except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
         names = []
     names += [f"predictions/{file.name}" for file in (folder / "predictions").glob("*.jsonl")]
-    for name in (COMPLETE, SPEC, _MOVING, *_WRITTEN, *names):
+    for name in (COMPLETE, SPEC, _MOVING, *_WRITTEN, *_CARRIED, *names):
         if (folder / name).resolve().is_relative_to(folder.resolve()):
             (folder / name).unlink(missing_ok=True)
     for part in [*checkpoints(folder), *folder.glob(".checkpoint-*"), *folder.glob(".model*")]:

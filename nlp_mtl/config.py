@@ -51,7 +51,7 @@ class RunConfig(BaseModel):
     init_from: str | dict[str, Any] | None = Field(
         default=None,
         description="start where another run ended: its folder or Hub id, or an ordinary pretrained folder; or "
-        "`{run: …, task: whose encoder, heads: {task: task of that run}}`",
+        "`{run: …, task: whose encoder, heads: {task: task of that run}, merge: its LoRA into the weights}`",
     )
     lora: dict[str, Any] | None = Field(
         default=None,

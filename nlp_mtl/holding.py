@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from nlp_mtl.memory import KeptGradient
 from nlp_mtl.packing import base_of
+from nlp_mtl.weights import save_below
 
 
 class HoldsParameters(nn.Module):
@@ -17,9 +19,23 @@ class HoldsParameters(nn.Module):
 
     sharing: Any
     module_of: Any
+    base: dict[str, Any]
+    tokenizer: Any
     _kept: KeptGradient | None = None
     _held: list[nn.Parameter] | None = None
     _learning: bool = False  # all modules were put into training mode, in this training
+
+    def hold_base(self, name: str) -> None:
+        """Save the encoder below the adapters with them, for it is no pretrained one; `name` is what that came from."""
+        self.base = {"id": name, "sha256": self.base["sha256"], "own": True}
+        for known in getattr(self.sharing.encoder, "peft_config", {}).values():
+            known.base_model_name_or_path = known.revision = None
+
+    def save_base(self, folder: Path) -> None:
+        """Write the tokenizer, and the encoder below the adapters where it is held."""
+        if self.base.get("own"):
+            save_below(folder, self.sharing.encoder, self.tokenizer)
+        self.tokenizer.save_pretrained(folder)
 
     def keep_embedding_gradient(self, keep: bool = True) -> bool:
         """Keep the word embeddings' dense gradient between steps; see :class:`nlp_mtl.memory.KeptGradient`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from nlp_mtl import checkpoint, registry
+from nlp_mtl.adapters import is_adapter
 from nlp_mtl.bases import find_base
 from nlp_mtl.errors import ConfigError, HubError, RunFolderError, suggestion
 from nlp_mtl.exporting.plain import plain_encoder
 from nlp_mtl.folding import merged
 from nlp_mtl.heads import Head
+from nlp_mtl.heads.growing import grown
 from nlp_mtl.heads.vanilla import in_order, tied_keys
 from nlp_mtl.initfrom import InitFrom
 from nlp_mtl.model import MultiTaskModel
@@ -34,8 +37,9 @@ def model_from(given: str | Path | Mapping[str, Any], model: str, tasks: Any, **
     """A model for other tasks or another tuning that starts where an earlier one ended.
 
     The encoder starts as the earlier run's tasks used it: with a LoRA of the same shape that goes on to be trained;
-    otherwise with adapters merged into its weights. A head starts as the one of the same name did end, if both are of
-    one kind with the same set of labels; in whatever order they come.
+    otherwise, or where `merge` says so, with adapters merged into its weights; a LoRA on
+    those is saved with them. A head starts as the one of the same name did end, if both are of
+    one kind with the same set of labels, in whatever order they come; or with more, whose rows begin anew.
 
     Args:
         given: see :class:`InitFrom`.
@@ -63,7 +67,11 @@ def model_from(given: str | Path | Mapping[str, Any], model: str, tasks: Any, **
     _check_tasks(asked, old)
     adapted = how.get("lora") is not None or how.get("task_lora") is not None
     was_adapted = hasattr(old.sharing.encoder, "peft_config")
-    goes_on = adapted if was_adapted else _shares_alike(old, how.get("sharing", "hard"))
+    if asked.merge and not was_adapted:
+        raise ConfigError(
+            f"init_from: `merge` is about a run with `lora` or `task_lora`, found {asked.run} without; leave it out"
+        )
+    goes_on = adapted and not asked.merge if was_adapted else _shares_alike(old, how.get("sharing", "hard"))
     if adapted and not was_adapted and not old.sharing.ordinary:
         raise ConfigError(
             f"init_from: a LoRA is put on an ordinary pretrained folder, found {asked.run}, whose tasks share in "
@@ -75,12 +83,14 @@ def model_from(given: str | Path | Mapping[str, Any], model: str, tasks: Any, **
             f"reinit_top_layers: begins anew what one encoder starts with, found sharing {old.sharing.registered_as!r} "
             f"of {asked.run}, whose parts are taken over; leave one of both out"
         )
-    with _start(asked, folder, old, model, goes_on) as (base, apart):
+    with _start(asked, folder, old, model, goes_on) as (base, apart), _drawn_anew(asked, how.get("seed", 0)):
         made = MultiTaskModel.from_base(base, tasks, **how)
     kept = _take_heads(asked, old, made)
     _take_trained(asked, old, made, whole=apart)
     if not adapted:  # it will hold its encoder itself, which began as that of the earlier run
-        made.base = dict(old.base)
+        made.base = {key: value for key, value in old.base.items() if key != "own"}
+    elif was_adapted and (asked.merge or old.base.get("own")):
+        made.hold_base(old.base["id"])
     return _recorded(made, asked, kept)
 
 
@@ -124,12 +134,23 @@ def _start(
     if (folder / "config.json").is_file() and old.sharing.ordinary:
         yield folder, False
     elif goes_on:
-        yield model, True
+        yield (beside(folder, old.base) if hasattr(old.sharing.encoder, "peft_config") else None) or model, True
     else:
         with tempfile.TemporaryDirectory() as place, quiet_transformers():
             _plain(asked, old).save_pretrained(place)
             old.tokenizer.save_pretrained(place)
             yield Path(place), False
+
+
+@contextmanager
+def _drawn_anew(asked: InitFrom, seed: int) -> Iterator[None]:
+    """A LoRA that follows another draws other first weights than that one did with the same seed."""
+    if not asked.merge:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(zlib.crc32(f"{seed}:{Path(asked.run).name}".encode()))
+        yield
 
 
 def _plain(asked: InitFrom, old: MultiTaskModel) -> Any:
@@ -151,6 +172,8 @@ def _take_trained(asked: InitFrom, old: MultiTaskModel, made: MultiTaskModel, wh
         ConfigError: a part that has no place in the new model, and is not a task's that the new model is without.
     """
     theirs, ours = _trained(old), _trained(made)
+    if asked.merge:  # adapters are in the weights, and those that are here are others
+        theirs = {name: value for name, value in theirs.items() if not is_adapter(name)}
     lost = []
     with torch.no_grad():
         for name, value in theirs.items():
@@ -206,18 +229,34 @@ def _take_heads(asked: InitFrom, old: MultiTaskModel, made: MultiTaskModel) -> l
 def taken_over(old: Head, theirs: nn.Module, head: Head, ours: nn.Module) -> str:
     """Give a head's module the weights of another's; or say why not, and change nothing.
 
-    Labels may come in another order: what has a row for each of them is put into the new one.
+    Labels may come in another order: what has a row for each of them is put into the new one. Of a task whose labels
+    grew, rows of the labels that were known are taken over, and those of the others begin anew.
     """
     if type(old) is not type(head):
         return f"it is of another kind ({old.task.head_name} and {head.task.head_name})"
-    if head.by_labels and set(old.labels or ()) != set(head.labels or ()):
+    before, now = old.labels or [], head.labels or []
+    grew = head.by_labels and bool(before) and set(before) < set(now)
+    if head.by_labels and not grew and set(before) != set(now):
         return "its labels are others"
     if not head.writes_like(old):
         return "it writes with another vocabulary"
     state, own = _state(theirs), _state(ours)
+    if grew:
+        wider = grown(state, own, before, now)
+        if wider is None:
+            return "it has more labels, and which of its numbers are those of the old ones can't be told"
+        ours.load_state_dict(wider, strict=False)
+        new = ", ".join(label for label in now if label not in before)
+        logger.info(
+            "init_from: the head of %s has %d labels more, which begin anew: %s",
+            head.task.name,
+            len(now) - len(before),
+            new,
+        )
+        return ""
     if {name: value.shape for name, value in state.items()} != {name: value.shape for name, value in own.items()}:
         return "its parts have other shapes"
-    ordered = in_order(state, old.labels or (), head.labels or ()) if head.by_labels else state
+    ordered = in_order(state, before, now) if head.by_labels else state
     if set(ordered) != set(state):
         return "its labels are in another order, and which of its numbers are theirs can't be told"
     ours.load_state_dict(ordered, strict=False)

@@ -274,7 +274,7 @@ class MultiTaskModel(HoldsParameters):
         spec = self.spec()
         spec["strategies"] = {**spec["strategies"], **(more or {})}
         save_weights(folder, self.sharing, dict(self.modules_.items()), state=state)
-        self.tokenizer.save_pretrained(folder)
+        self.save_base(folder)
         for head in self.heads.values():
             head.save_files(folder)
         (folder / "README.md").write_text(card(spec), encoding="utf-8")

@@ -19,7 +19,7 @@ from nlp_mtl.encoderpart import encoder_part
 from nlp_mtl.errors import ConfigError, NotFoundError, RunFolderError, UnsupportedError, suggestion
 from nlp_mtl.packing import base_of, first_position
 from nlp_mtl.reading import short
-from nlp_mtl.weights import ENCODER_CONFIG, quiet_transformers
+from nlp_mtl.weights import BELOW, ENCODER_CONFIG, quiet_transformers
 
 
 def open_base(folder: Path) -> tuple[PreTrainedTokenizerBase, nn.Module]:
@@ -96,19 +96,25 @@ def open_run(
     adapted = (folder / "adapter_config.json").is_file()
     if not adapted and (not per_task or (folder / "config.json").is_file()):
         return load_encoder(folder)
-    _, plain = open_base(find_recorded(record, base or beside(folder, record), token).folder)
+    _, plain = open_base(find_recorded(record, _below(folder, record, base), token).folder)
     if not adapted:
         return plain
     from peft import PeftModel
 
     encoder = PeftModel.from_pretrained(plain, folder, is_trainable=trainable)
     for known in encoder.peft_config.values():
-        known.base_model_name_or_path = record["id"]
+        known.base_model_name_or_path = None if record.get("own") else record["id"]
     return encoder
 
 
+def _below(folder: Path, record: Mapping[str, Any], base: str | Path | None) -> str | Path | None:
+    return beside(folder, record) if record.get("own") else base or beside(folder, record)
+
+
 def beside(folder: Path, record: Mapping[str, Any]) -> Path | None:
-    """The full run that a LoRA was put on, where both are stages of one run and lie side by side."""
+    """What a LoRA was put on: an encoder in its folder; or a full run, where both are stages and lie side by side."""
+    if record.get("own"):
+        return folder / BELOW if (folder / BELOW / "config.json").is_file() else None
     places = [above / str(record["id"]) for above in folder.absolute().parents[:2]]
     return next((place for place in places if (place / "config.json").is_file()), None)
 

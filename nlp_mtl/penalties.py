@@ -13,6 +13,7 @@ from transformers.training_args import OptimizerNames
 from nlp_mtl import registry
 from nlp_mtl.errors import ConfigError, RunFolderError, UnsupportedError
 from nlp_mtl.regularizers import Regularizer
+from nlp_mtl.runfiles import FROM_RUNS
 
 
 class Penalties:
@@ -34,7 +35,10 @@ class Penalties:
             raise ConfigError(
                 f"regularizers: each once, found {', '.join(one.registered_as for one in made)}; leave one out"
             )
-        if len(carrying := [name for name, one in self.made.items() if one.carries]) > 1:
+        files = [one.carries_to for one in self.made.values() if one.carries]
+        if len(set(files)) < len(files):
+            twice = next(file for file in files if files.count(file) > 1)
+            carrying = [name for name, one in self.made.items() if one.carries and one.carries_to == twice]
             raise ConfigError(
                 f"regularizers: one of them leaves importance for the next run, found {' and '.join(carrying)}; leave "
                 "one out, or its `carry`"
@@ -93,14 +97,14 @@ class Penalties:
         self._values = {}
         return found
 
-    def carried(self, learned: Sequence[str] | None = None) -> dict[str, Any] | None:
-        """What a later run may begin with, of the one regularizer that has something.
+    def carried(self, learned: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+        """What a later run may begin with: file of the run folder → tensors.
 
         Args:
             learned: the tasks that were trained.
         """
-        found = [one.carried(learned) for one in self.made.values() if one.carries]
-        return found[0] if found else None
+        found = {one.carries_to: one.carried(learned) for one in self.made.values() if one.carries}
+        return {file: tensors for file, tensors in found.items() if tensors is not None}
 
     def said(self, regularizers: Sequence[registry.Spec] | registry.Spec) -> list[Any]:
         """What a run folder records of them; an instance by its class, an earlier run by its folder's name alone."""
@@ -159,7 +163,7 @@ def _listed(regularizers: Any) -> list[Any]:
 def _recordable(one: Any) -> Any:
     if not isinstance(one, Mapping):
         return one if isinstance(one, str) else type(one).__name__
-    return {**one, "importance": Path(one["importance"]).resolve().name} if one.get("importance") else dict(one)
+    return {**one, **{key: Path(one[key]).resolve().name for key in FROM_RUNS if one.get(key)}}
 
 
 def _on_cpu(state: Any) -> Any:

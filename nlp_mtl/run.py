@@ -20,7 +20,7 @@ from nlp_mtl.evaluation import Evaluator, TaskScores, score_table
 from nlp_mtl.initial import opened
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.pulling import local_folder
-from nlp_mtl.runfiles import write_task_file
+from nlp_mtl.runfiles import FROM_RUNS, write_task_file
 from nlp_mtl.settings import autocast
 from nlp_mtl.stages import first_stage, scores_in, train_stages, whole_metrics
 from nlp_mtl.starting import check_folder, read_run, trainer_of
@@ -161,17 +161,18 @@ def _told_from(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         elif said.get(key):
             said[key] = told_from(folder, said[key])
     if isinstance(said.get("regularizers"), list):
-        said["regularizers"] = [_told_importance(one, folder) for one in said["regularizers"]]
-    if (start := said.get("init_from")) is not None:
-        place = start["run"] if isinstance(start, Mapping) else start
+        said["regularizers"] = [_told_of_runs(one, folder) for one in said["regularizers"]]
+    start = said.get("init_from")
+    if (place := start.get("run") if isinstance(start, Mapping) else start) is not None:
         place = told_from(folder, place) if Path(place).exists() else place
         said["init_from"] = {**start, "run": place} if isinstance(start, Mapping) else place
     return said
 
 
-def _told_importance(spec: Any, folder: Path) -> Any:
-    place = spec.get("importance") if isinstance(spec, Mapping) else None
-    return {**spec, "importance": told_from(folder, place)} if isinstance(place, str) and place else spec
+def _told_of_runs(spec: Any, folder: Path) -> Any:
+    places = {key: spec.get(key) for key in FROM_RUNS} if isinstance(spec, Mapping) else {}
+    told = {key: told_from(folder, place) for key, place in places.items() if isinstance(place, str) and place}
+    return {**spec, **told} if told else spec
 
 
 def _recordable_task(item: str | dict[str, Any] | Task, folder: Path) -> str | dict[str, Any]:

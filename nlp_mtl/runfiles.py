@@ -17,13 +17,14 @@ from nlp_mtl.paths import no_name
 from nlp_mtl.taskfile import LOCAL_FORMATS, Task
 
 _TASK_FILES = "task_files"
+FROM_RUNS = ("importance", "earlier")  # arguments of regularizers that name an earlier run's folder, or a file of it
 
 
 def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The run file's mapping, with paths that lead somewhere from its own folder told from the working folder.
 
-    Task files, folders of `registry`, `data_root`, folders in `model` and `init_from`, and `importance` of regularizers
-    are paths; what is not there stays as it is.
+    Task files, folders of `registry`, `data_root`, folders in `model` and `init_from`, and what
+    regularizers take of earlier runs are paths; what is not there stays as it is.
     """
     found = dict(data)
     for key in ("data_root", "model", "init_from"):
@@ -34,7 +35,7 @@ def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     if "regularizers" in found:
         kept = found["regularizers"]
         found["regularizers"] = (
-            [_importance(folder, one) for one in kept] if isinstance(kept, list) else _importance(folder, kept)
+            [_of_runs(folder, one) for one in kept] if isinstance(kept, list) else _of_runs(folder, kept)
         )
     if "registry" in found:
         names = found["registry"]
@@ -47,12 +48,9 @@ def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     return found
 
 
-def _importance(folder: Path, one: Any) -> Any:
-    return (
-        {**one, "importance": _from(folder, one["importance"])}
-        if isinstance(one, dict) and "importance" in one
-        else one
-    )
+def _of_runs(folder: Path, one: Any) -> Any:
+    named = [key for key in FROM_RUNS if key in one] if isinstance(one, dict) else []
+    return {**one, **{key: _from(folder, one[key]) for key in named}} if named else one
 
 
 def _task(folder: Path, item: Any) -> Any:

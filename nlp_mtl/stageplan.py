@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nlp_mtl.errors import ConfigError
+from nlp_mtl.initfrom import InitFrom
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
@@ -22,6 +23,7 @@ class Stage:
         each: whether every task is trained by itself, in a folder of its name below that.
         keys: a run file's, without `training.output_dir` and what starts from an earlier stage.
         after: the number of the stage that it starts from, from 0; None for the pretrained model or `init_from`.
+        start: what `init_from` says beside that stage: whose encoder, which heads, `merge`.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Stage:
     each: bool
     keys: Mapping[str, Any]
     after: int | None
+    start: Mapping[str, Any] = field(default_factory=dict)
 
 
 def stages_of(keys: Mapping[str, Any]) -> list[Stage]:
@@ -36,7 +39,8 @@ def stages_of(keys: Mapping[str, Any]) -> list[Stage]:
 
     A stage says keys of a run file; what it does not say, the whole run says. Of `training` it says single fields. It
     starts from the stage before, or as its `init_from` says: the name of an earlier stage, a folder, or null for the
-    pretrained model. `each: true` trains every task by itself, and is for the last stage. The whole run's
+    pretrained model; with `{merge: true}`, or more of what `init_from` takes beside `run`, from the stage before in
+    that way. `each: true` trains every task by itself, and is for the last stage. The whole run's
     `reinit_top_layers`, like its `init_from`, is for stages that start from no earlier one.
 
     Args:
@@ -78,15 +82,25 @@ def stages_of(keys: Mapping[str, Any]) -> list[Stage]:
                 mistakes.append(f"{where}: `training.output_dir` is the whole run's; leave it out")
             own["training"] = {**(whole.get("training") or {}), **training}
         after: int | None = number - 1 if number else None
+        start: dict[str, Any] = {}
         if "init_from" in own:
-            after = next((n for n, stage in enumerate(found) if stage.name == own["init_from"]), None)
-            own["init_from"] = None if after is not None else own["init_from"]
+            said_from = own["init_from"]
+            if isinstance(said_from, Mapping):
+                start = {key: value for key, value in said_from.items() if key != "run"}
+                said_from = said_from.get("run", found[-1].name if found else None)
+            after = next((n for n, stage in enumerate(found) if stage.name == said_from), None)
+            if after is not None:
+                own["init_from"] = None
+                try:
+                    InitFrom.of({**start, "run": str(said_from)})
+                except ConfigError as error:
+                    mistakes += [f"{where}: {message}" for message in error.mistakes]
         merged = {**whole, **own}
         if after is not None:
             merged.pop("init_from", None)
             if "reinit_top_layers" not in own:  # it would wipe out what the earlier stage learned
                 merged.pop("reinit_top_layers", None)
-        found.append(Stage(name, f"{number + 1}-{name}", bool(each), merged, after))
+        found.append(Stage(name, f"{number + 1}-{name}", bool(each), merged, after, {} if after is None else start))
     if mistakes:
         raise ConfigError(mistakes)
     return found

@@ -88,7 +88,8 @@ def _runs(stages: list[Stage], stage: Stage, folder: Path) -> list[tuple[Path, d
     """The folders of a stage and the run file of each."""
     keys = dict(stage.keys)
     if stage.after is not None:
-        keys["init_from"] = str(folder / stages[stage.after].folder)
+        start = str(folder / stages[stage.after].folder)
+        keys["init_from"] = {**stage.start, "run": start} if stage.start else start
     place = folder / stage.folder
     parts = [(place, keys)]
     if stage.each:

@@ -251,9 +251,9 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         if not self._penalties.made:
             return
         learned = [task for task in self.tasks if any(task in pool.tasks for pool in self._train_pools)]
-        if self.args.should_save and (found := self._penalties.carried(learned)) is not None:
+        for file, found in self._penalties.carried(learned).items() if self.args.should_save else ():
             Path(self.args.output_dir).mkdir(parents=True, exist_ok=True)
-            save_importance(self.args.output_dir, found)
+            save_importance(Path(self.args.output_dir) / file, found)
         self._wait()  # the next stage reads it on every process
 
     def _clear_folder(self, overwrite: bool) -> None:

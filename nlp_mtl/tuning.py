@@ -66,8 +66,9 @@ def shared_by(
         how: dict[str, Any] = {"own": more, "own_encoder": tuning.own_encoder, "seed": seed}
         encoder = adapters.add_lora(base_of(encoder), widened, per_task=tuning.task_lora, adapter_of=own, **how)
         for known in getattr(encoder, "peft_config", {}).values():
-            known.base_model_name_or_path = None if tuning.own_encoder else base["id"]
-            known.revision = None if tuning.own_encoder else base.get("revision")
+            held = tuning.own_encoder or base.get("own")
+            known.base_model_name_or_path = None if held else base["id"]
+            known.revision = None if held else base.get("revision")
     if tuning.freeze:
         adapters.freeze(encoder, tuning.freeze)
     if tuning.regime is not None:

@@ -24,6 +24,7 @@ from nlp_mtl.tasklora import SHARED, owners_of
 
 HEADS, SHARING, ENCODER_CONFIG = "heads.safetensors", "sharing.safetensors", "encoder_config.json"
 TABLES = "sharing.json"
+BELOW = "encoder"  # a folder: the encoder below a LoRA, where it is no pretrained one
 _AS_TRAINED = "; use it with the model, tasks and tuning it was trained with, or copy the folder again"
 
 
@@ -69,6 +70,14 @@ def save_weights(
         if state is not None:
             extra = {name: state[f"sharing.{name}"] for name in extra}
         save_file({name: value.detach().cpu().contiguous() for name, value in extra.items()}, folder / SHARING)
+
+
+def save_below(folder: Path, encoder: Any, tokenizer: Any) -> None:
+    """Write the encoder below adapters, as it is without them, into a folder of its own."""
+    plain = copy.deepcopy(encoder)
+    with quiet_transformers():
+        (plain.unload() if hasattr(plain, "peft_config") else plain).save_pretrained(folder / BELOW)
+    tokenizer.save_pretrained(folder / BELOW)
 
 
 def check_saved(sharing: Sharing) -> None:

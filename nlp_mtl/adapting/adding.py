@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from nlp_mtl import config
+from nlp_mtl import config, registry
 from nlp_mtl.adapters import is_adapter
+from nlp_mtl.adapting.keeping import add_trained
 from nlp_mtl.adapting.places import beside, keep_records, keep_scores, out_mistakes
 from nlp_mtl.adapting.refusing import check_only_adapters
 from nlp_mtl.bases import find_recorded
@@ -20,6 +21,7 @@ from nlp_mtl.errors import ConfigError
 from nlp_mtl.folding import fields_of
 from nlp_mtl.heads import Head, make_heads, meet
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.opening import beside as beside_it
 from nlp_mtl.opening import load_encoder, open_base
 from nlp_mtl.pulling import local_folder
 from nlp_mtl.run import Run, metrics_of
@@ -43,9 +45,13 @@ def add_task(
     out: str | Path | None = None,
     changes: Sequence[str] = (),
     *,
+    keep: registry.Spec = "frozen",
     base: str | Path | None = None,
 ) -> Run:
     """Train one more task on a finished run, with an adapter and a head of its own; only its own rows are needed.
+
+    With another way to `keep` what was learned than ``frozen`` the shared weights are trained too, and the new run is
+    an ordinary one; see :func:`nlp_mtl.adapting.keeping.add_trained`. The rest is about ``frozen``.
 
     The encoder, the adapters and the heads that are there are frozen, and the tasks of the run go through them as
     before: their logits stay what they were. The new task's adapter stands beside the shared one, or on the encoder as
@@ -57,6 +63,7 @@ def add_task(
         task: the new task, as :func:`nlp_mtl.tasks.load_tasks` takes it.
         out: the new run; default a folder beside it, ``<run>_with_<task>``.
         changes: ``key=value`` of a run file, e.g. ``training.num_train_epochs=5`` or ``task_lora.r=4``.
+        keep: ``frozen``; or ``replay``, ``ewc``, ``o_lora``, …, a name or ``{name: …, arguments}``.
         base: see :meth:`MultiTaskModel.from_pretrained`.
 
     Returns:
@@ -69,6 +76,8 @@ def add_task(
         UnsupportedError: an encoder or adapter that one task's adapter can't stand beside; fewer processes than asked
             for.
     """
+    if keep != "frozen":
+        return add_trained(run, task, keep, out, changes, base=base)
     check_processes()
     folder = local_folder(run)
     old = MultiTaskModel.from_pretrained(folder, base=base)
@@ -174,7 +183,7 @@ def _with_task(
     if recorded.get("own_encoder"):
         plain = load_encoder(folder)
     else:
-        source = find_recorded(old.base, base, None).folder
+        source = find_recorded(old.base, base or beside_it(folder, old.base), None).folder
         plain = open_base(source)[1]
     made = MultiTaskModel.assemble(
         plain,

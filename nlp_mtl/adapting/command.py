@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,7 +51,7 @@ def list_(run: RunFolder, base: Base = None) -> None:
 @adapters_app.command(
     "add",
     epilog="nlp-mtl adapters add runs/glue --task rte\n\n"
-    "nlp-mtl adapters add runs/glue --task cola --out runs/four task_lora.r=4",
+    "nlp-mtl adapters add runs/glue --task cola --out runs/four --keep replay",
 )
 def add(
     run: RunFolder,
@@ -60,26 +60,53 @@ def add(
     ] = None,
     task: Annotated[str, typer.Option(help="The new task: its name, or a task file.")] = ...,  # type: ignore[assignment]
     out: Annotated[Path | None, typer.Option(help="The new run; default RUN_with_TASK.")] = None,
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="How the others are kept: frozen; or the shared weights are trained too: naive, replay, a_gem, joint, "
+            "or a regularizer (ewc, o_lora, …); or '{name: replay, rows: 100}'."
+        ),
+    ] = "frozen",
     data_root: DataRoot = None,
     base: Base = None,
 ) -> None:
-    """Train one more task, with an adapter and head of its own; the others' logits stay what they were."""
+    """Train one more task, with an adapter and head of its own; the others' logits stay what they were.
+
+    With --keep the shared weights are trained too, and scores before and after are shown.
+    """
     import json
 
+    from nlp_mtl import yamlfile
     from nlp_mtl.adapting.adding import add_task
+    from nlp_mtl.adapting.keeping import before_and_after
 
     changes = list(words or [])
     if data_root is not None:
         changes.append(f"data_root={json.dumps(str(data_root))}")
-    done = add_task(run, task, out, changes, base=base)
+    how = yamlfile.loads(keep, "--keep")[0] if keep.lstrip().startswith("{") else keep
+    done = add_task(run, task, out, changes, keep=how, base=base)
     if done.stopped:
         raise typer.Exit(130)
     if done.trainer is not None and done.trainer.args.process_index:
         return
-    print_scores(done.table(), "validation")
+    if how == "frozen":
+        print_scores(done.table(), "validation")
+    else:
+        rows = before_and_after(run, done, base=base)
+        print()
+        print_table(("task", "metric", "before", "after", "change"), [_compared(row) for row in rows], right=(2, 3, 4))
     print_thresholds(done.scores)
     print(f"\nThe run with it is in {done.folder}; {run} is as it was. Next:")
     print(f"  {command('predict', str(done.folder), 'a film with a big heart and no brain')}")
+
+
+def _compared(row: dict[str, Any]) -> tuple[str, ...]:
+    """A task's scores before and after; of the new task none before."""
+    before, after = row["before"], row["after"]
+    shown = (
+        ("—", f"{after:.3f}", "new") if before is None else (f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
+    )
+    return (row["task"], row["metric"], *shown)
 
 
 @adapters_app.command(

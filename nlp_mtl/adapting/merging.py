@@ -116,7 +116,7 @@ def _fitting(model: MultiTaskModel, tasks: list[str] | None) -> list[str]:
         raise UnsupportedError(
             f"adapters merge: merges adapters of single tasks, this run has {has}; train with `task_lora`"
         )
-    if owners.own_encoder:
+    if owners.own_encoder or model.base.get("own"):
         raise UnsupportedError(
             "adapters merge: gives an adapter of the pretrained model, and this run's stand on an encoder that was "
             "trained itself; export the tasks one by one (nlp-mtl export --as model)"

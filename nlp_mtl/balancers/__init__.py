@@ -1,10 +1,22 @@
 """Balancers: how per-task losses, or per-task gradients, become one update.
 
 A balancer declares what it needs and gets that, the mask of the tasks present, and the facts of the step. The methods
-are TorchJD's; here they get names, checked arguments, tasks that may be absent, and a state that is saved.
+are TorchJD's, most of them; here they get names, checked arguments, tasks that may be absent, and a state that is
+saved.
 """
 
-from nlp_mtl.balancers import averages, elementwise, given, gradnorm, learned, meta, minimum, projections, scalarized
+from nlp_mtl.balancers import (
+    a_gem,
+    averages,
+    elementwise,
+    given,
+    gradnorm,
+    learned,
+    meta,
+    minimum,
+    projections,
+    scalarized,
+)
 from nlp_mtl.balancers.base import Balancer, Need, Scope, StepFacts
 
 __all__ = [
@@ -12,6 +24,7 @@ __all__ = [
     "Need",
     "Scope",
     "StepFacts",
+    "a_gem",
     "averages",
     "elementwise",
     "given",

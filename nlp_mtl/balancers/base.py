@@ -52,6 +52,8 @@ class Balancer:
             :class:`nlp_mtl.balancers.meta.InnerSteps`.
         scope: which parameters' gradients the Gramian is made of.
         lags: the gradients are those of the step that was weighed, and what is made of them counts in the next.
+        only_weigh: tasks whose gradients say how others learn, and that learn nothing: what is theirs alone (a head, an
+            adapter) is left as it is.
         cost: what it takes beside a plain step.
         license: of a solver that is not permissive, else "".
     """
@@ -60,6 +62,7 @@ class Balancer:
     needs: frozenset[Need] = frozenset()
     scope: Scope = "shared"
     lags = False
+    only_weigh: Sequence[str] = ()
     cost = "nothing"
     license = ""
     seed = 0

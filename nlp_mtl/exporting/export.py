@@ -283,7 +283,7 @@ def _check_forms(own: MultiTaskModel, names: Sequence[str], as_: str, custom: bo
                 "it; use it with nlp-mtl predict"
             ) from error
         owners = owners_of(own.sharing.encoder)
-        if as_ == "adapter" and owners is not None and owners.own_encoder:
+        if as_ == "adapter" and (own.base.get("own") or (owners is not None and owners.own_encoder)):
             raise UnsupportedError(
                 f"export: task {name!r}: --as adapter writes a LoRA of the pretrained model, and in this run the "
                 "encoder below it was trained too; say --as model"

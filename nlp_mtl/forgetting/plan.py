@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nlp_mtl import config, registry
 from nlp_mtl.errors import ConfigError
+from nlp_mtl.replay import Replay, rows_met, with_rows
+from nlp_mtl.runfiles import FROM_RUNS
 from nlp_mtl.stageplan import stages_of
 from nlp_mtl.studies.files import read_study
 from nlp_mtl.studies.study import PlannedRun, folder_name
@@ -30,7 +32,7 @@ class ContinualStudy(BaseModel):
     methods: dict[str, dict[str, Any]] = Field(
         min_length=1,
         description="ways by a name of yours: keys of a run file that are changed; `replay: n`, n rows of each earlier "
-        "task beside the new one's; `joint: true`, all tasks at once",
+        "task beside the new one's, or `replay: {total: n, how: reservoir}` of all; `joint: true`, all tasks at once",
     )
     seeds: Annotated[list[int], Field(min_length=1)] = Field(
         default_factory=lambda: [0, 1, 2], description="`training.seed` of each run of a way"
@@ -63,18 +65,21 @@ def load_continual(
     read = read_study(ContinualStudy, source, overrides, ("output_dir", "seeds", "confidence"))
     study, place = read.study, read.place
     whole = config.load_config(read.keys, read.rest).model_dump(exclude_unset=True)
-    tasks = [task.name for task in load_tasks(whole["tasks"], registry=whole.get("registry") or ())]
+    chosen = load_tasks(whole["tasks"], registry=whole.get("registry") or ())
+    tasks = [task.name for task in chosen]
     if len(tasks) < 2 or len(tasks) != len(whole["tasks"]):
         raise ConfigError(
             f"{place}: `run.tasks` names two tasks or more, each by itself, found {len(tasks)} in "
             f"{len(whole['tasks'])} place(s); name every task of a tag"
         )
+    counted = any(isinstance(method.get(REPLAY), Mapping) for method in study.methods.values())
+    sizes = rows_met(chosen, whole.get("data_root")) if counted else None
     runs, mistakes = [], []
     for name, method in study.methods.items():
         for seed in study.seeds:
             where = Path(study.output_dir) / folder_name(name) / f"seed-{seed}"
             try:
-                made = sequence(whole, tasks, method, where, seed)
+                made = sequence(whole, tasks, method, where, seed, sizes)
                 config.load_config(made)
             except ConfigError as error:
                 mistakes += [f"{place}: {name!r}: {message.removeprefix('the run: ')}" for message in error.mistakes]
@@ -87,7 +92,12 @@ def load_continual(
 
 
 def sequence(
-    keys: Mapping[str, Any], tasks: Sequence[str], method: Mapping[str, Any], folder: Path, seed: int
+    keys: Mapping[str, Any],
+    tasks: Sequence[str],
+    method: Mapping[str, Any],
+    folder: Path,
+    seed: int,
+    sizes: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """The run file of one way: a stage for each task, in which it learns and all are scored.
 
@@ -96,21 +106,23 @@ def sequence(
         tasks: their names.
         method: see :class:`ContinualStudy`.
         folder: of the run.
-        seed: of the training.
+        seed: of the training, and of a reservoir.
+        sizes: training rows of each task, which a reservoir needs.
 
     Raises:
-        ConfigError: wrong `replay` or `joint`.
+        ConfigError: wrong `replay` or `joint`; a balancer on earlier tasks' rows without any.
 
     Example:
         >>> made = sequence({"model": "m", "tasks": ["a", "b"]}, ["a", "b"], {"replay": 50}, Path("out"), 0)
         >>> made["stages"][1]["train_tasks"], made["stages"][1]["tasks"]
         (['a', 'b'], [{'name': 'a', 'rows': {'train': 50}}, 'b'])
     """
-    rows, joint = method.get(REPLAY, 0), method.get(JOINT, False)
-    mistakes = []
-    if not isinstance(rows, int) or isinstance(rows, bool) or rows < 0:
-        mistakes.append(f"`replay` is a number of rows of each earlier task, found {rows!r}; leave it out for none")
-    if not isinstance(joint, bool) or (joint and rows):
+    joint, replay, mistakes = method.get(JOINT, False), Replay(), []
+    try:
+        replay = Replay.of(method.get(REPLAY, 0))
+    except ConfigError as error:
+        mistakes += error.mistakes
+    if not isinstance(joint, bool) or (joint and replay):
         mistakes.append(f"`joint` is true or false, and goes without `replay`, found {joint!r}; leave one out")
     if mistakes:
         raise ConfigError(mistakes)
@@ -120,13 +132,29 @@ def sequence(
     told = [registry.parse_spec(spec, "regularizers") for spec in whole.get("regularizers") or ()]
     if told:
         whole["regularizers"] = [_after(name, arguments, None) for name, arguments in told]
+    remembers = _with_memory(whole.get("balancer"))
+    if remembers is not None:
+        if not replay:
+            raise ConfigError(
+                f"balancer {remembers['name']!r}: compares with rows of earlier tasks, and this way has none; say "
+                "`replay: 50` beside it"
+            )
+        whole.pop("balancer")  # the first stage has no earlier tasks
     if joint:
         return {**whole, "stages": [{"name": "all"}]}
     stages: list[dict[str, Any]] = []
     for number, task in enumerate(tasks):
-        items = [_few(item, rows) if rows and place < number else item for place, item in enumerate(whole["tasks"])]
-        stage: dict[str, Any] = {"name": task, "tasks": items}
-        stage["train_tasks"] = list(tasks[: number + 1]) if rows else [task]
+        counts = replay.counts((sizes or [0] * len(tasks))[:number], seed)
+        items = [
+            with_rows(item, counts[place]) if place < number and counts[place] else item
+            for place, item in enumerate(whole["tasks"])
+        ]
+        again = [name for name, count in zip(tasks, counts, strict=False) if count]
+        stage: dict[str, Any] = {"name": task, "tasks": items, "train_tasks": [*again, task]}
+        if again and remembers is not None:
+            stage["balancer"] = {**remembers, "memory": again}
+        if number and any(registry.regularizers[name].new_lora for name, _ in told):
+            stage["init_from"] = {"merge": True}
         if told:
             before = str(folder / stages_of({**whole, "stages": stages})[-1].folder) if stages else None
             stage["regularizers"] = [_after(name, arguments, before) for name, arguments in told]
@@ -134,10 +162,14 @@ def sequence(
     return {**whole, "stages": stages}
 
 
-def _few(item: Any, rows: int) -> dict[str, Any]:
-    """A task with fewer training rows, drawn with a fixed seed."""
-    said = dict(item) if isinstance(item, Mapping) else {"name": item}
-    return {**said, "rows": {**(said.get("rows") or {}), "train": rows}}
+def _with_memory(balancer: Any) -> dict[str, Any] | None:
+    """A balancer that learns new tasks against earlier ones, without those; None for any other."""
+    if balancer is None:
+        return None
+    name, arguments = registry.parse_spec(balancer, "balancer")
+    if "memory" not in inspect.signature(registry.balancers[name]).parameters:
+        return None
+    return {"name": name, **{key: value for key, value in arguments.items() if key != "memory"}}
 
 
 def _after(name: str, arguments: Mapping[str, Any], before: str | None) -> dict[str, Any]:
@@ -146,4 +178,5 @@ def _after(name: str, arguments: Mapping[str, Any], before: str | None) -> dict[
     takes = inspect.signature(registry.regularizers[name]).parameters
     if "carry" in takes:
         own["carry"] = True
-    return {**own, "importance": before} if "importance" in takes and before is not None else own
+    named = [key for key in FROM_RUNS if key in takes] if before is not None else []
+    return {**own, **dict.fromkeys(named, before)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nlp_mtl.card import needs_base
-from nlp_mtl.errors import ConfigError, shown, suggestion
+from nlp_mtl.errors import ConfigError, UnsupportedError, shown, suggestion
 from nlp_mtl.hub import remote
 from nlp_mtl.hub.facts import facts_of
 from nlp_mtl.hub.leaving import NONE, base_for_hub, check_leaving, recorded_as
@@ -103,6 +103,11 @@ def push(
     source = None if isinstance(run_or_model, MultiTaskModel) else last_stage(Path(run_or_model))
     spec = own.spec() if own is not None else read_spec(source)  # type: ignore[arg-type]
     _check(spec, repo_id, task, as_, private, revision, create_pr)
+    if spec["base"].get("own") and as_ in ("run", "adapter"):
+        raise UnsupportedError(
+            f"push: --as {as_} pushes a LoRA and names the pretrained model that it stands on, found a run whose LoRA "
+            "stands on an encoder with earlier ones merged in (init_from, `merge`); push single tasks, --as model"
+        )
     lora = needs_base(spec)
     record = base_for_hub(spec["base"], base_model, base_revision, adapter=lora and as_ in ("run", "adapter"))
     doing, api = f"push {repo_id}", None
@@ -113,7 +118,7 @@ def push(
         name = remote.whoami(api, doing)
         repo_id = repo_id if "/" in repo_id else f"{name}/{repo_id}"
         if base_model not in (None, NONE):
-            sha256 = spec["base"].get("sha256")
+            sha256 = None if spec["base"].get("own") else spec["base"].get("sha256")
             record["revision"] = remote.revision_of(api, doing, str(base_model), base_revision, sha256)
     model = own if own is not None else MultiTaskModel.from_pretrained(source, base=base)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory(prefix="nlp-mtl-push-") as work:

@@ -8,6 +8,7 @@ from nlp_mtl.regularizers.base import Anchored, Regularizer
 from nlp_mtl.regularizers.ewc import EWC
 from nlp_mtl.regularizers.importance import IMPORTANCE, importance_of, load_importance, save_importance
 from nlp_mtl.regularizers.l2_sp import L2SP
+from nlp_mtl.regularizers.o_lora import OLora
 from nlp_mtl.regularizers.synaptic_intelligence import SynapticIntelligence
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "IMPORTANCE",
     "L2SP",
     "Anchored",
+    "OLora",
     "Regularizer",
     "SynapticIntelligence",
     "importance_of",

@@ -22,9 +22,13 @@ class Regularizer:
     Attributes:
         cost: what it takes beside a plain step.
         carries: whether :meth:`carried` gives something.
+        carries_to: the file of the run folder that it is saved in.
+        new_lora: whether of several runs each is to learn a LoRA of its own on weights with the earlier ones merged in.
     """
 
     carries: bool = False
+    carries_to: ClassVar[str] = "importance.safetensors"
+    new_lora: ClassVar[bool] = False
     paper: ClassVar[str] = ""
     cost: ClassVar[str] = ""
     registered_as: ClassVar[str] = ""
@@ -69,9 +73,9 @@ class Regularizer:
         """The optimizer made its step."""
 
     def carried(self, learned: Sequence[str] | None = None) -> dict[str, Tensor] | None:
-        """How important each parameter became, when a training ended; it is saved for the next run. None for nothing.
+        """What the next run begins with, when a training ended: how important each parameter became, mostly.
 
-        See :func:`nlp_mtl.regularizers.save_importance`.
+        It is saved in `carries_to`, see :func:`nlp_mtl.regularizers.save_importance`. None for nothing.
 
         Args:
             learned: the tasks that this training trained; None for all.

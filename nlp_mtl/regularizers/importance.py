@@ -135,13 +135,28 @@ def load_importance(place: str | Path) -> dict[str, Tensor]:
         ConfigError: it is damaged.
     """
     file = Path(place) / IMPORTANCE if Path(place).is_dir() else Path(place)
+    ways = ["train with `ewc` and `carry: true`, or call nlp_mtl.regularizers.save_importance"]
+    return load_tensors("importance", file, ways)
+
+
+def load_tensors(argument: str, file: Path, ways: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors of a file that an earlier run left.
+
+    Args:
+        argument: what names the file, for messages.
+        file: safetensors.
+        ways: how such a file comes about.
+
+    Raises:
+        NotFoundError: there is no such file.
+        ConfigError: it is damaged.
+    """
     try:
         return load_file(file)
     except FileNotFoundError:
-        ways = ["train with `ewc` and `carry: true`, or call nlp_mtl.regularizers.save_importance"]
-        raise NotFoundError(f"`importance` {str(place)!r}", [f"{file} is not there"], ways) from None
+        raise NotFoundError(f"`{argument}` {str(file)!r}", [f"{file} is not there"], list(ways)) from None
     except (SafetensorError, OSError) as error:
-        raise ConfigError(f"`importance`: {file} is damaged ({error}); save it again") from None
+        raise ConfigError(f"`{argument}`: {file} is damaged ({error}); save it again") from None
 
 
 def fitting(who: str, importance: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:

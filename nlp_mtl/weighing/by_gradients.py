@@ -34,6 +34,7 @@ class ByGradients(Weighing):
                 self.gradients.backward(found["terms"])
         if last:
             self._weigh_gradients()
+            self.leave_alone()
             self.exchange_rest()
         return found["loss"].detach() / self.facts.present.sum().clamp_min(1).to(found["loss"])
 
@@ -52,6 +53,18 @@ class ByGradients(Weighing):
         more = {} if losses is None else {"losses": losses}
         self.shown = self.balancer.weights(facts, gramian=gramian, **more)
         slots.write(self.shown)
+
+    def leave_alone(self) -> None:
+        """Tasks that only weigh are not trained: what no other task uses gets no gradient."""
+        if self.balancer.only_weigh and not hasattr(self, "_alone"):
+            shared = {id(p) for p in self.watched}
+            each = {
+                task: [*self.model.module_of(task).parameters(), *self.model.sharing.parameters_of(task)]
+                for task in self.balancer.only_weigh
+            }
+            self._alone = [p for own in each.values() for p in own if id(p) not in shared]
+        for parameter in self._alone if self.balancer.only_weigh else ():
+            parameter.grad = None
 
     def _check(self, gramian: Tensor) -> None:
         """Refuse gradients that are not numbers, which every method would spread to all tasks."""
@@ -109,6 +122,7 @@ class ByLastLayer(ByGradients):
                 entry.backward(rows.view(entry.shape))  # type: ignore[union-attr]
         if last:
             self.gradients.slots.write(self.shown)
+            self.leave_alone()
             self.exchange_rest()
         return loss / self.facts.present.sum().clamp_min(1).to(loss)
 

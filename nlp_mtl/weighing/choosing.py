@@ -65,6 +65,14 @@ def weighing_for(host: Host, model: Any, balancer: Balancer, *, every: int, shar
             f"balancer {balancer.name!r}: weighs the tasks' gradients of what they share, and nothing shared is "
             "trained; use 'equal', or train shared parameters (`lora`, or no `freeze`)"
         )
+    keys = {task: model.heads[task].task.head_key for task in balancer.only_weigh}
+    sizes = zip(balancer.tasks, balancer.sizes, strict=True)
+    learning = {model.heads[task].task.head_key for task, size in sizes if size and task not in keys}
+    if both := [task for task, key in keys.items() if key in learning]:
+        raise UnsupportedError(
+            f"balancer {balancer.name!r}: {', '.join(both)} would only constrain what others learn, and shares a head "
+            "with one that learns (`head_of`); give each a head of its own, or use replay without this balancer"
+        )
     if balancer.scope == "lora" and not any(is_adapter(name) for name, _ in model.sharing.encoder.named_parameters()):
         raise ConfigError(
             f"balancer {balancer.name!r}: `scope` is lora, and the model has none; use shared or last_layer, or give "

@@ -84,6 +84,23 @@ ENTRIES = [
         way_out="did you mean 'rainy.yaml'",
     ),
     Bad(
+        "a way of keeping that there is not",
+        "adapters add done --task data/rainy.yaml --keep repaly",
+        parameter="--keep",
+        rule="is a way that there is",
+        found="found 'repaly'",
+        way_out="did you mean 'replay'?",
+    ),
+    Bad(
+        "an orthogonal LoRA for a run without any, and a key that keeping does not take",
+        "adapters add done --task data/rainy.yaml --keep o_lora task_lora.r=2",
+        parameter="--keep o_lora",
+        rule="is for a run with `lora`",
+        found="found one without",
+        way_out="use --keep ewc or replay",
+        also=("found 'task_lora.r=2'",),
+    ),
+    Bad(
         "a key of a run file that adding does not take",
         "adapters add done --task data/rainy.yaml lora.r=3",
         parameter="adapters add:",

@@ -58,7 +58,11 @@ SAMPLERS = {
     "fixed": {"name": "fixed", "rates": {"a": 1.0, "b": 0.0, "c": 2.5}},
     "by_reference": {"name": "by_reference", "references": {"a": 0.5, "b": 0.7, "c": -1.0}},
 }
-BALANCERS = {"fixed": {"name": "fixed", "weights": {"a": 0.5, "c": 0.0}}}
+BALANCERS = {
+    "fixed": {"name": "fixed", "weights": {"a": 0.5, "c": 0.0}},
+    "a_gem": {"name": "a_gem", "memory": ["a"]},
+}
+TUNED = {"o_lora": {"lora": {"r": 2, "target_modules": "all-linear"}}}  # what a regularizer can't do without
 SHARINGS: dict[str, dict] = {"cross_task_attention": {"size": 8}, "cross_stitch": {"layers": 1}}
 NEEDS = {"soft": "task_lora", "mixture_of_experts": "lora"}  # what a sharing can't do without
 
@@ -75,12 +79,12 @@ def examples_as_data(task, folder):
     return task.with_(dataset=dataset, prepare=[], splits={}, rows={}, head_of=None)
 
 
-def a_model_of(task, folder):
+def a_model_of(task, folder, **tuning):
     """A tiny model of one task, and its example rows as data."""
     task = examples_as_data(task, folder)
     data = load_data(make_heads([task]), tiny_tokenizer(), max_length=128)
     listed = getattr(data.heads[task.name], "data_labels", None) or data.heads[task.name].labels
-    return tiny_model([task.with_(labels=listed) if listed else task]), data
+    return tiny_model([task.with_(labels=listed) if listed else task], **tuning), data
 
 
 # ---------------------------------------------------------------------------------------------------------------- heads
@@ -514,7 +518,7 @@ def a_regularizer(name, model, data):
 @pytest.mark.parametrize("name", registry.regularizers.names())
 def test_every_regularizer_keeps_the_contract(name, tmp_path):
     """A function of the parameters; gradients as autograd finds them; a state that goes on where it was saved."""
-    model, data = a_model_of(tasks_of("sequence_classification")[0], tmp_path)
+    model, data = a_model_of(tasks_of("sequence_classification")[0], tmp_path, **TUNED.get(name, {}))
     one = a_regularizer(name, model, data)
     assert isinstance(one, Regularizer)
     assert registry.regularizers.summary(name) and one.cost
@@ -545,7 +549,7 @@ def test_every_regularizer_keeps_the_contract(name, tmp_path):
 @pytest.mark.parametrize("name", registry.regularizers.names())
 def test_every_regularizer_is_nothing_where_training_begins(name, tmp_path):
     """Of what was there before: heads that are new are another matter."""
-    model, data = a_model_of(tasks_of("sequence_classification")[0], tmp_path)
+    model, data = a_model_of(tasks_of("sequence_classification")[0], tmp_path, **TUNED.get(name, {}))
     model.begun = set(model.tasks)
     one = a_regularizer(name, model, data)
     one.begin()

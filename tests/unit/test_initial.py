@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nlp_mtl import MultiTaskModel, export_task
-from nlp_mtl.errors import ConfigError, NotFoundError, RunFolderError
+from nlp_mtl import MultiTaskModel, export_task, push
+from nlp_mtl.errors import ConfigError, NotFoundError, RunFolderError, UnsupportedError
 from nlp_mtl.initfrom import InitFrom
 from nlp_mtl.initial import model_from
 from nlp_mtl.prediction import predict
@@ -92,6 +92,54 @@ def test_a_run_goes_on_where_the_earlier_one_ended(base, tmp_path, how, then):
     assert answers(again, old.tasks) == answers(made, old.tasks)
 
 
+def test_a_lora_that_is_merged_is_followed_by_a_new_one(base, tmp_path):
+    """Answers stay; the new LoRA draws other weights than the first did; every folder holds the encoder below."""
+    old, tasks = earlier(base, tmp_path / "old", lora=LORA), ["mood", "kind", "words"]
+    start = {"run": str(tmp_path / "old"), "merge": True}
+    made = model_from(start, base, [MOOD, KIND, WORDS], max_length=64, lora=LORA)
+    assert answers(made, ["kind"])["kind"]["scores"] == pytest.approx(
+        answers(old, ["kind"])["kind"]["scores"], abs=1e-3
+    )
+    ups = [p for name, p in made.named_parameters() if ".lora_B." in name]
+    assert ups and not any(p.any() for p in ups)
+    fresh = dict(MultiTaskModel.from_base(base, [MOOD], max_length=64, lora=LORA).named_parameters())
+    name = next(name for name in fresh if ".lora_A." in name)
+    assert not torch.equal(made.get_parameter(name), fresh[name])
+    shaken(made).save_pretrained(tmp_path / "new")
+    again = MultiTaskModel.from_pretrained(tmp_path / "new", base=base)  # what is below it is its own
+    assert answers(again, tasks) == answers(made, tasks)
+    assert again.base == {"id": "tiny", "sha256": made.base["sha256"], "own": True}
+    export_task(tmp_path / "new", "kind", tmp_path / "vanilla", as_="model")
+    with pytest.raises(UnsupportedError, match="the encoder below it was trained too; say --as model"):
+        export_task(tmp_path / "new", "kind", tmp_path / "adapter", as_="adapter")
+    with pytest.raises(UnsupportedError, match="earlier ones merged in"):
+        push(tmp_path / "new", "me/it", dry_run=True, base_model="some/base")
+    goes_on = model_from(tmp_path / "new", base, [MOOD, KIND, WORDS], max_length=64, lora=LORA)
+    assert answers(goes_on, tasks) == answers(made, tasks)
+    goes_on.save_pretrained(tmp_path / "third")
+    assert answers(MultiTaskModel.from_pretrained(tmp_path / "third"), tasks) == answers(made, tasks)
+    plain = model_from(tmp_path / "third", base, [KIND], max_length=64)
+    assert answers(plain, ["kind"])["kind"]["scores"] == pytest.approx(
+        answers(made, ["kind"])["kind"]["scores"], abs=1e-2
+    )
+    assert "own" not in plain.base
+
+
+def test_a_lora_on_a_full_run_goes_on_on_that_run(base, tmp_path):
+    """Not on the pretrained model, where it was never trained."""
+    earlier(base, tmp_path / "1-full")
+    second = shaken(model_from(tmp_path / "1-full", base, [MOOD, KIND, WORDS], max_length=64, lora=LORA))
+    second.save_pretrained(tmp_path / "2-lora")
+    third = model_from(tmp_path / "2-lora", base, [MOOD, KIND, WORDS], max_length=64, lora=LORA)
+    assert answers(third, ["kind"]) == answers(second, ["kind"])
+
+
+def test_merging_is_about_adapters(base, tmp_path):
+    earlier(base, tmp_path / "old")
+    with pytest.raises(ConfigError, match=r"`merge` is about a run with `lora` or `task_lora`, found .* without"):
+        model_from({"run": str(tmp_path / "old"), "merge": True}, base, [MOOD], max_length=64, lora=LORA)
+
+
 @pytest.mark.parametrize("how", [{}, {"lora": LORA}, {"lora": LORA, "task_lora": LORA}, {"task_lora": LORA}], ids=str)
 def test_other_tasks_take_the_encoder_and_their_own_heads(base, tmp_path, how):
     old = earlier(base, tmp_path / "old", **how)
@@ -109,6 +157,42 @@ def test_labels_in_another_order_are_put_in_order(base, tmp_path):
     found, before = (answers(model, ["kind"])["kind"] for model in (made, old))
     assert found["label"] == before["label"]
     assert made.begun == {"kind"}
+
+
+GROWN = [
+    ("sequence_classification", ["a", "b", "c"], ["d", "c", "a", "e", "b"], {}),
+    ("sequence_classification", ["a", "b"], ["a", "b", "c"], {"lora": LORA}),
+    ("token_classification", ["O", "B-X"], ["O", "B-Y", "B-X"], {}),
+    ("multi_label", ["a", "b"], ["b", "c", "a"], {}),
+]
+
+
+@pytest.mark.parametrize(("head", "labels", "more", "how"), GROWN, ids=str)
+def test_a_label_set_that_grew_keeps_what_gives_the_logits_of_the_old_ones(base, tmp_path, head, labels, more, how):
+    """Every number that makes them is the same to the bit: the encoder's and the old labels' rows."""
+    inputs = ["tokens"] if head == "token_classification" else ["text"]
+    old = earlier(base, tmp_path / "old", [task("kind", labels, head, inputs)], **how)
+    made = model_from(tmp_path / "old", base, [task("kind", more, head, inputs)], max_length=64, seed=3, **how).eval()
+    before, after = old.heads["kind"].labels, made.heads["kind"].labels
+    assert len(after) > len(before)
+    encoders = (model.sharing.encoder.state_dict() for model in (old, made))
+    assert all(torch.equal(a, b) for a, b in zip(*(state.values() for state in encoders), strict=True))
+    batch = {"input_ids": torch.tensor([3, 5, 7, 6, 4, 9, 8]), "lengths": torch.tensor([4, 3])}
+    key = "positions" if head == "token_classification" else "sequences"
+    target = {key: torch.tensor([1, 2, 5] if key == "positions" else [0, 1]), "counts": torch.tensor([2, 1])}
+    with torch.no_grad():
+        first, then = (model(**batch, targets={"kind": target})["logits"]["kind"] for model in (old, made))
+    places = [after.index(label) for label in before]
+    torch.testing.assert_close(then[:, places], first, atol=1e-6, rtol=0)  # a wider product may round the last bit
+    theirs = old.module_of("kind").state_dict()
+    assert then.shape[1] == len(after)
+    assert made.begun == {"kind"}
+    fresh = MultiTaskModel.from_base(base, [task("kind", more, head, inputs)], max_length=64, seed=3)
+    new = [number for number, label in enumerate(after) if label not in before]
+    for name, value in made.module_of("kind").state_dict().items():
+        assert torch.equal(value[places] if len(value) == len(after) else value, theirs[name]), name
+        if len(value) == len(after):
+            assert torch.equal(value[new], fresh.module_of("kind").state_dict()[name][new])
 
 
 @pytest.mark.parametrize("labels", [["a", "b", "d"], ["a", "b"]])
@@ -153,6 +237,7 @@ def test_an_exported_task_is_a_start(base, tmp_path):
     ("start", "then", "words"),
     [
         ({"run": "OLD", "hed": {}}, {}, "takes no 'hed'"),
+        ({"run": "OLD", "merge": "yes"}, {}, "`merge` is true or false, found 'yes'"),
         ({"task": "mood"}, {}, "`run` is a folder or a Hub id, found None"),
         ({"run": "OLD", "heads": ["mood"]}, {}, "`heads` says"),
         ({"run": "OLD", "task": "moood"}, {}, "has no task 'moood'.*did you mean 'mood'"),
