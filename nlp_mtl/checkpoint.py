@@ -36,6 +36,7 @@ STAGES = "stages.json"  # of a run in stages: which folders they are in
 _MOVING = ".moving"  # stands in a run folder while a new model is moved into it
 # beside a model:
 _WRITTEN = ("run.yaml", "metrics.json", "steps.jsonl", "report.json", "report.html", "importance.safetensors")
+_WRITTEN += ("start_rows.json",)
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
