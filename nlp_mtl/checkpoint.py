@@ -35,8 +35,8 @@ SPEC, COMPLETE = "nlp_mtl.json", "complete.json"
 STAGES = "stages.json"  # of a run in stages: which folders they are in
 _MOVING = ".moving"  # stands in a run folder while a new model is moved into it
 # beside a model:
-_WRITTEN = ("run.yaml", "metrics.json", "steps.jsonl", "report.json", "report.html", "importance.safetensors")
-_WRITTEN += ("start_rows.json",)
+_OF_TRAINING = ("run.yaml", "metrics.json", "steps.jsonl", "start_rows.json", "importance.safetensors")
+_WRITTEN = (*_OF_TRAINING, "report.json", "report.html")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 

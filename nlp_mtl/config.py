@@ -122,7 +122,7 @@ class RunConfig(BaseModel):
     )
     pseudo_labels: dict[str, Any] | None = Field(
         default=None,
-        description="self-training: training rows of these `tasks` take labels from the model that the run starts from, "
+        description="self-training: training rows of these `tasks` take labels from the model that the run starts from "
         "where it gives a class at least the probability `confidence` (0.9); `balanced`: as many of each class; `most` "
         "rows",
     )

@@ -95,8 +95,8 @@ class ImportanceWeighting:
             mistakes.append(f"importance_weighting: `clip` is a number from 1, found {clip!r}; write 10")
         if both := sorted(set(source) & set(target)):
             mistakes.append(
-                f"importance_weighting: `source` and `target` are other tasks, found {', '.join(both)} in both; take it "
-                "out of one"
+                f"importance_weighting: `source` and `target` are other tasks, found {', '.join(both)} in both; take "
+                "it out of one"
             )
         if mistakes:
             raise ConfigError(mistakes)
@@ -146,8 +146,8 @@ def unsure(head: Head, asked: PseudoLabels) -> str:
     if isinstance(head, TokenClassification):
         if asked.balanced or asked.most is not None:
             return (
-                f"pseudo_labels: `balanced` and `most` choose among rows, found task {name!r}, whose words are labelled "
-                "one by one; leave them out"
+                f"pseudo_labels: `balanced` and `most` choose among rows, found task {name!r}, whose words are "
+                "labelled one by one; leave them out"
             )
         return ""
     if head.gives_scores and not head.label_is_list:

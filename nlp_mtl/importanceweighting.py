@@ -73,8 +73,8 @@ def importance_weights(
     cost: one encoder pass over all rows of source and target, and a linear classifier in five folds.
     """
     mistakes = [
-        f"importance_weighting: {task!r} needs at least {FOLDS} training rows, found {len(pool) if pool else 0}; leave it "
-        "out"
+        f"importance_weighting: {task!r} needs at least {FOLDS} training rows, found {len(pool) if pool else 0}; leave "
+        "it out"
         for task in (*asked.source, *asked.target)
         if (pool := data.pool_of(task, "train")) is None or len(pool) < FOLDS
     ]
@@ -140,8 +140,8 @@ def _tell(task: str, found: Weights, asked: ImportanceWeighting) -> None:
     )
     if found.effective < _FEW * len(found.weights):
         logger.warning(
-            "importance_weighting: a classifier tells %s from %s so well that few rows carry the training (%.0f of %d); "
-            "lower `clip`, or leave it out",
+            "importance_weighting: a classifier tells %s from %s so well that few rows carry the training (%.0f of "
+            "%d); lower `clip`, or leave it out",
             task,
             ", ".join(asked.target),
             found.effective,

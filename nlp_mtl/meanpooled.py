@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ def _read(pool: PoolRows) -> list[str]:
     return [name for name in ("input_ids", "token_type_ids", "lengths") if name in pool.columns]
 
 
-def _means(model: Any, rows: list[Mapping[str, Any]], task: str) -> np.ndarray:
+def _means(model: Any, rows: Sequence[Mapping[str, Any]], task: str) -> np.ndarray:
     """[rows, hidden], of one batch."""
     batch = to_device(collate(rows, [()] * len(rows), {}), model.device)
     order = np.lexsort(  # as the batch has them: the shortest text first

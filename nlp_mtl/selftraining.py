@@ -87,8 +87,8 @@ def why_not(model: MultiTaskModel, data: Data, asked: PseudoLabels, task: str) -
         return f"pseudo_labels: {task!r} has no training rows to be labelled; leave it out"
     if model.fresh and owner not in model.begun:
         return (
-            f"pseudo_labels: the model that the run starts from says what the labels are, and it has no trained head for "
-            f"{task!r}; start from a run that trained {owner!r} (`init_from`, or an earlier stage)"
+            f"pseudo_labels: the model that the run starts from says what the labels are, and it has no trained head "
+            f"for {task!r}; start from a run that trained {owner!r} (`init_from`, or an earlier stage)"
             + ("" if owner != task else ", or let the task use a trained one (`head_of`)")
         )
     return ""
@@ -99,6 +99,7 @@ def _given(model: MultiTaskModel, data: Data, asked: PseudoLabels, task: str) ->
     assert pool is not None
     head = model.heads[task]
     predictions = _predict(model, without_labels(replace(pool, tasks=(task,)), task), task)
+    labels: list[Any]
     if isinstance(head, TokenClassification):
         labels = [
             _tags(prediction, pool.row(number)["word_positions"], asked.confidence)

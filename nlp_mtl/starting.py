@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from nlp_mtl import checkpoint, config, configchecks
 from nlp_mtl.arguments import TRAINING_DEFAULTS
 from nlp_mtl.callbacks import Progress
+from nlp_mtl.coverage import coverage_notes
 from nlp_mtl.errors import ConfigError, RunFolderError, shown
 from nlp_mtl.initial import model_again, model_from
 from nlp_mtl.model import MultiTaskModel
@@ -24,6 +26,8 @@ from nlp_mtl.reading import short
 from nlp_mtl.settings import Precision, check_processes
 from nlp_mtl.startrows import StartWritten, start_rows
 from nlp_mtl.trainer import MultiTaskTrainer
+
+logger = logging.getLogger("nlp_mtl")
 
 
 def read_run(
@@ -174,6 +178,9 @@ def trainer_with(
         cosines_every=settings.cosines_every,
         callbacks=[configchecks.callback(spec) for spec in settings.callbacks],
     )
+    if args.process_index == 0:
+        for note in coverage_notes(trainer.data.heads, trainer.data.splits.get("train", []), model.tokenizer):
+            logger.warning(note)
     if asked is not None and args.process_index == 0:
         trainer.add_callback(StartWritten(partial(asked[1].write, args.output_dir)))
     if not args.disable_tqdm:

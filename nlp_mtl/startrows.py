@@ -139,13 +139,13 @@ def start_rows(
     held: list[Any] = [None]
     if args.process_index == 0:
         place = model.device
-        model.to(args.device)  # type: ignore[arg-type]
+        model.to(args.device)
         found = StartRows(asked=asked)
         if labels is not None:
             found.labels = pseudo_labels_of(model, data, labels)
         if weighting is not None:
             found.weights = importance_weights(model, data, weighting, seed=args.seed)
-        model.to(place)  # type: ignore[arg-type]
+        model.to(place)
         held = [found]
     if args.world_size > 1:
         from accelerate.utils import broadcast_object_list
