@@ -232,7 +232,7 @@ def _zero_shot(opened: Opened, data: Data, names: Sequence[str], split: str) -> 
         return {}, []
     if names[0] not in opened.run.heads:
         return {}, [
-            f"{names[0]}: the run has no head of it, so nothing is scored; --source one of {', '.join(opened.run.heads)}"
+            f"{names[0]}: the run has no head of it, so nothing is scored; it has {', '.join(opened.run.heads)}"
         ]
     fits: dict[str, Head] = {}
     notes = []

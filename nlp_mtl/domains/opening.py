@@ -127,7 +127,7 @@ def _tasks(names: Sequence[str], known: dict[str, Task], registry: Sequence[str 
             found.append(known[name])
             continue
         try:
-            meant = load_tasks(Path(name) if str(name).endswith((".yaml", ".yml")) else name, registry=registry)
+            meant = load_tasks({"name": str(name), "head_of": None}, registry=registry)
         except ConfigError as error:
             mistakes += error.mistakes
             continue
