@@ -36,9 +36,9 @@ def domains(
 ) -> None:
     """Compare domains or languages: distances, what a run's head scores in each, how well the tokenizer covers them."""
     one_process("domains")
-    from nlp_mtl.domains.look import domains as look
+    from nlp_mtl.domains.look import compare_domains
 
-    found = look(
+    found = compare_domains(
         start,
         source,
         target,

@@ -102,7 +102,7 @@ class Domains:
         return "\n".join([*lines, "", said, *(f"\n{note}" for note in self.notes), ""])
 
 
-def domains(
+def compare_domains(
     start: str | Path,
     source: str,
     target: str | Sequence[str],

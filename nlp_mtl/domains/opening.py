@@ -56,7 +56,7 @@ def open_encoders(
     Args:
         start: a run folder or its Hub id, or a pretrained model.
         names: tasks, the source first; the run's own tasks, else those of the registry, or task files.
-        registry, base, data_root: see :func:`nlp_mtl.domains.look.domains`.
+        registry, base, data_root: see :func:`nlp_mtl.domains.look.compare_domains`.
 
     Raises:
         ConfigError: unknown tasks, one name that means several.

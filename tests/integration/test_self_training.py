@@ -195,7 +195,9 @@ def test_stages_are_rounds_and_an_overwritten_run_leaves_nothing(world, tmp_path
         {"name": "one", **asked(confidence=0.0)},
         {"name": "two", **asked(confidence=0.0)},
     ]
-    run = config(world["base"], world["files"], tmp_path / "run", stages=stages, training={"max_steps": 4, "learning_rate": 5e-3})
+    run = config(
+        world["base"], world["files"], tmp_path / "run", stages=stages, training={"max_steps": 4, "learning_rate": 5e-3}
+    )
     train(run)
     rounds = [given(tmp_path / "run" / name)["labels"]["dvd"]["labels"] for name in ("2-one", "3-two")]
     assert len(rounds[0]) == len(rounds[1]) == 48
@@ -266,9 +268,7 @@ def test_rows_that_look_like_the_target_weigh_more(world, tmp_path):
     assert sum(like) / 12 > 3 * sum(unlike) / 48
     assert 1 <= found.effective < 40
     trainer = trainer_of(
-        *read_run(
-            said(world, tmp_path / "run", files=files, importance_weighting={"source": "books", "target": "dvd"})
-        )
+        *read_run(said(world, tmp_path / "run", files=files, importance_weighting={"source": "books", "target": "dvd"}))
     )
     plan = trainer.get_train_dataloader().batch_sampler.plan
     shown = [row for epoch in range(100) for row in plan.shown(epoch, plan.steps)[0].tolist()]

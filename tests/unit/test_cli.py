@@ -41,6 +41,7 @@ VERBS = [
     ["compare"],
     ["continual"],
     ["curve"],
+    ["domains"],
 ]
 ROOT = Path(nlp_mtl.__file__).parent.parent
 

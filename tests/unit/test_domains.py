@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nlp_mtl.coverage import coverage_notes, coverage_of, words_of
 from nlp_mtl.data import load_data
 from nlp_mtl.domains.distances import a_distance, coral_distance, mmd
-from nlp_mtl.domains.look import domains
+from nlp_mtl.domains.look import compare_domains as domains
 from nlp_mtl.errors import ConfigError, NotFoundError
 from nlp_mtl.initial import model_from
 from nlp_mtl.meanpooled import mean_features
@@ -49,7 +49,9 @@ WORD = st.text(st.sampled_from([*"abcxyz", "é", "ß", "я", "中", "3"]), min_s
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(st.one_of(WORD, st.sampled_from(SHORT.split())), min_size=1, max_size=8), min_size=1, max_size=4))
+@given(
+    st.lists(st.lists(st.one_of(WORD, st.sampled_from(SHORT.split())), min_size=1, max_size=8), min_size=1, max_size=4)
+)
 def test_coverage_is_what_a_count_word_by_word_gives(lists):
     found = coverage_of([" ".join(words) for words in lists], TOKENIZER)
     words = [word for some in lists for part in some for word in re.findall("中|[^中]+", part)]
@@ -173,7 +175,9 @@ def test_other_labels_and_other_heads_are_compared_and_not_scored(world, tmp_pat
         ("stars", {"head": "regression", "labels": None}),
         ("moods", {"labels": ["no", "yes", "maybe"]}),
     ):
-        rows = [{"text": f"good {' '.join(OWN['dvd'])} {n}", "label": n / 9 if name == "stars" else "no"} for n in range(9)]
+        rows = [
+            {"text": f"good {' '.join(OWN['dvd'])} {n}", "label": n / 9 if name == "stars" else "no"} for n in range(9)
+        ]
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         for split in ("train", "validation"):
             (tmp_path / "data" / f"{name}-{split}.jsonl").write_text(lines)
@@ -192,7 +196,12 @@ def test_bad_input_is_told_all_at_once(world, tmp_path):
     with pytest.raises(ConfigError) as caught:
         domains(world["run"], "books", "books", split="valid", rows=2, points=1, out=tmp_path / "out")
     said = "\n".join(caught.value.mistakes)
-    for part in ("named once, found books", "found 'valid'", "`rows` is a number of rows from 5", "`points` is a number"):
+    for part in (
+        "named once, found books",
+        "found 'valid'",
+        "`rows` is a number of rows from 5",
+        "`points` is a number",
+    ):
         assert part in said
     with pytest.raises(ConfigError, match="`target` names a task to compare with, found none"):
         domains(world["run"], "books", [], out=tmp_path / "out")
