@@ -11,7 +11,7 @@ from nlp_mtl.screen import one_process, print_table
 
 EPILOG = (
     "nlp-mtl domains runs/quickstart --source quick_movies --target quick_tweets\n\n"
-    "nlp-mtl domains sentence-transformers/all-MiniLM-L6-v2 --source quick_movies --target quick_tweets"
+    "nlp-mtl domains runs/quickstart --source quick_sms --target quick_trec"
 )
 
 
