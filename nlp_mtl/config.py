@@ -129,7 +129,7 @@ class RunConfig(BaseModel):
     importance_weighting: dict[str, Any] | None = Field(
         default=None,
         description="training rows of the tasks `source` are shown more often, the more they look like those of "
-        "`target`; no odds count as more than `clip` (10)",
+        "`target`; none counts as more than `clip` (10)",
     )
     cosines_every: int = Field(
         default=50,

@@ -69,7 +69,7 @@ class ImportanceWeighting:
     Attributes:
         source: tasks whose training rows are weighted.
         target: tasks whose training texts they are to be like.
-        clip: no row's odds count as more than this.
+        clip: no row counts as more than this many; with 1 all count alike.
 
     Example:
         >>> ImportanceWeighting.of({"source": "books", "target": ["dvd"]}).source

@@ -46,7 +46,7 @@ def importance_weights(
     """How much more probable each source row is among the target's texts than among the source's.
 
     A logistic regression on the encoder's mean-pooled features tells target from source texts; a row's weight is the
-    odds that it gives, from folds that the row was not in, at most `clip`, brought to a mean of 1 over the task's rows.
+    odds that it gives, from folds that the row was not in, brought to a mean of 1 over the task's rows, at most `clip`.
     Labels play no part.
 
     A weight says how often a row is shown (sampling–importance resampling: :func:`nlp_mtl.plan.drawn` draws the rows of
@@ -85,14 +85,35 @@ def importance_weights(
     source = np.concatenate([features[task] for task in asked.source])
     target = np.concatenate([features[task] for task in asked.target])
     alike, _ = target_probabilities(source, target, seed=seed)
-    odds = np.clip(alike / np.maximum(1 - alike, 1e-12), 1e-6, asked.clip)
+    odds = np.clip(alike / np.maximum(1 - alike, 1e-12), 1e-6, 1e6)
     found, begin = {}, 0
     for task in asked.source:
         part = odds[begin : begin + len(pools[task])]
         begin += len(part)
-        found[task] = Weights([round(float(w), 6) for w in part / part.mean()], key_of(pools[task]))
+        found[task] = Weights([round(float(w), 6) for w in clipped(part, asked.clip)], key_of(pools[task]))
         _tell(task, found[task], asked)
     return found
+
+
+def clipped(odds: np.ndarray, clip: float) -> np.ndarray:
+    """Odds times a number that brings them to a mean of 1, where none counts as more than `clip`.
+
+    So at least 1 in `clip` rows counts, and with 1 all do alike.
+
+    Args:
+        odds: [rows], above 0.
+        clip: at least 1.
+
+    Example:
+        >>> clipped(np.array([9.0, 0.1, 0.2]), 2.0).round(2).tolist()
+        [2.0, 0.33, 0.67]
+    """
+    low, high = 0.0, clip / float(odds.min())
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.minimum(middle * odds, clip).mean() < 1 else (low, middle)
+    found = np.minimum(high * odds, clip)
+    return found / found.mean()
 
 
 def _pool(data: Data, task: str) -> PoolRows:
