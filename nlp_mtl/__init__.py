@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nlp_mtl.adapting.merging import merge_adapters
     from nlp_mtl.adapting.removing import remove_adapter
     from nlp_mtl.curves.study import curve
+    from nlp_mtl.domains.look import compare_domains
     from nlp_mtl.dryrun import DryRun, dry_run
     from nlp_mtl.errors import (
         ConfigError,
@@ -59,6 +60,7 @@ _WHERE = {
     "Run": "run",
     "Task": "tasks",
     "add_task": "adapting.adding",
+    "compare_domains": "domains.look",
     "continual": "forgetting.study",
     "curve": "curves.study",
     "dry_run": "dryrun",
@@ -99,6 +101,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "add_task",
+    "compare_domains",
     "continual",
     "curve",
     "dry_run",

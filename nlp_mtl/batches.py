@@ -281,7 +281,13 @@ class MixedLoader(torch.utils.data.DataLoader[Any]):
 def pools_of(rows: Sequence[PoolRows]) -> list[Pool]:
     """What a mixing plan needs to know of tokenized pools: how many rows can be learned from, and by which task."""
     return [
-        Pool(pool.key, pool.tasks, len(pool.trainable), tuple(int(pool.labelled(task).sum()) for task in pool.tasks))
+        Pool(
+            pool.key,
+            pool.tasks,
+            len(pool.trainable),
+            tuple(int(pool.labelled(task).sum()) for task in pool.tasks),
+            None if pool.weights is None else pool.weights[pool.trainable] / pool.weights[pool.trainable].mean(),
+        )
         for pool in rows
     ]
 

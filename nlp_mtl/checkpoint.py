@@ -36,7 +36,7 @@ SPEC, COMPLETE = "nlp_mtl.json", "complete.json"
 STAGES = "stages.json"  # of a run in stages: which folders they are in
 _MOVING = ".moving"  # stands in a run folder while a new model is moved into it
 # beside a model:
-_WRITTEN = ("run.yaml", "metrics.json", "steps.jsonl", "report.json", "report.html")
+_WRITTEN = ("run.yaml", "metrics.json", "steps.jsonl", "start_rows.json", "report.json", "report.html")
 _CARRIED = ("importance.safetensors", "o_lora.safetensors")  # what regularizers left for a later run
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 

@@ -16,6 +16,7 @@ import typer
 from nlp_mtl.adapting.command import adapters_app
 from nlp_mtl.atomic import write_text
 from nlp_mtl.curves import command as curves
+from nlp_mtl.domains import command as domains
 from nlp_mtl.errors import ConfigError, NlpMtlError, shown
 from nlp_mtl.exporting import command as exporting
 from nlp_mtl.forgetting import command as forgetting
@@ -59,6 +60,7 @@ app.command("push", epilog=hub.EPILOG)(hub.push)
 app.command("methods", epilog=METHODS_EPILOG)(methods)
 app.command("report", epilog=reporting.EPILOG)(reporting.report)
 app.command("compare", epilog=studies.EPILOG)(studies.compare)
+app.command("domains", epilog=domains.EPILOG)(domains.domains)
 app.command("curve", epilog=curves.EPILOG)(curves.curve)
 app.command("probe", epilog=probing.EPILOG)(probing.probe)
 app.command("continual", epilog=forgetting.EPILOG)(forgetting.continual)

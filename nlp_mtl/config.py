@@ -122,6 +122,17 @@ class RunConfig(BaseModel):
         default=False,
         description="with a frozen encoder (`freeze: '*'`), keep what it gives for each text, and train heads on it",
     )
+    pseudo_labels: dict[str, Any] | None = Field(
+        default=None,
+        description="self-training: training rows of these `tasks` take labels from the model that the run starts from "
+        "where it gives a class at least the probability `confidence` (0.9); `balanced`: as many of each class; `most` "
+        "rows",
+    )
+    importance_weighting: dict[str, Any] | None = Field(
+        default=None,
+        description="training rows of the tasks `source` are shown more often, the more they look like those of "
+        "`target`; none counts as more than `clip` (10)",
+    )
     cosines_every: int = Field(
         default=50,
         ge=0,
@@ -167,6 +178,8 @@ class RunConfig(BaseModel):
         "tokens_per_pass": "1024",
         "keep_best": "task",
         "cache_features": "true",
+        "pseudo_labels": "{tasks: [multi_domain_dvd], confidence: 0.9}",
+        "importance_weighting": "{source: [multi_domain_books], target: [multi_domain_dvd]}",
         "cosines_every": "10",
         "callbacks": "[transformers:EarlyStoppingCallback]",
         "stages": "[{name: together}, {name: alone, each: true}]",

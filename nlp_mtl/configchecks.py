@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import registry, yamlfile
 from nlp_mtl.arguments import TRAINING_DEFAULTS, metric_mistake, read_training
+from nlp_mtl.domainspec import check_domains
 from nlp_mtl.errors import ConfigError, UnknownNameError, shown
 from nlp_mtl.grouping import sampler_of
 from nlp_mtl.initfrom import InitFrom
@@ -82,6 +83,8 @@ def check(config: Any, place: str, lines: yamlfile.Lines, overrides: Sequence[st
     heads, messages = _heads_of(config) if "tasks" in config.model_fields_set else ({}, [])
     for message in messages:
         say(("tasks",), message)
+    for key, message in check_domains(config.pseudo_labels, config.importance_weighting, heads):
+        say((key,), message)
     config.training, wrong = read_training(config.training)
     for key, message in wrong.items():
         say(("training", key), message)

@@ -39,6 +39,7 @@ class PoolRows:
         table: the rows: token columns, ``labels:<task>`` and the columns the heads keep.
         facts: per task what was counted: rows, labelled, truncated, and rows that stand in training too.
         needs_labels: per task whether it learns from labelled rows only.
+        weights: [rows], how often each is shown where others are shown once; None for all alike.
     """
 
     key: str
@@ -46,6 +47,7 @@ class PoolRows:
     table: Dataset
     facts: dict[str, dict[str, int]]
     needs_labels: dict[str, bool]
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.table)

@@ -94,6 +94,26 @@ def model_from(given: str | Path | Mapping[str, Any], model: str, tasks: Any, **
     return _recorded(made, asked, kept)
 
 
+def model_again(
+    given: str | Path | Mapping[str, Any], resume_from: str | Path, model: str, tasks: Any, **how: Any
+) -> MultiTaskModel:
+    """As :func:`model_from` for a run that is resumed: where its start is gone, its own checkpoint is enough.
+
+    All that is learned is read from the checkpoint in any case.
+
+    Args:
+        given, model, tasks, how: as there.
+        resume_from: the checkpoint.
+    """
+    asked = InitFrom.of(given)
+    if hub_name(asked.run) is not None or Path(asked.run).exists():
+        return model_from(given, model, tasks, **how)
+    logger.info("init_from: %s is gone; the run goes on from its own checkpoint alone", asked.run)
+    made = model_from(resume_from, model, tasks, **how)
+    made.strategies["init_from"] = read_spec(Path(resume_from))["strategies"].get("init_from")
+    return made
+
+
 def opened(folder: Path, model: str) -> MultiTaskModel:
     """A run, its adapters trainable; `model` is where the pretrained model of a LoRA is.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,12 +21,14 @@ class Pool:
         tasks: the tasks that label these rows.
         rows: how many there are.
         sizes: how many of them each task labels; left out, all.
+        weights: [rows], how often each is shown in one showing of them all, on average; left out, once.
     """
 
     key: str
     tasks: tuple[str, ...]
     rows: int
     sizes: tuple[int, ...] = ()
+    weights: np.ndarray | None = field(default=None, compare=False, repr=False)
 
 
 class MixingPlan:
@@ -176,8 +178,35 @@ class MixingPlan:
         known = cache.get(pool.key)
         if known is None or known[0] != cycle:
             random = np.random.default_rng([self.seed, zlib.crc32(pool.key.encode()), cycle])
-            cache[pool.key] = known = (cycle, random.permutation(pool.rows))
+            order = random.permutation(pool.rows)
+            if pool.weights is not None:
+                order = drawn(pool.weights, float(random.random()))[order]
+            cache[pool.key] = known = (cycle, order)
         return known[1]
+
+
+def drawn(weights: np.ndarray, offset: float) -> np.ndarray:
+    """As many rows as there are, each about as often as its weight says: systematic resampling.
+
+    A row of weight w comes ⌊w⌋ or ⌈w⌉ times, and w times on average over offsets; so rows that all weigh 1 come once.
+
+    Args:
+        weights: [rows], at least 0, with mean 1.
+        offset: from 0 to 1.
+
+    Returns:
+        [rows] of rows' numbers, ascending.
+
+    Relations: like drawing with replacement, with less chance in it (Kitagawa, 1996, 10.1080/10618600.1996.10474692).
+
+    Example:
+        >>> drawn(np.array([2.0, 0.5, 0.5]), 0.3).tolist()
+        [0, 0, 1]
+    """
+    ends = np.cumsum(np.asarray(weights, dtype=np.float64))
+    ends *= len(ends) / ends[-1]
+    counts = np.diff(np.floor(ends - offset + 1 + 1e-9), prepend=np.floor(1 - offset + 1e-9)).astype(np.int64)
+    return np.repeat(np.arange(len(counts)), counts)
 
 
 def _whole(owed: np.ndarray, rows: int, caps: np.ndarray) -> np.ndarray:

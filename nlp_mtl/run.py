@@ -84,10 +84,10 @@ def train(
     if settings.stages:
         return _train_stages(settings, folder, args.process_index == 0, resume, overwrite)
     main = args.process_index == 0
-    trainer = trainer_of(settings, args)
+    whole = str(checkpoint.checkpoint_to_resume(folder)) if resume else None
+    trainer = trainer_of(settings, args, whole)
     model: MultiTaskModel = trainer.model
     trainer.evaluator.check()
-    whole = str(checkpoint.checkpoint_to_resume(folder)) if resume else None
     if main:  # all that can be known to be wrong is known: now the old run may go
         if overwrite:
             checkpoint.remove_run(folder)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,17 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from nlp_mtl import checkpoint, config, configchecks
 from nlp_mtl.arguments import TRAINING_DEFAULTS
 from nlp_mtl.callbacks import Progress
+from nlp_mtl.coverage import coverage_notes
 from nlp_mtl.errors import ConfigError, RunFolderError, shown
-from nlp_mtl.initial import model_from
+from nlp_mtl.initial import model_again, model_from
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.paths import no_name
 from nlp_mtl.reading import short
 from nlp_mtl.settings import Precision, check_processes
+from nlp_mtl.startrows import StartWritten, start_rows
 from nlp_mtl.trainer import MultiTaskTrainer
+
+logger = logging.getLogger("nlp_mtl")
 
 
 def read_run(
@@ -95,7 +101,9 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
         )
 
 
-def trainer_of(settings: config.RunConfig, args: TrainingArguments) -> MultiTaskTrainer:
+def trainer_of(
+    settings: config.RunConfig, args: TrainingArguments, resume_from: str | Path | None = None
+) -> MultiTaskTrainer:
     """The model and trainer of a run, with its rows read and everything checked that can be before the first step.
 
     Only the metrics are left to check: ``trainer.evaluator.check()``.
@@ -103,9 +111,11 @@ def trainer_of(settings: config.RunConfig, args: TrainingArguments) -> MultiTask
     Args:
         settings: the run file.
         args: what :func:`training_arguments` makes of it.
+        resume_from: the checkpoint that the run goes on from.
 
     Raises:
         ConfigError, DataError, NotFoundError, UnsupportedError: with the way out.
+        RunFolderError: a checkpoint's run that can't go on with what it began with.
     """
     set_seed(args.seed)
     keys = ("sharing", "lora", "task_lora", "freeze", "tuning", "reinit_top_layers", "heads", "data_root", "max_length")
@@ -114,8 +124,9 @@ def trainer_of(settings: config.RunConfig, args: TrainingArguments) -> MultiTask
     if settings.init_from is None:
         model = MultiTaskModel.from_base(settings.model, settings.tasks, **how)
     else:
-        model = model_from(settings.init_from, settings.model, settings.tasks, **how)
-    trainer = trainer_with(model, settings, args)
+        begin = model_from if resume_from is None else partial(model_again, resume_from=resume_from)
+        model = begin(settings.init_from, model=settings.model, tasks=settings.tasks, **how)
+    trainer = trainer_with(model, settings, args, resume_from=resume_from)
     trainer.get_train_dataloader()  # makes the plan, which refuses what the sampler can't do
     _check_optimizer(args)
     if trainer.args.eval_strategy == "no" and any(
@@ -129,7 +140,11 @@ def trainer_of(settings: config.RunConfig, args: TrainingArguments) -> MultiTask
 
 
 def trainer_with(
-    model: MultiTaskModel, settings: config.RunConfig, args: TrainingArguments, precision: Precision = "auto"
+    model: MultiTaskModel,
+    settings: config.RunConfig,
+    args: TrainingArguments,
+    precision: Precision = "auto",
+    resume_from: str | Path | None = None,
 ) -> MultiTaskTrainer:
     """The trainer that a run file means, for a model that is there.
 
@@ -138,12 +153,15 @@ def trainer_with(
         settings: the run file.
         args: what :func:`training_arguments` makes of it.
         precision: see :class:`MultiTaskTrainer`, where `training` says neither bf16 nor fp16.
+        resume_from: the checkpoint that the run goes on from.
     """
+    asked = start_rows(model, settings, args, resume_from)
     trainer = MultiTaskTrainer(
         model,
         args,
         balancer=settings.balancer,
         sampler=settings.sampler,
+        data=None if asked is None else asked[0],
         data_root=settings.data_root,
         precision="args" if {"bf16", "fp16"} & set(settings.training) else precision,
         learning_rates=settings.learning_rates,
@@ -160,6 +178,11 @@ def trainer_with(
         cosines_every=settings.cosines_every,
         callbacks=[configchecks.callback(spec) for spec in settings.callbacks],
     )
+    if args.process_index == 0:
+        for note in coverage_notes(trainer.data.heads, trainer.data.splits.get("train", []), model.tokenizer):
+            logger.warning(note)
+    if asked is not None and args.process_index == 0:
+        trainer.add_callback(StartWritten(partial(asked[1].write, args.output_dir)))
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(Progress())

@@ -69,7 +69,7 @@ def dry_run(
     resume_from = checkpoint.checkpoint_to_resume(folder) if resume else None
     bars = (not args.disable_tqdm if progress is None else progress) and args.process_index == 0
     with tempfile.TemporaryDirectory(prefix="nlp_mtl-dry-run-") as scratch:
-        trainer = trainer_of(settings, _harmless(args, scratch))
+        trainer = trainer_of(settings, _harmless(args, scratch), resume_from)
         try:
             found = _look(trainer, resume_from, timed, probe_rows, bars)
         finally:

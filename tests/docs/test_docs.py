@@ -64,9 +64,12 @@ def test_the_readme_run_file_and_task_file_are_valid(tmp_path):
 
 
 def test_the_readmes_run_files_of_a_task_that_writes_and_of_stages_are_valid(tmp_path):
-    said, stages = blocks("yml")
+    said, stages, *more = blocks("yml")
     (tmp_path / "stages.yaml").write_text(stages)
     assert load_config(tmp_path / "stages.yaml").stages[1]["each"]
+    for text in more:
+        (tmp_path / "more.yaml").write_text(text)
+        assert load_config(tmp_path / "more.yaml").stages
     (tmp_path / "run.yaml").write_text(said)
     heads = load_config(tmp_path / "run.yaml").heads
     assert heads["multi30k_en_de"]["generation"]["num_beams"] == 4

@@ -42,6 +42,7 @@ VERBS = [
     ["continual"],
     ["curve"],
     ["probe"],
+    ["domains"],
 ]
 ROOT = Path(nlp_mtl.__file__).parent.parent
 
