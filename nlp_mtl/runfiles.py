@@ -80,12 +80,13 @@ def write_task_file(task: Task, run: Path) -> str:
     folder = run / _TASK_FILES
     folder.mkdir(parents=True, exist_ok=True)
     said = task.model_dump(mode="json", exclude_unset=True, exclude={"examples"})
-    spec = task.dataset
-    if spec.path in LOCAL_FORMATS and not spec.package:
-        found = resolve_files(task, spec, None)
-        said["dataset"]["data_files"] = {
-            split: [os.path.relpath(file, folder) for file in files] for split, files in found.items()
-        }
+    for one, part in [(task, said), *zip(task.inner, said["dataset"].get("tasks", ()), strict=False)]:
+        spec = one.dataset
+        if spec.path in LOCAL_FORMATS and not spec.package:
+            found = resolve_files(one, spec, None)
+            part["dataset"]["data_files"] = {
+                split: [os.path.relpath(file, folder) for file in files] for split, files in found.items()
+            }
     write_text(folder / f"{task.name}.yaml", yamlfile.dumps(said))
     return f"{_TASK_FILES}/{task.name}.yaml"
 

@@ -51,7 +51,9 @@ class Head:
     so that metrics can be given columns of the rows; `also_gives`, columns that its :meth:`tokenize` gives beyond those
     of other heads with the same :meth:`manner`; `by_labels`, whether its module has something for each label;
     `own_when_lent`, arguments that a task may have otherwise than the one whose module it uses; `about_labels`, those
-    of them that are not taken over from a task with other labels; `writes`, whether it makes texts word by word.
+    of them that are not taken over from a task with other labels; `writes`, whether it makes texts word by word;
+    `auxiliary`, whether it is there for what it does to the encoder: its scores are told, and have no say in means and
+    in which checkpoint is best.
 
     Args:
         task: the task.
@@ -73,6 +75,7 @@ class Head:
     own_when_lent: ClassVar[tuple[str, ...]] = ()
     about_labels: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[bool] = False
+    auxiliary: ClassVar[bool] = False
 
     def __init__(self, task: Task):
         if task.template is not None and not self.reads_template:
@@ -268,6 +271,9 @@ class Head:
             labels: the training rows' labels, None where there is none.
             fresh: whether the module was never trained, so that it may be started from the labels.
         """
+
+    def advance(self, progress: float) -> None:
+        """Be told before each step what part of the training is done, from 0 to 1; by default nothing comes of it."""
 
     def record(self, **arguments: Any) -> None:
         """Note in the spec what was learned from rows; it is saved with the model. None takes an argument out."""
