@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 DOMAIN = "domain"
 
 
-def texts_of(
-    task: Task, inner: Sequence[Task], load: Callable[[Task], Mapping[Split, Dataset]]
-) -> dict[str, Dataset]:
+def texts_of(task: Task, inner: Sequence[Task], load: Callable[[Task], Mapping[Split, Dataset]]) -> dict[str, Dataset]:
     """The texts of some tasks by split, one task after the other, with the task's name as `domain`.
 
     Args:
@@ -52,7 +50,7 @@ def texts_of(
                 texts = _texts(one, task.inputs, rows)
                 kinds.setdefault(one.name, _plain(texts.features))
                 features = Features({**_plain(texts.features), DOMAIN: ClassLabel(names=names)})
-                whole = texts.add_column(DOMAIN, [number] * len(texts))  # type: ignore[call-arg]
+                whole = texts.add_column(DOMAIN, [number] * len(texts))
                 with quiet_datasets():
                     parts.setdefault(split, []).append(whole.cast(features))
         except (DataError, NotFoundError) as error:

@@ -57,6 +57,9 @@ def _importance(folder: Path, one: Any) -> Any:
 
 def _task(folder: Path, item: Any) -> Any:
     if isinstance(item, dict):
+        spec = item.get("dataset")
+        if isinstance(spec, dict) and isinstance(spec.get("tasks"), list):
+            item = {**item, "dataset": {**spec, "tasks": [_task(folder, one) for one in spec["tasks"]]}}
         return {**item, "name": _task(folder, item["name"])} if "name" in item else item
     return _from(folder, item) if isinstance(item, str) and item.endswith((".yaml", ".yml")) else item
 

@@ -311,6 +311,10 @@ class Head:
         """What a row needs besides its tokens to be answered; None if it asks nothing of this head."""
         return {}
 
+    def lacking(self, tokenizer: Any) -> str:
+        """What a row would need, of which :meth:`ask` says that it asks nothing."""
+        return "something to answer"
+
     def answer_of(self, parts: Sequence[tuple[Any, Mapping[str, Any]]]) -> dict[str, Any]:
         """The answer to one input from the predictions and columns of its rows; usually there is one."""
         prediction, row = parts[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -79,8 +79,8 @@ class DomainAdversarial(SequenceClassification):
     """
 
     paper = "Ganin et al., 2016, arXiv:1505.07818"
-    default_metrics = ("accuracy", "proxy_a_distance")
-    for_model = (*SequenceClassification.for_model, "strength", "schedule")
+    default_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "proxy_a_distance")
+    for_model: ClassVar[tuple[str, ...]] = (*SequenceClassification.for_model, "strength", "schedule")
     auxiliary = True
 
     def __init__(
@@ -138,7 +138,9 @@ def several_domains(task: Task) -> list[str]:
     given = task.labels if task.labels is not None else task.dataset.tasks if task.dataset.path == TASKS else None
     if given is None or len(given) != 1 or (task.dataset.path == TASKS and not task.inner):
         return []
-    return [f"task {task.name!r}: {task.head_name} needs two domains at least, found one; add a task to `dataset.tasks`"]
+    return [
+        f"task {task.name!r}: {task.head_name} needs two domains at least, found one; add a task to `dataset.tasks`"
+    ]
 
 
 def check_domains(task: Task, names: Sequence[str] | None) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -80,8 +80,8 @@ class DomainAlignment(PooledHead):
 
     paper = "Sun & Saenko, 2016, arXiv:1607.01719; Long et al., 2015, arXiv:1502.02791"
     auto_class = "AutoModelForSequenceClassification"
-    default_metrics = ("coral_distance",)
-    for_model = (*PooledHead.for_model, "distance", "weight", "widths")
+    default_metrics: ClassVar[tuple[str, ...]] = ("coral_distance",)
+    for_model: ClassVar[tuple[str, ...]] = (*PooledHead.for_model, "distance", "weight", "widths")
     auxiliary = True
     by_labels = False
 
@@ -128,6 +128,10 @@ class DomainAlignment(PooledHead):
     def ask(self, row: Mapping[str, Any], tokenizer: Any) -> dict[str, Any] | None:
         """Nothing: a text alone has no distance."""
         return None
+
+    def lacking(self, tokenizer: Any) -> str:
+        """Others to be compared with."""
+        return "texts of several domains to compare"
 
     # ----------------------------------------------------------------------------------------------------- model
 
