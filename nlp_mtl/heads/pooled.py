@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class PooledHead(Head):
     """
 
     reads_template = True
-    for_model = ("pooling", "pooler", "variance", "class_weights", "threshold", "tuned")
+    for_model: ClassVar[tuple[str, ...]] = ("pooling", "pooler", "variance", "class_weights", "threshold", "tuned")
 
     def __init__(self, task: Task, pooling: Pooling = "family", pooler: Literal["shared", "own"] = "shared"):
         super().__init__(task)

@@ -64,7 +64,9 @@ def test_the_readme_run_file_and_task_file_are_valid(tmp_path):
 
 
 def test_the_readmes_run_files_of_a_task_that_writes_and_of_stages_are_valid(tmp_path):
-    said, stages = blocks("yml")
+    said, stages, domains = blocks("yml")
+    (tmp_path / "domains.yaml").write_text(domains)
+    assert load_config(tmp_path / "domains.yaml").train_tasks == ["multi_domain_books", "domains"]
     (tmp_path / "stages.yaml").write_text(stages)
     assert load_config(tmp_path / "stages.yaml").stages[1]["each"]
     (tmp_path / "run.yaml").write_text(said)
