@@ -52,8 +52,7 @@ class Head:
     of other heads with the same :meth:`manner`; `by_labels`, whether its module has something for each label;
     `own_when_lent`, arguments that a task may have otherwise than the one whose module it uses; `about_labels`, those
     of them that are not taken over from a task with other labels; `writes`, whether it makes texts word by word;
-    `auxiliary`, whether it is there for what it does to the encoder: its scores are told, and have no say in means and
-    in which checkpoint is best.
+    `auxiliary`, whether it is there for the encoder: its scores have no say in means and in which checkpoint is best.
 
     Args:
         task: the task.
