@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -111,6 +111,26 @@ class StepDone(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Say so."""
         self._trainer.step_done()
+
+
+class Advancing(TrainerCallback):
+    """Tells heads before each step what part of the training is done; see :meth:`nlp_mtl.heads.Head.advance`.
+
+    It follows from the step alone, so a resumed run goes on as it was.
+
+    Args:
+        heads: the model's heads.
+    """
+
+    def __init__(self, heads: Iterable[Any]):
+        self._heads = list(heads)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tell them."""
+        for head in self._heads:
+            head.advance(state.global_step / max(1, state.max_steps))
 
 
 class Progress(TrainerCallback):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nlp_mtl.dataspec import LOCAL_FORMATS, MEMORY
+from nlp_mtl.dataspec import LOCAL_FORMATS, MEMORY, TASKS
 
 KINDS = {  # kind of head → the Hub's name of the task
     "sequence_classification": "text-classification",
@@ -123,7 +123,7 @@ def finished(
 
 def _hub_id(task: Mapping[str, Any]) -> str | None:
     path = task["dataset"]["path"]
-    return None if path in LOCAL_FORMATS or path == MEMORY else path
+    return None if path in LOCAL_FORMATS or path in (MEMORY, TASKS) else path
 
 
 def _results(task: Mapping[str, Any], scores: Mapping[str, Any]) -> list[Any]:

@@ -207,7 +207,7 @@ def _pool_key(head: Head) -> str:
     said = head.task.model_dump(
         mode="json", include={"dataset", "splits", "split_seed", "prepare", "rows", "rows_seed", "max_length"}
     )
-    folder = str(head.task.file.parent) if head.task.file else ""
+    folder = [str(task.file.parent) if task.file else "" for task in (head.task, *head.task.inner)]
     return json.dumps([said, head.task.metric_columns.get("groups"), folder, head.reading()], sort_keys=True)
 
 

@@ -13,6 +13,7 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 LOCAL_FORMATS = ("csv", "json", "parquet", "text", "conll", "folders")
 MEMORY = "memory"
+TASKS = "tasks"
 
 
 class Strict(BaseModel):
@@ -41,7 +42,7 @@ class DatasetSpec(Strict):
     Attributes:
         path: a Hub id (``nyu-mll/glue``), or a local format: csv, json, parquet, text (column ``line``), conll, folders
             (columns ``text``, ``label``: one sub-folder of text files per label); or ``memory``, for rows that were
-            given in Python.
+            given in Python; or ``tasks``, for the texts of other tasks.
         name: the configuration (``cola``).
         revision: branch, tag or commit on the Hub; ``refs/convert/parquet`` where main holds a loading script.
         mirrors: other folders of a data root that hold the same data set, or as their default this configuration.
@@ -51,6 +52,8 @@ class DatasetSpec(Strict):
         options: what the reader takes, e.g. ``{sep: "\t", header: null}`` for csv, ``{columns: [tokens, pos, tags]}``
             for conll; ``{dtype: {code: str}}`` for csv columns of digits that are words, such as 007.
         memory: what is known of rows given in Python.
+        tasks: with ``path: tasks``, whose texts: names, or ``{name: …, changes}``. The rows are their inputs, called as
+            this task's, and a column ``domain`` with the task's name; never their labels. Splits are as theirs.
     """
 
     path: str
@@ -61,6 +64,7 @@ class DatasetSpec(Strict):
     package: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     memory: InMemory | None = None
+    tasks: list[str | dict[str, Any]] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _files_where_needed(self) -> DatasetSpec:
@@ -71,6 +75,16 @@ class DatasetSpec(Strict):
             )
         if self.path in LOCAL_FORMATS and not self.data_files:
             raise ValueError(f"`path: {self.path}` reads local files: `data_files` must name them, found none")
+        if (self.path == TASKS) != bool(self.tasks):
+            raise ValueError(
+                "`path: tasks` and `tasks` go together, the tasks whose texts are read, found "
+                f"`path: {shown(self.path)}` and {len(self.tasks)} tasks; e.g. {{path: tasks, tasks: [imdb]}}"
+            )
+        if unnamed := [item for item in self.tasks if isinstance(item, dict) and not isinstance(item.get("name"), str)]:
+            raise ValueError(f"`tasks` are names, or {{name: …, changes}}, found {shown(unnamed[0])}; add its name")
+        names = [item if isinstance(item, str) else item["name"] for item in self.tasks]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"`tasks` names each task once, found twice: {', '.join(doubled)}; drop one of them")
         named = self.data_files.values() if isinstance(self.data_files, dict) else [self.data_files or []]
         for file in [self.path, *(file for some in named for file in ([some] if isinstance(some, str) else some))]:
             if why := no_name(file):

@@ -24,7 +24,7 @@ class TaskScores:
 
     Attributes:
         metrics: metric → value; the first decides. Empty for an unlabelled split.
-        trivial: metric → value of the trivial baseline.
+        trivial: metric → value of the trivial baseline; empty where the head is `auxiliary`.
         rows: rows scored.
         loss: mean loss per unit.
         better: whether more of the first metric is better.
@@ -203,7 +203,7 @@ class Evaluator:
         if head.tunes:
             first = next(iter(scored))
             scored[f"{first}_at_half"] = head.score(head.undecided(kept, table), references, given)[first]
-        trivial = self._baseline(task, split, *labelled)
+        trivial = {} if head.auxiliary else self._baseline(task, split, *labelled)
         better = metrics.greater_is_better(head.metrics[0])
         return TaskScores(scored, trivial, len(decoded), loss, better, decoded, head.in_words, head.chosen())
 
@@ -249,7 +249,7 @@ def flatten(scores: Mapping[str, TaskScores], prefix: str = "eval") -> dict[str,
             losses.append(found.loss)
         if found.first is None:
             continue
-        if found.better:
+        if found.better and found.trivial:
             first.append(found.metrics[found.first])
         if found.skill is not None:
             flat[f"{prefix}_{task}_skill"] = found.skill

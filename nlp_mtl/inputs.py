@@ -143,7 +143,7 @@ def read_window(
             if all(_takes(reader, window, part, tokenizer) for part in parts):
                 window.asked[reader.task].append((number, values, parts))
             else:
-                window.missing[reader.task][number] = [f"{tokenizer.mask_token} in the text"]
+                window.missing[reader.task][number] = [reader.head.lacking(tokenizer)]
     return window
 
 

@@ -24,8 +24,8 @@ from nlp_mtl.runfiles import FROM_RUNS, write_task_file
 from nlp_mtl.settings import autocast
 from nlp_mtl.stages import first_stage, scores_in, train_stages, whole_metrics
 from nlp_mtl.starting import check_folder, read_run, trainer_of
-from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, Split, Task
-from nlp_mtl.tasks import load_tasks
+from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, TASKS, Split, Task
+from nlp_mtl.tasks import inner_tasks, load_tasks
 from nlp_mtl.trainer import MultiTaskTrainer
 
 logger = logging.getLogger("nlp_mtl")
@@ -253,7 +253,8 @@ def evaluate(
         if isinstance(task, Task):
             kept = ("dataset", "splits", "split_seed", "prepare", "rows", "rows_seed", "file")
             rows = {key: getattr(task, key) for key in kept}
-            heads[task.name].task = heads[task.name].task.with_(**rows).knowing(task.rows_in_memory, task.inferred)
+            own = heads[task.name].task.with_(**rows).knowing(task.rows_in_memory, task.inferred)
+            heads[task.name].task = own.reading_texts_of(task.inner)
     data = load_data(heads, model.tokenizer, max_length=model.max_length, data_root=root)
     with autocast(model.device, model.strategies.get("precision")):  # as it was trained and scored
         return Evaluator(data, batch_rows=32).evaluate(model, split, tasks=names, progress=progress)
@@ -262,7 +263,12 @@ def evaluate(
 def _find_files_again(heads: Mapping[str, Any], said: Mapping[str, Any]) -> None:
     """Tasks with local files name them relative to their task file, which the run file knows and the model does not."""
     local = [
-        head for head in heads.values() if head.task.dataset.path in LOCAL_FORMATS and not head.task.dataset.package
+        head
+        for head in heads.values()
+        if any(
+            one.dataset.path in LOCAL_FORMATS and not one.dataset.package
+            for one in (inner_tasks(head.task) if head.task.dataset.path == TASKS else [head.task])
+        )
     ]
     if not local or "tasks" not in said:
         return
@@ -272,7 +278,11 @@ def _find_files_again(heads: Mapping[str, Any], said: Mapping[str, Any]) -> None
         logger.warning("the task files that run.yaml names can't be read again: %s", error)
         return
     for head in local:
-        if (known := again.get(head.task.name)) is not None and known.file:
+        known = again.get(head.task.name)
+        if known is not None and known.inner:
+            head.task = head.task.with_(dataset=known.dataset.model_dump(exclude_unset=True))
+            head.task.reading_texts_of(known.inner)
+        elif known is not None and known.file:
             spec = head.task.dataset.model_copy(update={"data_files": known.dataset.data_files})
             head.task = head.task.model_copy(update={"file": known.file, "dataset": spec})
 

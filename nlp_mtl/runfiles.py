@@ -55,6 +55,9 @@ def _of_runs(folder: Path, one: Any) -> Any:
 
 def _task(folder: Path, item: Any) -> Any:
     if isinstance(item, dict):
+        spec = item.get("dataset")
+        if isinstance(spec, dict) and isinstance(spec.get("tasks"), list):
+            item = {**item, "dataset": {**spec, "tasks": [_task(folder, one) for one in spec["tasks"]]}}
         return {**item, "name": _task(folder, item["name"])} if "name" in item else item
     return _from(folder, item) if isinstance(item, str) and item.endswith((".yaml", ".yml")) else item
 
@@ -78,12 +81,13 @@ def write_task_file(task: Task, run: Path) -> str:
     folder = run / _TASK_FILES
     folder.mkdir(parents=True, exist_ok=True)
     said = task.model_dump(mode="json", exclude_unset=True, exclude={"examples"})
-    spec = task.dataset
-    if spec.path in LOCAL_FORMATS and not spec.package:
-        found = resolve_files(task, spec, None)
-        said["dataset"]["data_files"] = {
-            split: [os.path.relpath(file, folder) for file in files] for split, files in found.items()
-        }
+    for one, part in [(task, said), *zip(task.inner, said["dataset"].get("tasks", ()), strict=False)]:
+        spec = one.dataset
+        if spec.path in LOCAL_FORMATS and not spec.package:
+            found = resolve_files(one, spec, None)
+            part["dataset"]["data_files"] = {
+                split: [os.path.relpath(file, folder) for file in files] for split, files in found.items()
+            }
     write_text(folder / f"{task.name}.yaml", yamlfile.dumps(said))
     return f"{_TASK_FILES}/{task.name}.yaml"
 

@@ -15,13 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlp_mtl import packages, reading, registry
+from nlp_mtl import innertexts, packages, reading, registry
 from nlp_mtl.errors import ConfigError, DataError, NotFoundError, UnknownNameError, near, shown, suggestion
 from nlp_mtl.fields import read_arguments
 from nlp_mtl.files import local_files, resolve_files
 from nlp_mtl.folders import listed
 from nlp_mtl.reading import opened, quiet_datasets, short
-from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, DatasetSpec, InMemory, Split, Task
+from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, TASKS, DatasetSpec, InMemory, Split, Task
+from nlp_mtl.tasks import inner_tasks
 from nlp_mtl.template import is_nothing
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def identity(task: Task, *, data_root: str | Path | None = None) -> str:
     if spec.memory is not None:
         _in_memory(task, spec.memory)  # refuses a task without its rows, also where they were tokenized before
         found = [spec.memory.fingerprint]
+    elif spec.path == TASKS:
+        found = [identity(one, data_root=data_root) for one in inner_tasks(task)]
     elif spec.path in LOCAL_FORMATS:
         places = [place for group in resolve_files(task, spec, data_root).values() for place in group]
         files = [file for place in places for file in listed(place)]
@@ -230,6 +233,8 @@ def _raw_splits(task: Task, data_root: str | Path | None) -> Mapping[str, Datase
     spec = task.dataset
     if spec.memory is not None:
         return _in_memory(task, spec.memory)
+    if spec.path == TASKS:
+        return innertexts.texts_of(task, inner_tasks(task), partial(load_rows, data_root=data_root))
     if spec.path in LOCAL_FORMATS:
         return local_files(task, spec, data_root)
     return _hub_dataset(task, spec, data_root)

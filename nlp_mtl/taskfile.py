@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from nlp_mtl import yamlfile
-from nlp_mtl.dataspec import LOCAL_FORMATS, MEMORY, SPLITS, DatasetSpec, InMemory, Split, Strict
+from nlp_mtl.dataspec import LOCAL_FORMATS, MEMORY, SPLITS, TASKS, DatasetSpec, InMemory, Split, Strict
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.explain import explain
 from nlp_mtl.template import Template
@@ -25,7 +25,7 @@ from nlp_mtl.template import Template
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["LOCAL_FORMATS", "MEMORY", "SPLITS", "DatasetSpec", "InMemory", "Split", "Task", "fields_of"]
+__all__ = ["LOCAL_FORMATS", "MEMORY", "SPLITS", "TASKS", "DatasetSpec", "InMemory", "Split", "Task", "fields_of"]
 __all__ += ["validated"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -97,6 +97,7 @@ class Task(Strict):
     file: Path | None = Field(default=None, exclude=True, repr=False)
     _rows: dict[str, Dataset] | None = PrivateAttr(default=None)
     _inferred: tuple[str, ...] = PrivateAttr(default=())
+    _inner: tuple[Task, ...] = PrivateAttr(default=())
 
     def __init__(self, **said: Any):
         try:
@@ -241,7 +242,18 @@ class Task(Strict):
 
     def with_(self, **changes: Any) -> Task:
         """A copy with some fields changed, checked like a new one; it keeps rows given in memory."""
-        return Task(**{**fields_of(self), **changes}).knowing(self._rows, self._inferred)
+        made = Task(**{**fields_of(self), **changes}).knowing(self._rows, self._inferred)
+        return made.reading_texts_of(() if "dataset" in changes else self._inner)
+
+    @property
+    def inner(self) -> tuple[Task, ...]:
+        """The tasks whose texts it reads (``dataset: {path: tasks}``), where they were found already."""
+        return self._inner
+
+    def reading_texts_of(self, inner: Sequence[Task]) -> Task:
+        """Itself, with the tasks found that its `dataset.tasks` name; see :func:`nlp_mtl.tasks.inner_tasks`."""
+        self._inner = tuple(inner)
+        return self
 
     def knowing(self, rows: dict[str, Dataset] | None, inferred: Sequence[str]) -> Task:
         """Itself, with rows in memory and what was inferred from them, which are no part of what a task file says."""

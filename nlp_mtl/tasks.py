@@ -11,6 +11,7 @@ from typing import Any
 
 from nlp_mtl import registry as strategies
 from nlp_mtl.errors import ConfigError, shown, suggestion
+from nlp_mtl.innertasks import with_inner_tasks
 from nlp_mtl.paths import no_name
 from nlp_mtl.taskfile import Task, fields_of, validated
 from nlp_mtl.taskreader import Fragments, ParsedTask, parse_task, read_task
@@ -260,9 +261,23 @@ def load_tasks(
         mistakes.append(
             "tasks: at least one is needed, found that no task was named; name one (nlp-mtl tasks list shows all)"
         )
+    for name, task in found.items():
+        try:
+            found[name] = with_inner_tasks(task, lambda name: _tasks_of(name, known), found)
+        except ConfigError as error:
+            mistakes += error.mistakes
     if mistakes:
         raise ConfigError(list(dict.fromkeys(mistakes)))
     return list(found.values())
+
+
+def inner_tasks(task: Task) -> tuple[Task, ...]:
+    """The tasks whose texts a task with ``dataset: {path: tasks}`` reads.
+
+    Raises:
+        ConfigError: tasks that are unknown, or whose texts do not go together.
+    """
+    return task.inner or with_inner_tasks(task, lambda name: _tasks_of(name, task_registry), {}).inner
 
 
 def _is_many(wanted: Any) -> bool:

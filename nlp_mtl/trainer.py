@@ -17,7 +17,7 @@ from transformers import IntervalStrategy, TrainerCallback, TrainingArguments
 from nlp_mtl import checkpoint, registry
 from nlp_mtl.batches import MixedRows, learned_from, pools_of
 from nlp_mtl.bests import KeepBest, check_keep_best
-from nlp_mtl.callbacks import RowsSeen, StepDone, StopSafely
+from nlp_mtl.callbacks import Advancing, RowsSeen, StepDone, StopSafely
 from nlp_mtl.data import Data, load_data
 from nlp_mtl.errors import RunFolderError
 from nlp_mtl.evaluating import MixedEvaluations
@@ -166,7 +166,14 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
             train_dataset=MixedRows(self._train_pools) if self._train_pools else None,
             eval_dataset=MixedRows(data.splits.get("validation", [])),
             processing_class=model.tokenizer,
-            callbacks=[self._stop, StepDone(self), RowsSeen(self), *unfreezing_of(self, model), *(callbacks or [])],
+            callbacks=[
+                self._stop,
+                StepDone(self),
+                RowsSeen(self),
+                Advancing(model.heads.values()),
+                *unfreezing_of(self, model),
+                *(callbacks or []),
+            ],
             **kwargs,
         )
         for part in missing:  # the base class makes the output folder at once; a run begins with what is written to it

@@ -1,6 +1,8 @@
 """Heads: one class per kind of task, built from `AutoModelFor…` minus its encoder."""
 
 from nlp_mtl.heads.base import Head, PlacedRow
+from nlp_mtl.heads.domain_adversarial import DomainAdversarial
+from nlp_mtl.heads.domain_alignment import DomainAlignment
 from nlp_mtl.heads.make import head_of_spec, make_heads, meet
 from nlp_mtl.heads.masked_lm import MaskedLM
 from nlp_mtl.heads.multi_label import MultiLabel
@@ -12,6 +14,8 @@ from nlp_mtl.heads.sequence_classification import SequenceClassification
 from nlp_mtl.heads.token_classification import TokenClassification
 
 __all__ = [
+    "DomainAdversarial",
+    "DomainAlignment",
     "Head",
     "MaskedLM",
     "MultiLabel",

@@ -42,16 +42,17 @@ class PlacedRow:
 class Head:
     """One kind of task: how it tokenizes, collates, computes loss and logits, decodes, and is scored.
 
-    A head object belongs to one task and holds no tensors; the module it builds does. Rows are dictionaries of columns
-    on the way in, and one prediction per row on the way out. Class attributes: `auto_class`, the vanilla class;
-    `needs_labels`, whether it learns from labelled rows only; `label_type` and `label_is_list`, how labels are stored;
-    `keeps_target`, whether the target column is kept for scoring; `reads_template`, whether it reads one text that a
-    template may make; `for_model`, arguments that change nothing of how rows are read; `gives_scores`, whether
-    :meth:`scores` gives metrics class probabilities; `decodes_rows`, whether there is one decoded prediction per row,
-    so that metrics can be given columns of the rows; `also_gives`, columns that its :meth:`tokenize` gives beyond those
-    of other heads with the same :meth:`manner`; `by_labels`, whether its module has something for each label;
-    `own_when_lent`, arguments that a task may have otherwise than the one whose module it uses; `about_labels`, those
-    of them that are not taken over from a task with other labels; `writes`, whether it makes texts word by word.
+    A head object belongs to one task and holds no tensors; its module does. Rows are columns on the way in, and one
+    prediction each on the way out. Class attributes: `auto_class`, the vanilla class; `needs_labels`, whether it
+    learns from labelled rows only; `label_type` and `label_is_list`, how labels are stored; `keeps_target`, whether
+    the target column is kept for scoring; `reads_template`, whether it reads one text that a template may make;
+    `for_model`, arguments that change nothing of how rows are read; `gives_scores`, whether :meth:`scores` gives
+    metrics class probabilities; `decodes_rows`, whether there is one decoded prediction per row, so that metrics can
+    be given columns of the rows; `also_gives`, columns that its :meth:`tokenize` gives beyond those of other heads
+    with the same :meth:`manner`; `by_labels`, whether its module has something for each label; `own_when_lent`,
+    arguments that a task may have otherwise than the one whose module it uses; `about_labels`, those of them that are
+    not taken over from a task with other labels; `writes`, whether it makes texts word by word; `auxiliary`, whether
+    it is there for the encoder: its scores have no say in means and in which checkpoint is best.
 
     Args:
         task: the task.
@@ -73,6 +74,7 @@ class Head:
     own_when_lent: ClassVar[tuple[str, ...]] = ()
     about_labels: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[bool] = False
+    auxiliary: ClassVar[bool] = False
 
     def __init__(self, task: Task):
         if task.template is not None and not self.reads_template:
@@ -270,6 +272,9 @@ class Head:
             fresh: whether the module was never trained, so that it may be started from the labels.
         """
 
+    def advance(self, progress: float) -> None:
+        """Be told before each step what part of the training is done, from 0 to 1; by default nothing comes of it."""
+
     def record(self, **arguments: Any) -> None:
         """Note in the spec what was learned from rows; it is saved with the model. None takes an argument out."""
         said = {"name": self.spec} if isinstance(self.spec, str) else dict(self.spec)
@@ -305,6 +310,10 @@ class Head:
     def ask(self, row: Mapping[str, Any], tokenizer: Any) -> dict[str, Any] | None:
         """What a row needs besides its tokens to be answered; None if it asks nothing of this head."""
         return {}
+
+    def lacking(self, tokenizer: Any) -> str:
+        """What a row would need, of which :meth:`ask` says that it asks nothing."""
+        return "something to answer"
 
     def answer_of(self, parts: Sequence[tuple[Any, Mapping[str, Any]]]) -> dict[str, Any]:
         """The answer to one input from the predictions and columns of its rows; usually there is one."""

@@ -100,6 +100,10 @@ class MaskedLM(Head):
             return None
         return {"chosen": chosen, "hidden_ids": np.zeros(len(chosen), dtype=np.int64), "tokenizer": tokenizer}
 
+    def lacking(self, tokenizer: Any) -> str:
+        """A mask."""
+        return f"{tokenizer.mask_token} in the text"
+
     def collate(self, rows: Sequence[PlacedRow]) -> dict[str, Tensor]:
         """`positions` [chosen tokens], `labels` [chosen tokens], `counts` [rows]."""
         chosen = [row.starts[0] + row.columns["chosen"] for row in rows]

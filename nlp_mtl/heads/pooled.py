@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class PooledHead(Head):
     """
 
     reads_template = True
-    for_model = ("pooling", "pooler", "variance", "class_weights", "threshold", "tuned")
+    for_model: ClassVar[tuple[str, ...]] = ("pooling", "pooler", "variance", "class_weights", "threshold", "tuned")
 
     def __init__(self, task: Task, pooling: Pooling = "family", pooler: Literal["shared", "own"] = "shared"):
         super().__init__(task)
@@ -94,9 +94,9 @@ def _pool_once(module: nn.Module, packed: Packed, sequences: Tensor) -> None:
     A pooler inside the encoder is shared: called by each of a hundred heads with a row or two, it makes as many
     gradients of its whole weight, to be added up.
     """
-    stand_in = _stand_in(module)
-    pool = None if stand_in is None else stand_in.shared_pooling()
-    if pool is None or stand_in is None:
+    reader = stand_in(module)
+    pool = None if reader is None else reader.shared_pooling()
+    if pool is None or reader is None:
         return
     known = packed.shared.get("pooled")
     if known is None:
@@ -104,10 +104,11 @@ def _pool_once(module: nn.Module, packed: Packed, sequences: Tensor) -> None:
         taps = packed.layout.taps
         with nullcontext() if taps is None else taps.of_tokens(packed.layout.firsts):
             known = packed.shared["pooled"] = in_full(module, few_shapes(states), pool)
-    stand_in.ready = known[sequences.flatten()]
+    reader.ready = known[sequences.flatten()]
 
 
-def _stand_in(module: nn.Module) -> StandIn | None:
+def stand_in(module: nn.Module) -> StandIn | None:
+    """What stands in a head's module where the encoder was, if anything does."""
     found = getattr(module, str(getattr(module, "base_model_prefix", "")), None)
     return found if isinstance(found, StandIn) else None
 
@@ -129,8 +130,8 @@ def in_full(module: nn.Module, states: Tensor, part: Callable[[Tensor], Tensor] 
         try:
             return module(input_ids=ids, inputs_embeds=states, **more)
         finally:  # a call that failed before the stand-in's must not leave its pooled states to the next one
-            if (stand_in := _stand_in(module)) is not None:
-                stand_in.ready = None
+            if (known := stand_in(module)) is not None:
+                known.ready = known.passing = None
 
 
 def family_pooling(module: nn.Module) -> str:

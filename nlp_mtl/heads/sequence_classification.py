@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ class SequenceClassification(DecidingHead):
     """
 
     auto_class = "AutoModelForSequenceClassification"
-    default_metrics = ("accuracy",)
+    default_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     gives_scores = True
 
     def __init__(

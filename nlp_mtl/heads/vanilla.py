@@ -35,6 +35,7 @@ class StandIn(nn.Module):
     def __init__(self, encoder: nn.Module, pooler: str = "shared"):
         super().__init__()
         self.ready: Tensor | None = None  # pooled states that were computed for all tasks at once, for the next call
+        self.passing: Callable[[Tensor], Tensor] | None = None  # what the encoder's vectors go through in the next call
         self._encoder = [encoder]  # in a list, so that it is no part of this module, and a copy of both fits together
         self._kind = pooler
         if pooler == "own" and getattr(base_of(encoder), "pooler", None) is not None:
@@ -66,8 +67,14 @@ class StandIn(nn.Module):
     def forward(self, *unused: Any, inputs_embeds: Tensor, **ignored: Any) -> Any:
         """Give back hidden states [rows, length, hidden], and their pooled form [rows, hidden]."""
         pooled, self.ready = self.ready, None
+        passing, self.passing = self.passing, None
+        if passing is not None and self._kind == "own":  # its pooler is the head's
+            inputs_embeds, passing = passing(inputs_embeds), None
         if pooled is None and self._pools:
             pooled = self._pool(inputs_embeds)
+        if passing is not None:
+            pooled = None if pooled is None else passing(pooled)
+            inputs_embeds = passing(inputs_embeds)
         return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=inputs_embeds, pooler_output=pooled)
 
 

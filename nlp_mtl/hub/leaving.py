@@ -114,6 +114,8 @@ def task_for_hub(said: Mapping[str, Any]) -> dict[str, Any]:
     """
     task = {key: value for key, value in said.items() if key != "examples"}
     spec = dict(task["dataset"])
+    if spec.get("tasks"):  # of which this one reads the texts
+        spec["tasks"] = [task_for_hub(one) if isinstance(one, Mapping) else one for one in spec["tasks"]]
     if spec.get("path") in LOCAL_FORMATS and not spec.get("package"):
         given = spec.get("data_files")
         if isinstance(given, Mapping):

@@ -10,6 +10,7 @@ The form of predictions and references goes with the kind of head:
 | token classification | one list of tag names per sentence | the same |
 | seq2seq | texts | a list of true texts, usually one |
 | question answering | strings (empty: no answer) | a list of acceptable answers (empty list: no answer) |
+| domain alignment | vectors, one per row | numbers of domains |
 
 A metric may need more than these: class probabilities (``scores``), or columns of the rows (``groups``). It says so
 where it is registered (``@metric(name, needs=[…])``), the head gives the scores, the task file names the columns
@@ -33,6 +34,7 @@ from nlp_mtl.metrics.classification import (
     matthews_correlation,
     recall_macro,
 )
+from nlp_mtl.metrics.domains import coral_distance, mmd, proxy_a_distance
 from nlp_mtl.metrics.groups import best_exact_match, best_f1_answer, gender_parity, group_exact_match
 from nlp_mtl.metrics.ranking import average_precision, roc_auc
 from nlp_mtl.metrics.regression import mae, mse, pearson, spearman
@@ -48,6 +50,7 @@ __all__ = [
     "best_f1_answer",
     "bleu",
     "chrf",
+    "coral_distance",
     "exact_match",
     "f1",
     "f1_answer",
@@ -61,10 +64,12 @@ __all__ = [
     "mae",
     "matthews_correlation",
     "metric",
+    "mmd",
     "mse",
     "needs",
     "normalize_answer",
     "pearson",
+    "proxy_a_distance",
     "recall_macro",
     "resolve",
     "roc_auc",

@@ -113,9 +113,10 @@ def test_every_head_learns(name, tmp_path):
         loss.backward()
         optimizer.step()
     assert all(math.isfinite(loss) for loss in losses)
-    assert losses[-1] < losses[0] - 1e-2, "Adam's first steps may go up; twelve go down whichever task comes first"
-    reached = [p.grad is not None and bool(p.grad.any()) for p in model.module_of(task.name).parameters()]
-    assert any(reached)
+    if name != "domain_adversarial":  # its encoder works against it: tests/unit/test_domains.py
+        assert losses[-1] < losses[0] - 1e-2, "Adam's first steps may go up; twelve go down whichever task comes first"
+    own = list(model.module_of(task.name).parameters())
+    assert not own or any(p.grad is not None and bool(p.grad.any()) for p in own)
     assert any(bool(p.grad.any()) for p in model.sharing.parameters() if p.grad is not None)
 
 
@@ -166,7 +167,8 @@ def test_every_head_keeps_the_contract(name, tmp_path):
         for row in range(len(pool)):
             one = collator([(0, row, -1)])
             losses.append(float(head.loss(model(**one)["logits"][task.name], one["targets"][task.name])))
-        assert sum(losses) == pytest.approx(float(head.loss(logits, target)), rel=1e-4)
+        if name != "domain_alignment":  # a distance belongs to all rows of a pass
+            assert sum(losses) == pytest.approx(float(head.loss(logits, target)), rel=1e-4)
     # one prediction per row, on the CPU
     predictions = head.predict(logits, target)
     assert len(predictions) == len(pool)
@@ -174,10 +176,11 @@ def test_every_head_keeps_the_contract(name, tmp_path):
     # scores: the first metric first, and a baseline in the same words
     found = Evaluator(data).evaluate(model, "train")[task.name]
     assert found.first == head.metrics[0].removeprefix("evaluate:")
-    assert set(found.trivial) >= {found.first}
+    assert head.auxiliary or set(found.trivial) >= {found.first}
+    assert not (head.auxiliary and found.trivial)
     assert all(math.isfinite(value) for value in [*found.metrics.values(), *found.trivial.values(), found.loss])
     # perfect answers score perfectly
-    if name != "masked_lm":
+    if name not in ("masked_lm", "domain_alignment"):
         references = head.references(pool.labels(task.name), pool.table)
         perfect = [r[0] if name in ("question_answering", "seq2seq") else r for r in references]
         assert head.score(perfect, references)[found.first] == pytest.approx(1.0 if found.better else 0.0)
@@ -206,9 +209,9 @@ def test_every_head_answers_in_words(name, tmp_path):
     row = dict(task.examples[0])
     if name == "masked_lm":
         row = dict.fromkeys(task.inputs, "the [MASK]")
-    answer = predict(model, row)[task.name]
+    answer = predict(model, row, tasks=[task.name])[task.name]
     assert answer
-    assert "missing" not in answer
+    assert ("missing" in answer) == (name == "domain_alignment"), "a text alone has no distance"
     json.dumps(answer, allow_nan=False)
     assert predict(model, {"nothing": 1})[task.name] == {"missing": model.heads[task.name].needed_columns()}
 
@@ -572,6 +575,8 @@ SCORED = {
         [["the red cat sat on a mat"], ["it was raining all day", "it rained all day"]],
     ),
     "answers": (["a cat", "", "old city"], ["a dog", "rain", "city"], [["cat"], [], ["city", "old city"]]),
+    "domains": ([0, 0, 1, 1], [0, 1, 1, 1], [0, 1, 0, 1]),  # what is right is that they can't be told apart
+    "vectors": ([[0.5, 1.0], [1.0, 0.0]] * 2, [[0.5, 1.0], [1.0, 0.0], [9.0, 1.0], [5.0, 0.0]], [0, 0, 1, 1]),
 }
 
 # What metrics of classes may need besides: columns, and scores that go with the perfect and the worse predictions.

@@ -65,6 +65,10 @@ def test_the_readme_run_file_and_task_file_are_valid(tmp_path):
 
 def test_the_readmes_run_files_of_a_task_that_writes_and_of_stages_are_valid(tmp_path):
     said, stages, *more = blocks("yml")
+    (domains,) = [text for text in more if "path: tasks" in text]
+    (tmp_path / "domains.yaml").write_text(domains)
+    assert load_config(tmp_path / "domains.yaml").train_tasks == ["multi_domain_books", "domains"]
+    more.remove(domains)
     (tmp_path / "stages.yaml").write_text(stages)
     assert load_config(tmp_path / "stages.yaml").stages[1]["each"]
     for text in more:
@@ -78,7 +82,7 @@ def test_the_readmes_run_files_of_a_task_that_writes_and_of_stages_are_valid(tmp
 def test_the_readmes_tunings_and_regularizers_are_valid(tmp_path):
     section = README.partition("## Tuning regimes and regularizers\n")[2].partition("\n## ")[0]
     lines = section.split("```")[1].strip().splitlines()
-    assert len(lines) == 9
+    assert len(lines) == 10
     for line in lines:
         (tmp_path / "run.yaml").write_text(f"model: bert-base-cased\ntasks: [rte, mrpc]\n{line}\n")
         load_config(tmp_path / "run.yaml")
