@@ -18,8 +18,7 @@ from nlp_mtl import batches, reading
 from nlp_mtl.encoderpart import encoder_part
 from nlp_mtl.errors import ConfigError, DataError, NlpMtlError
 from nlp_mtl.heads import Head, make_heads
-from nlp_mtl.heads.base import metric_column
-from nlp_mtl.heads.labels import Where
+from nlp_mtl.heads.labels import Where, metric_column
 from nlp_mtl.heads.texts import check_texts
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.registry import not_built

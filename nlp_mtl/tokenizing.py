@@ -16,8 +16,8 @@ import numpy as np
 from nlp_mtl import sources
 from nlp_mtl.columns import read_column
 from nlp_mtl.errors import DataError
-from nlp_mtl.heads.base import Head, metric_column
-from nlp_mtl.heads.labels import RowsError, Where
+from nlp_mtl.heads.base import Head
+from nlp_mtl.heads.labels import RowsError, Where, metric_column
 from nlp_mtl.reading import quiet_datasets
 from nlp_mtl.taskfile import Split
 

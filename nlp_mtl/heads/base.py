@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nlp_mtl import metrics
 from nlp_mtl.errors import ConfigError, DataError, UnsupportedError
 from nlp_mtl.heads import vanilla
-from nlp_mtl.heads.labels import Where
+from nlp_mtl.heads.labels import Where, metric_column
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed
 from nlp_mtl.taskfile import Task
@@ -394,8 +394,3 @@ class Head:
     ) -> dict[str, float]:
         """The task's metrics; the first one decides. `given`: what they need besides, see :meth:`for_metrics`."""
         return metrics.score(self.metrics, decoded, references, labels=self.labels, given=given)
-
-
-def metric_column(task: Task, need: str) -> str:
-    """Where tokenized rows keep what a metric calls `need`."""
-    return f"metric:{task.name}:{need}"

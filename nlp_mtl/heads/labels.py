@@ -11,7 +11,7 @@ import numpy as np
 from nlp_mtl.errors import DataError, near
 from nlp_mtl.labelnames import name_of, names_in
 
-__all__ = ["RowsError", "Where", "class_numbers", "complain", "name_of", "names_in"]
+__all__ = ["RowsError", "Where", "class_numbers", "complain", "metric_column", "name_of", "names_in"]
 
 
 def class_numbers(
@@ -118,3 +118,8 @@ def complain(where: Where, mistakes: Sequence[tuple[int, str]]) -> None:
     """
     if mistakes:
         raise RowsError(where, [(row + where.first, what) for row, what in mistakes])
+
+
+def metric_column(task: Any, need: str) -> str:
+    """Where tokenized rows keep what a metric calls `need`."""
+    return f"metric:{task.name}:{need}"
