@@ -165,6 +165,8 @@ NOTEBOOKS = {
     "03_add_a_task": 0,
     "04_balancing_and_conflict": 4,
     "05_sharing_schemes": 2,
+    "06_domain_adaptation": 0,
+    "07_continual": 0,
 }
 
 
