@@ -35,7 +35,8 @@ SPEC, COMPLETE = "nlp_mtl.json", "complete.json"
 STAGES = "stages.json"  # of a run in stages: which folders they are in
 _MOVING = ".moving"  # stands in a run folder while a new model is moved into it
 # beside a model:
-_WRITTEN = ("run.yaml", "metrics.json", "steps.jsonl", "report.json", "report.html", "importance.safetensors")
+TEACHER = "teacher.safetensors"  # what the model said of training rows that a run started from
+BESIDE = ("run.yaml", "metrics.json", "steps.jsonl", "report.json", "report.html", "importance.safetensors", TEACHER)
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -215,7 +216,7 @@ def remove_run(folder: str | Path) -> None:
     except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
         names = []
     names += [f"predictions/{file.name}" for file in (folder / "predictions").glob("*.jsonl")]
-    for name in (COMPLETE, SPEC, _MOVING, *_WRITTEN, *names):
+    for name in (COMPLETE, SPEC, _MOVING, *BESIDE, *names):
         if (folder / name).resolve().is_relative_to(folder.resolve()):
             (folder / name).unlink(missing_ok=True)
     for part in [*checkpoints(folder), *folder.glob(".checkpoint-*"), *folder.glob(".model*")]:

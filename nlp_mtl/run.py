@@ -162,6 +162,8 @@ def _told_from(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             said[key] = told_from(folder, said[key])
     if isinstance(said.get("regularizers"), list):
         said["regularizers"] = [_told_importance(one, folder) for one in said["regularizers"]]
+    if isinstance(said.get("distillation"), list):
+        said["distillation"] = [_told_teacher(one, folder) for one in said["distillation"]]
     if (start := said.get("init_from")) is not None:
         place = start["run"] if isinstance(start, Mapping) else start
         place = told_from(folder, place) if Path(place).exists() else place
@@ -172,6 +174,13 @@ def _told_from(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _told_importance(spec: Any, folder: Path) -> Any:
     place = spec.get("importance") if isinstance(spec, Mapping) else None
     return {**spec, "importance": told_from(folder, place)} if isinstance(place, str) and place else spec
+
+
+def _told_teacher(one: Any, folder: Path) -> Any:
+    if not isinstance(one, Mapping):
+        return one
+    places = {key: one[key] for key in ("teacher", "base") if isinstance(one.get(key), str) and Path(one[key]).exists()}
+    return {**one, **{key: told_from(folder, place) for key, place in places.items()}}
 
 
 def _recordable_task(item: str | dict[str, Any] | Task, folder: Path) -> str | dict[str, Any]:

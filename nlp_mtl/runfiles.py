@@ -22,8 +22,8 @@ _TASK_FILES = "task_files"
 def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The run file's mapping, with paths that lead somewhere from its own folder told from the working folder.
 
-    Task files, folders of `registry`, `data_root`, folders in `model` and `init_from`, and `importance` of regularizers
-    are paths; what is not there stays as it is.
+    Task files, folders of `registry`, `data_root`, folders in `model` and `init_from`, `importance` of regularizers
+    and `teacher` of `distillation` are paths; what is not there stays as it is.
     """
     found = dict(data)
     for key in ("data_root", "model", "init_from"):
@@ -35,6 +35,11 @@ def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
         kept = found["regularizers"]
         found["regularizers"] = (
             [_importance(folder, one) for one in kept] if isinstance(kept, list) else _importance(folder, kept)
+        )
+    if "distillation" in found:
+        taught = found["distillation"]
+        found["distillation"] = (
+            [_teacher(folder, one) for one in taught] if isinstance(taught, list) else _teacher(folder, taught)
         )
     if "registry" in found:
         names = found["registry"]
@@ -53,6 +58,12 @@ def _importance(folder: Path, one: Any) -> Any:
         if isinstance(one, dict) and "importance" in one
         else one
     )
+
+
+def _teacher(folder: Path, one: Any) -> Any:
+    if not isinstance(one, dict):
+        return one
+    return {key: _from(folder, said) if key in ("teacher", "base") else said for key, said in one.items()}
 
 
 def _task(folder: Path, item: Any) -> Any:

@@ -10,13 +10,16 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from nlp_mtl import config, registry
+from nlp_mtl.distilspec import DistillationSpec
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.stageplan import stages_of
 from nlp_mtl.studies.files import read_study
 from nlp_mtl.studies.study import PlannedRun, folder_name
 from nlp_mtl.tasks import load_tasks
 
-JOINT, REPLAY = "joint", "replay"
+JOINT, REPLAY, LWF = "joint", "replay", "lwf"
+
+_LWF = {"temperature": 2.0, "weight": 1.0}  # of the paper
 
 
 class ContinualStudy(BaseModel):
@@ -30,7 +33,8 @@ class ContinualStudy(BaseModel):
     methods: dict[str, dict[str, Any]] = Field(
         min_length=1,
         description="ways by a name of yours: keys of a run file that are changed; `replay: n`, n rows of each earlier "
-        "task beside the new one's; `joint: true`, all tasks at once",
+        "task beside the new one's; `lwf: {temperature: 2, weight: 1}`, what the model said for earlier tasks before "
+        "the stage, on the new task's rows; `joint: true`, all tasks at once",
     )
     seeds: Annotated[list[int], Field(min_length=1)] = Field(
         default_factory=lambda: [0, 1, 2], description="`training.seed` of each run of a way"
@@ -99,7 +103,7 @@ def sequence(
         seed: of the training.
 
     Raises:
-        ConfigError: wrong `replay` or `joint`.
+        ConfigError: wrong `replay`, `lwf` or `joint`.
 
     Example:
         >>> made = sequence({"model": "m", "tasks": ["a", "b"]}, ["a", "b"], {"replay": 50}, Path("out"), 0)
@@ -112,9 +116,12 @@ def sequence(
         mistakes.append(f"`replay` is a number of rows of each earlier task, found {rows!r}; leave it out for none")
     if not isinstance(joint, bool) or (joint and rows):
         mistakes.append(f"`joint` is true or false, and goes without `replay`, found {joint!r}; leave one out")
+    kept = method.get(LWF)
+    if kept is not None:
+        mistakes += _unfit(kept, whole_too=joint)
     if mistakes:
         raise ConfigError(mistakes)
-    changes = {key: value for key, value in method.items() if key not in (REPLAY, JOINT)}
+    changes = {key: value for key, value in method.items() if key not in (REPLAY, JOINT, LWF)}
     training = {**(keys.get("training") or {}), **(changes.pop("training", None) or {})}
     whole: dict[str, Any] = {**keys, **changes, "training": {**training, "seed": seed, "output_dir": str(folder)}}
     told = [registry.parse_spec(spec, "regularizers") for spec in whole.get("regularizers") or ()]
@@ -127,11 +134,31 @@ def sequence(
         items = [_few(item, rows) if rows and place < number else item for place, item in enumerate(whole["tasks"])]
         stage: dict[str, Any] = {"name": task, "tasks": items}
         stage["train_tasks"] = list(tasks[: number + 1]) if rows else [task]
+        if kept is not None and number:
+            stage["distillation"] = [_earlier(kept, tasks, number)]
         if told:
             before = str(folder / stages_of({**whole, "stages": stages})[-1].folder) if stages else None
             stage["regularizers"] = [_after(name, arguments, before) for name, arguments in told]
         stages.append(stage)
     return {**whole, "stages": stages}
+
+
+def _earlier(kept: Mapping[str, Any], tasks: Sequence[str], number: int) -> dict[str, Any]:
+    """Learning without forgetting: heads of earlier tasks are held to what they said on the new task's rows."""
+    return {"teacher": "start", "tasks": list(tasks[:number]), "on": [tasks[number]], **_LWF, **kept}
+
+
+def _unfit(kept: Any, whole_too: bool) -> list[str]:
+    """What is wrong with `lwf`."""
+    if not isinstance(kept, Mapping) or whole_too:
+        return [f"`lwf` is a mapping, {{temperature: 2}}, and goes without `joint`, found {kept!r}; write lwf: {{}}"]
+    if taken := [key for key in kept if key in ("teacher", "tasks", "of", "on", "base")]:
+        return [f"`lwf` says itself who learns from whom, found {', '.join(map(repr, taken))}; leave that out"]
+    try:
+        DistillationSpec.of_key({"teacher": "start", **kept})
+    except ConfigError as error:
+        return [message.replace("distillation:", "`lwf`:") for message in error.mistakes]
+    return []
 
 
 def _few(item: Any, rows: int) -> dict[str, Any]:

@@ -1,0 +1,306 @@
+"""How each kind of head learns from a teacher: what is kept of a teacher's logits, and the loss against it.
+
+A row has one item or several, the parts of it that are compared: the row itself, its choices, its words. Of each item
+the teacher's numbers are kept, and if asked for the hidden state that its head reads; NaN where the teacher saw none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nlp_mtl.errors import DataError
+from nlp_mtl.heads.base import Head, PlacedRow
+from nlp_mtl.heads.multi_label import MultiLabel
+from nlp_mtl.heads.multiple_choice import MultipleChoice, in_rows
+from nlp_mtl.heads.pooled import PooledHead
+from nlp_mtl.heads.regression import Regression
+from nlp_mtl.heads.sequence_classification import SequenceClassification
+from nlp_mtl.heads.token_classification import TokenClassification
+from nlp_mtl.packing import Packed
+
+Told = Mapping[str, Any]
+
+
+def softened(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
+    """[…]: KL divergence of the student's class probabilities from the teacher's, both softened.
+
+    Args:
+        teacher, student: logits […, classes]; −inf in both where there is no class.
+        temperature: what both are divided by.
+
+    Example:
+        >>> softened(torch.tensor([2.0, 0.0]), torch.tensor([3.0, 1.0]), 2.0).abs().item() < 1e-6
+        True
+    """
+    ours = (student.float() / temperature).log_softmax(-1)
+    theirs = (teacher.float() / temperature).log_softmax(-1)
+    return torch.where(teacher == float("-inf"), 0.0, theirs.exp() * (theirs - ours)).sum(-1)
+
+
+class Kind:
+    """One kind of head: one item per row, unless a subclass says otherwise."""
+
+    alone = True  # whether one text by itself has something to tell
+
+    def split(self, head: Head, scores: Tensor, target: Told, rows: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
+        """Of each row [items, numbers], from a head's logits for the rows."""
+        return list(scores.float().cpu().numpy().reshape(len(rows), 1, -1))
+
+    def states(self, head: Any, module: nn.Module, packed: Packed, target: Told) -> Tensor:
+        """[items, hidden]: what the head reads of each item."""
+        return head.vectors(module, packed, target["sequences"])
+
+    def split_states(self, states: Tensor, target: Told, rows: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
+        """Of each row [items, hidden]."""
+        return list(states.float().cpu().numpy()[:, None])
+
+    def seen(self, row: PlacedRow) -> np.ndarray:
+        """[items] of bools: those of a row's items that the head reads."""
+        return np.ones(1, dtype=bool)
+
+    def no_label(self, row: PlacedRow, example: Any) -> Any:
+        """What stands in the place of the label of a row that has none, beside rows like one with `example`."""
+        return np.zeros_like(example)
+
+    def units(self, told: Told, target: Told) -> int:
+        """What the loss is averaged over: rows, or words, with a label or a teacher."""
+        return len(target["sequences"])
+
+    def own(self, head: Head, scores: Tensor, target: Told) -> Tensor | None:
+        """The summed loss of the units that have a label; None if none has."""
+        if "labels" not in target:
+            return None
+        rows = target["teacher"]["labelled"]
+        if rows is None:
+            return head.loss(scores, target)
+        return head.loss(scores[rows], {"labels": target["labels"][rows]})
+
+    def loss(self, head: Any, scores: Tensor, target: Told, temperature: float) -> Tensor:
+        """The summed loss against the teacher's numbers."""
+        rows, values = target["teacher"]["known"], target["teacher"]["values"]
+        if rows is not None:
+            scores, values = scores[rows], values[rows]
+        return self.between(head, values, scores, temperature).sum()
+
+    def between(self, head: Any, values: Tensor, scores: Tensor, temperature: float) -> Tensor:
+        """[items]: the loss of each, times the squared temperature, which keeps gradients of one size."""
+        return softened(values, scores, temperature) * temperature**2
+
+    def share_of_state(self, target: Told) -> Tensor | None:
+        """[items]: how much of a unit each item is; None for a whole one."""
+        return None
+
+
+class Labels(Kind):
+    """Every label by itself: the mean of binary KL divergences over labels."""
+
+    def between(self, head: Any, values: Tensor, scores: Tensor, temperature: float) -> Tensor:
+        """See :meth:`Kind.between`."""
+        theirs, ours = (torch.stack([z.float(), torch.zeros_like(z.float())], -1) for z in (values, scores))
+        return softened(theirs, ours, temperature).mean(-1) * temperature**2
+
+
+class Numbers(Kind):
+    """The squared difference over what the head's own squared error is divided by; temperature is of no account."""
+
+    def between(self, head: Any, values: Tensor, scores: Tensor, temperature: float) -> Tensor:
+        """See :meth:`Kind.between`."""
+        return (scores.float() - values[:, 0].float()).square() / (head.variance or 1.0)
+
+
+class Choices(Kind):
+    """KL divergence over a row's choices."""
+
+    alone = False
+
+    def split(self, head: Head, scores: Tensor, target: Told, rows: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
+        """See :meth:`Kind.split`."""
+        counts = target["counts"].tolist()
+        return [row[:count, None] for row, count in zip(scores.float().cpu().numpy(), counts, strict=True)]
+
+    def split_states(self, states: Tensor, target: Told, rows: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
+        """See :meth:`Kind.split_states`."""
+        return [part.numpy() for part in states.float().cpu().split(target["counts"].tolist())]
+
+    def seen(self, row: PlacedRow) -> np.ndarray:
+        """See :meth:`Kind.seen`."""
+        return np.ones(len(row.sequences), dtype=bool)
+
+    def units(self, told: Told, target: Told) -> int:
+        """See :meth:`Kind.units`."""
+        return len(target["counts"])
+
+    def loss(self, head: Any, scores: Tensor, target: Told, temperature: float) -> Tensor:
+        """See :meth:`Kind.loss`."""
+        told = target["teacher"]
+        values = in_rows(told["values"][:, 0], target["counts"])
+        if told["known"] is not None:
+            rows = in_rows(told["known"].float(), target["counts"])[:, 0] > 0
+            scores, values = scores[rows], values[rows]
+        return self.between(head, values, scores, temperature).sum()
+
+    def share_of_state(self, target: Told) -> Tensor | None:
+        """See :meth:`Kind.share_of_state`."""
+        counts = target["counts"]
+        return (1 / counts.float()).repeat_interleave(counts)
+
+
+class Words(Kind):
+    """KL divergence word by word."""
+
+    def split(self, head: Head, scores: Tensor, target: Told, rows: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
+        """See :meth:`Kind.split`."""
+        parts = scores.float().cpu().split(target["counts"].tolist())
+        return [_placed(part.numpy(), row) for part, row in zip(parts, rows, strict=True)]
+
+    def states(self, head: Any, module: nn.Module, packed: Packed, target: Told) -> Tensor:
+        """See :meth:`Kind.states`."""
+        return packed.hidden[target["positions"]]
+
+    def split_states(self, states: Tensor, target: Told, rows: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
+        """See :meth:`Kind.split_states`."""
+        return self.split(Head, states, target, rows)  # type: ignore[arg-type]
+
+    def seen(self, row: PlacedRow) -> np.ndarray:
+        """See :meth:`Kind.seen`."""
+        return np.asarray(row.columns["word_positions"]) >= 0
+
+    def no_label(self, row: PlacedRow, example: Any) -> Any:
+        """See :meth:`Kind.no_label`."""
+        return np.full(len(row.columns["word_positions"]), -1)
+
+    def units(self, told: Told, target: Told) -> int:
+        """See :meth:`Kind.units`."""
+        known = told["known"]
+        if known is None:
+            return len(told["values"])
+        return int((known | (target["labels"] >= 0)).sum() if "labels" in target else known.sum())
+
+    def own(self, head: Head, scores: Tensor, target: Told) -> Tensor | None:
+        """See :meth:`Kind.own`: words without a label are left out by the head itself."""
+        return head.loss(scores, target) if "labels" in target else None
+
+
+def _placed(read: np.ndarray, row: Mapping[str, Any]) -> np.ndarray:
+    places = np.asarray(row["word_positions"])
+    whole = np.full((len(places), read.shape[1]), np.nan, dtype=np.float32)
+    whole[places >= 0] = read
+    return whole
+
+
+_KINDS: dict[type[Head], Kind] = {
+    SequenceClassification: Kind(),
+    MultiLabel: Labels(),
+    Regression: Numbers(),
+    MultipleChoice: Choices(),
+    TokenClassification: Words(),
+}
+
+
+def kind_of(head: Head) -> Kind | None:
+    """The kind of a head; None where it can't learn from a teacher.
+
+    Example:
+        >>> from nlp_mtl.heads import make_heads
+        >>> from nlp_mtl.tasks import load_tasks
+        >>> type(kind_of(make_heads(load_tasks(["conll2003"]))["conll2003"])).__name__
+        'Words'
+    """
+    return next((kind for made, kind in _KINDS.items() if isinstance(head, made)), None)
+
+
+def why_untaught(head: Head) -> str:
+    """Why a head can't learn from a teacher's logits; empty if it can."""
+    if kind_of(head) is not None:
+        return ""
+    if head.writes:
+        return "it writes word by word; predict texts with the teacher and train on them instead"
+    if type(head).corrupt is not Head.corrupt:
+        return "it hides other words each time, so that a teacher's outputs can't be computed before"
+    return f"how outputs of {head.task.head_name} are compared is not known"
+
+
+def columns_of(head: Head, teacher: Head) -> list[int] | None:
+    """Which of a teacher's numbers stands for each of the head's labels; None where they are not by label.
+
+    Raises:
+        ValueError: other labels.
+    """
+    if isinstance(head, (Regression, MultipleChoice)):
+        return None
+    ours, theirs = list(head.labels or ()), list(teacher.labels or ())
+    if set(ours) != set(theirs):
+        raise ValueError(f"its labels are {', '.join(theirs[:6])}, this run's are {', '.join(ours[:6])}")
+    return [theirs.index(label) for label in ours]
+
+
+def column(task: str) -> str:
+    """The name under which rows carry what a task's teacher says of them: its numbers, and its states or None."""
+    return f"teacher:{task}"
+
+
+def collated(head: Head, rows: Sequence[PlacedRow]) -> dict[str, Any]:
+    """A task's part of a mixed batch, with what its teacher says of the rows where there is one.
+
+    Beside what :meth:`Head.collate` gives then stands `teacher`: `values` [items, numbers] and `states`
+    [items, hidden] or None; `known` [items] of bools, whose teacher is known, and `labelled` [rows], which have a
+    label, both None for all; `units`, what the loss is averaged over.
+
+    Raises:
+        DataError: the teacher saw other items than the head does.
+    """
+    name = column(head.task.name)
+    kind = kind_of(head)
+    if kind is None or not any(name in row.columns for row in rows):
+        return head.collate(rows)
+    labelled = np.array([row.label is not None for row in rows])
+    if labelled.any() and not labelled.all():
+        example = next(row.label for row in rows if row.label is not None)
+        rows = [row if row.label is not None else replace(row, label=kind.no_label(row, example)) for row in rows]
+    target: dict[str, Any] = dict(head.collate(rows))
+    numbers = next(row.columns[name] for row in rows if name in row.columns)
+    values = torch.from_numpy(np.concatenate([_items(kind, row, name, 0, numbers[0]) for row in rows]))
+    states = None
+    if numbers[1] is not None:
+        states = torch.from_numpy(np.concatenate([_items(kind, row, name, 1, numbers[1]) for row in rows]))
+    known = ~values[:, 0].isnan()
+    all_labelled = bool(labelled.all()) or not labelled.any()
+    told: dict[str, Any] = {
+        "values": values,
+        "states": states,
+        "known": None if bool(known.all()) else known,
+        "labelled": None if all_labelled else torch.from_numpy(labelled),
+    }
+    told["units"] = kind.units(told, target)
+    return {**target, "teacher": told}
+
+
+def _items(kind: Kind, row: PlacedRow, name: str, part: int, like: np.ndarray) -> np.ndarray:
+    """[items that are read, numbers]: what the teacher says of a row, NaN where it says nothing."""
+    seen = kind.seen(row)
+    if name not in row.columns:
+        return np.full((int(seen.sum()), like.shape[1]), np.nan, dtype=np.float32)
+    found = row.columns[name][part]
+    if len(found) != len(seen):
+        raise DataError(
+            f"distillation: the teacher found {len(found)} parts in a row of {name.partition(':')[2]!r} where this run "
+            f"finds {len(seen)}; use a teacher that reads the same rows"
+        )
+    return found[seen]
+
+
+def units_of(head: Head, target: Mapping[str, Any]) -> int:
+    """What a task's loss is averaged over, in this part of a mixed batch."""
+    return int(target["teacher"]["units"]) if "teacher" in target else head.units(target)
+
+
+def reads_alone(head: Head) -> bool:
+    """Whether a head can say something of any one text, whatever task it is a row of."""
+    kind = kind_of(head)
+    return kind is not None and kind.alone and isinstance(head, (PooledHead, TokenClassification))
