@@ -255,8 +255,8 @@ def collated(head: Head, rows: Sequence[PlacedRow]) -> dict[str, Any]:
     Raises:
         DataError: the teacher saw other items than the head does.
     """
-    name = column(head.task.name)
     kind = kind_of(head)
+    name = "" if kind is None else column(head.task.name)
     if kind is None or not any(name in row.columns for row in rows):
         return head.collate(rows)
     labelled = np.array([row.label is not None for row in rows])

@@ -14,6 +14,7 @@ from nlp_mtl.distillation.outputs import cached_file
 from nlp_mtl.errors import ConfigError, RunFolderError
 from nlp_mtl.forgetting.plan import sequence
 from nlp_mtl.run import train
+from tests.integration.test_processes import agree, run
 from tests.integration.test_resume import same
 from tests.integration.tiny import config, state_of, write_base, write_tasks
 
@@ -146,6 +147,22 @@ def test_learning_without_forgetting_keeps_what_earlier_heads_say(world, tmp_pat
     for words, kept in wrong.items():
         with pytest.raises(ConfigError, match=words):
             sequence(keys, ["mood", "alike"], {"lwf": kept}, tmp_path / "x", 0)
+
+
+@pytest.mark.processes
+def test_two_processes_equal_one(world, teacher, tmp_path, forked_python):
+    """The first one asks; of 7 rows for 2 processes counts differ, and a task with a projection is absent on one."""
+    _, base, _, tasks, _ = world
+    entry = {"teacher": teacher, "tasks": ["names", "alike"], "hidden": True, "annealing": "linear"}
+    changes = {"sampler": {"name": "fixed", "rates": {"mood": 5, "alike": 1, "names": 3, "rainy": 3}}}
+    shape = {"per_device_train_batch_size": 7, "gradient_accumulation_steps": 2, "max_steps": 4}
+    one = config(base, tasks, tmp_path / "one", **changes, distillation=entry, training=shape)
+    shape = {**shape, "gradient_accumulation_steps": 1}
+    two = config(base, tasks, tmp_path / "two", **changes, distillation=entry, training=shape)
+    _, alone = run(forked_python, tmp_path, {"config": one}, name="taught-one")
+    found, both = run(forked_python, tmp_path, {"config": two}, processes=2, name="taught-two")
+    assert found["world"] == 2 and len(set(found["digests"])) == 1
+    agree(both, alone, atol=1e-6, rtol=1e-5)
 
 
 def test_an_earlier_stage_may_teach(world, tmp_path, monkeypatch):
