@@ -11,7 +11,7 @@ from typing import Any
 from nlp_mtl import checkpoint
 from nlp_mtl.bases import find_base
 from nlp_mtl.distilspec import START, DistillationSpec
-from nlp_mtl.errors import NotFoundError
+from nlp_mtl.errors import NotFoundError, RunFolderError
 from nlp_mtl.heads import Head
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.opening import beside, open_tokenizer
@@ -59,8 +59,11 @@ def teacher_of(spec: DistillationSpec, model: MultiTaskModel) -> Teacher:
         )
     if spec.teacher == START:
         return Teacher(START, model.heads, model.tokenizer, model.max_length, "", lambda: model)
-    folder = local_folder(spec.teacher)
-    said = read_spec(folder)
+    try:
+        folder = local_folder(spec.teacher)
+        said = read_spec(folder)
+    except RunFolderError as error:
+        raise RunFolderError(f"distillation: `teacher`: {error}") from None
     name = str(spec.teacher) if hub_name(spec.teacher) is not None else Path(spec.teacher).resolve().name
     return Teacher(
         name,

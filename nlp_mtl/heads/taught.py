@@ -72,14 +72,20 @@ class Kind:
         """What the loss is averaged over: rows, or words, with a label or a teacher."""
         return len(target["sequences"])
 
-    def own(self, head: Head, scores: Tensor, target: Told) -> Tensor | None:
-        """The summed loss of the units that have a label; None if none has."""
+    def own(self, head: Head, scores: Tensor, target: Told) -> tuple[Tensor | None, Tensor | None]:
+        """The summed losses of the units that have a label and a teacher, and of those that have a label alone."""
         if "labels" not in target:
-            return None
-        rows = target["teacher"]["labelled"]
-        if rows is None:
-            return head.loss(scores, target)
-        return head.loss(scores[rows], {"labels": target["labels"][rows]})
+            return None, None
+        both, alone = target["teacher"]["both"], target["teacher"]["alone"]
+        if both is None:
+            return head.loss(scores, target), None
+        labels = target["labels"]
+        rest = None if alone is None else head.loss(scores[alone], {"labels": labels[alone]})
+        return head.loss(scores[both], {"labels": labels[both]}), rest
+
+    def taught_rows(self, known: Tensor, target: Told) -> Tensor:
+        """[rows] of bools: those that have a teacher, of the items that are known to one."""
+        return known
 
     def loss(self, head: Any, scores: Tensor, target: Told, temperature: float) -> Tensor:
         """The summed loss against the teacher's numbers."""
@@ -141,9 +147,13 @@ class Choices(Kind):
         told = target["teacher"]
         values = in_rows(told["values"][:, 0], target["counts"])
         if told["known"] is not None:
-            rows = in_rows(told["known"].float(), target["counts"])[:, 0] > 0
+            rows = self.taught_rows(told["known"], target)
             scores, values = scores[rows], values[rows]
         return self.between(head, values, scores, temperature).sum()
+
+    def taught_rows(self, known: Tensor, target: Told) -> Tensor:
+        """See :meth:`Kind.taught_rows`."""
+        return in_rows(known.float(), target["counts"])[:, 0] > 0
 
     def share_of_state(self, target: Told) -> Tensor | None:
         """See :meth:`Kind.share_of_state`."""
@@ -182,9 +192,13 @@ class Words(Kind):
             return len(told["values"])
         return int((known | (target["labels"] >= 0)).sum() if "labels" in target else known.sum())
 
-    def own(self, head: Head, scores: Tensor, target: Told) -> Tensor | None:
+    def own(self, head: Head, scores: Tensor, target: Told) -> tuple[Tensor | None, Tensor | None]:
         """See :meth:`Kind.own`: words without a label are left out by the head itself."""
-        return head.loss(scores, target) if "labels" in target else None
+        known = target["teacher"]["known"]
+        if "labels" not in target or known is None:
+            return (head.loss(scores, target) if "labels" in target else None), None
+        both, alone = ({"labels": target["labels"].where(some, -1)} for some in (known, ~known))
+        return head.loss(scores, both), head.loss(scores, alone)
 
 
 def _placed(read: np.ndarray, row: Mapping[str, Any]) -> np.ndarray:
@@ -249,8 +263,9 @@ def collated(head: Head, rows: Sequence[PlacedRow]) -> dict[str, Any]:
     """A task's part of a mixed batch, with what its teacher says of the rows where there is one.
 
     Beside what :meth:`Head.collate` gives then stands `teacher`: `values` [items, numbers] and `states`
-    [items, hidden] or None; `known` [items] of bools, whose teacher is known, and `labelled` [rows], which have a
-    label, both None for all; `units`, what the loss is averaged over.
+    [items, hidden] or None; `known` [items] of bools, whose teacher is known, None for all; `both` and `alone` [rows]
+    of bools, which have a label and a teacher (None for all) or a label alone (None for none); `units`, what the loss
+    is averaged over.
 
     Raises:
         DataError: the teacher saw other items than the head does.
@@ -270,15 +285,25 @@ def collated(head: Head, rows: Sequence[PlacedRow]) -> dict[str, Any]:
     if numbers[1] is not None:
         states = torch.from_numpy(np.concatenate([_items(kind, row, name, 1, numbers[1]) for row in rows]))
     known = ~values[:, 0].isnan()
-    all_labelled = bool(labelled.all()) or not labelled.any()
+    rows_known = kind.taught_rows(known, target) if len(known) else known
+    both, alone = _split(torch.from_numpy(labelled), rows_known)
     told: dict[str, Any] = {
         "values": values,
         "states": states,
         "known": None if bool(known.all()) else known,
-        "labelled": None if all_labelled else torch.from_numpy(labelled),
+        "both": both,
+        "alone": alone,
     }
     told["units"] = kind.units(told, target)
     return {**target, "teacher": told}
+
+
+def _split(labelled: Tensor, known: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Which rows have both, None for all, and which a label alone, None for none; words are told apart elsewhere."""
+    if len(known) != len(labelled):
+        return None, None
+    both, alone = labelled & known, labelled & ~known
+    return (None if bool(both.all()) else both), (alone if bool(alone.any()) else None)
 
 
 def _items(kind: Kind, row: PlacedRow, name: str, part: int, like: np.ndarray) -> np.ndarray:

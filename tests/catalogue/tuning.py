@@ -201,7 +201,7 @@ ENTRIES = [
         "a teacher that is no run",
         distillation={"teacher": "data"},
         error=RunFolderError,
-        parameter="data",
+        parameter="distillation: `teacher`: data",
         rule="not a run folder",
         found="nlp_mtl.json is missing",
         way_out="run folders are",

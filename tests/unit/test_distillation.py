@@ -263,6 +263,26 @@ def test_a_guest_learns_from_the_rows_of_others_by_its_teacher_alone(three, tmp_
     assert "labels:rainy" not in {key for key in names.row(0) if names.guests}
 
 
+@pytest.mark.parametrize(("task", "rows"), [("mood", "alike"), ("names", "mood")])
+def test_labels_without_a_teacher_count_whole(three, tmp_path, task, rows):
+    """As where earlier tasks' rows are replayed beside the new one's, on which their heads are held."""
+    model, data = three
+    other = tiny_model([head.task for head in model.heads.values()], seed=5).eval()
+    given = {"teacher": other, "tasks": [task], "on": [rows], "weight": 0.7, "temperature": 1.0}
+    with torch.no_grad():
+        alone = whole_batch(data.splits["train"], data.heads)
+        labels, count = float(model(**alone)["losses"][task]), data.heads[task].units(alone["targets"][task])
+        one, pools = taught(model, data, tmp_path, given)
+        guest = next(pool for pool in pools if task not in pool.tasks and task in pool.readers)
+        part = whole_batch([guest], data.heads)
+        far, held = float(model(**part)["losses"][task]), part["targets"][task]["teacher"]["units"]
+        batch = whole_batch(pools, data.heads)
+        found, units = float(model(**batch)["losses"][task]), batch["targets"][task]["teacher"]["units"]
+        one.end()
+    assert units == count + held and far > 1e-6
+    assert found == pytest.approx((labels * count + far * held) / units, rel=1e-4)
+
+
 def test_what_the_start_said_is_read_back_when_a_run_goes_on(three, tmp_path):
     model, data = three
     given = {"teacher": "start", "tasks": ["mood"], "on": ["alike"]}
