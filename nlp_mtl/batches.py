@@ -15,7 +15,7 @@ from nlp_mtl.data import PoolRows
 from nlp_mtl.dealing import deal, passes
 from nlp_mtl.errors import ConfigError, suggestion
 from nlp_mtl.heads.base import Head, PlacedRow
-from nlp_mtl.heads.taught import collated, column
+from nlp_mtl.heads.told import collated, column
 from nlp_mtl.plan import MixingPlan, Pool
 
 _TOKENS = ("input_ids", "token_type_ids")

@@ -17,7 +17,7 @@ from nlp_mtl.balancers import Balancer, StepFacts
 from nlp_mtl.batches import passes_of
 from nlp_mtl.data import Data
 from nlp_mtl.errors import TrainingError, UnsupportedError
-from nlp_mtl.heads.taught import units_of
+from nlp_mtl.heads.told import units_of
 from nlp_mtl.penalties import Penalties
 from nlp_mtl.samplers import Sampler
 from nlp_mtl.steps import StepRecord

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlp_mtl.heads.taught import units_of
+from nlp_mtl.heads.told import units_of
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed
 

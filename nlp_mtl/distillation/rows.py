@@ -12,7 +12,8 @@ import numpy as np
 from nlp_mtl.data import PoolRows
 from nlp_mtl.distillation.outputs import Outputs
 from nlp_mtl.heads import Head
-from nlp_mtl.heads.taught import Words, column, kind_of
+from nlp_mtl.heads.taught import Words, kind_of
+from nlp_mtl.heads.told import column
 
 
 @dataclass

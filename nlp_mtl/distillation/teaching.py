@@ -66,7 +66,7 @@ class Teaching(nn.Module):
             module: its module.
             packed: the states it reads.
             scores: its logits.
-            target: with `teacher`, see :func:`nlp_mtl.heads.taught.collated`.
+            target: with `teacher`, see :func:`nlp_mtl.heads.told.collated`.
         """
         task = head.task.name
         kind: Any = kind_of(head)
