@@ -15,6 +15,7 @@ from nlp_mtl.data import PoolRows
 from nlp_mtl.dealing import deal, passes
 from nlp_mtl.errors import ConfigError, suggestion
 from nlp_mtl.heads.base import Head, PlacedRow
+from nlp_mtl.heads.told import collated, column
 from nlp_mtl.plan import MixingPlan, Pool
 
 _TOKENS = ("input_ids", "token_type_ids")
@@ -42,7 +43,7 @@ class Collator:
         pools: the pools that row references count in.
         heads: task → head.
         seed: of what heads change at random (masked LM).
-        training: leave out tasks that can't learn from a row because it has no label of theirs.
+        training: leave out tasks that can't learn from a row because it has neither label nor teacher of theirs.
 
     Returns (when called with row references):
         ``input_ids`` [tokens] (and `token_type_ids`), ``lengths`` [sequences], ``targets`` {task: {…}}, and ``owners``
@@ -57,13 +58,17 @@ class Collator:
         """Collate; see the class."""
         rows = [self._read(ref) for ref in refs]
         readers = [
-            [task for task in self.pools[ref[0]].tasks if not self.training or self._can_learn(task, row)]
+            [task for task in self.pools[ref[0]].readers if not self.training or self._can_learn(task, row)]
             for ref, row in zip(refs, rows, strict=True)
         ]
         return collate(rows, readers, self.heads)
 
     def _can_learn(self, task: str, row: Mapping[str, Any]) -> bool:
-        return not self.heads[task].needs_labels or row.get(f"labels:{task}") is not None
+        return (
+            not self.heads[task].needs_labels
+            or row.get(f"labels:{task}") is not None
+            or row.get(column(task)) is not None
+        )
 
     def _read(self, ref: RowRef) -> dict[str, Any]:
         number, row, visit = ref
@@ -135,7 +140,7 @@ def collate(
         for task in readers:
             members.setdefault(task, []).append(PlacedRow(row, row.get(f"labels:{task}"), *placed[number]))
             owners.setdefault(task, []).append(number)
-    batch["targets"] = {task: heads[task].collate(part) for task, part in members.items()}
+    batch["targets"] = {task: collated(heads[task], part) for task, part in members.items()}
     batch["owners"] = {task: torch.tensor(numbers) for task, numbers in owners.items()}
     return batch
 

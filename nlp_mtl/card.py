@@ -205,7 +205,7 @@ def _transfer(facts: Mapping[str, Any]) -> list[str]:
 def _set_up(spec: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> list[str]:
     lines = ["## Training", ""]
     if spec is not None:
-        for key in ("sharing", "balancer", "sampler", "regularizers", "tuning", "precision"):
+        for key in ("sharing", "balancer", "sampler", "regularizers", "distillation", "tuning", "precision"):
             if spec["strategies"].get(key):
                 lines.append(f"- {key}: `{_short(spec['strategies'][key])}`")
     if lora := facts.get("lora"):

@@ -36,7 +36,8 @@ SPEC, COMPLETE = "nlp_mtl.json", "complete.json"
 STAGES = "stages.json"  # of a run in stages: which folders they are in
 _MOVING = ".moving"  # stands in a run folder while a new model is moved into it
 # beside a model:
-_WRITTEN = ("run.yaml", "metrics.json", "steps.jsonl", "start_rows.json", "report.json", "report.html")
+TEACHER = "teacher.safetensors"  # what the model said of training rows that a run started from
+BESIDE = ("run.yaml", "metrics.json", "steps.jsonl", "start_rows.json", "report.json", "report.html", TEACHER)
 _CARRIED = ("importance.safetensors", "o_lora.safetensors")  # what regularizers left for a later run
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
@@ -217,7 +218,7 @@ def remove_run(folder: str | Path) -> None:
     except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
         names = []
     names += [f"predictions/{file.name}" for file in (folder / "predictions").glob("*.jsonl")]
-    for name in (COMPLETE, SPEC, _MOVING, *_WRITTEN, *_CARRIED, *names):
+    for name in (COMPLETE, SPEC, _MOVING, *BESIDE, *_CARRIED, *names):
         if (folder / name).resolve().is_relative_to(folder.resolve()):
             (folder / name).unlink(missing_ok=True)
     for part in [*checkpoints(folder), *folder.glob(".checkpoint-*"), *folder.glob(".model*")]:

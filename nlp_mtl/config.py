@@ -45,6 +45,11 @@ class RunConfig(BaseModel):
     regularizers: Annotated[list[Spec], BeforeValidator(_as_list)] = Field(
         default_factory=list, description="what is added to each step's loss that depends on the weights alone"
     )
+    distillation: Annotated[list[dict[str, Any]], BeforeValidator(_as_list)] = Field(
+        default_factory=list,
+        description="tasks that learn from a teacher beside their labels: `teacher` (a run folder, an earlier stage's "
+        "name, or `start`), `tasks`, `of`, `on`, `temperature`, `weight`, `annealing`, `hidden`; or a list of such",
+    )
     heads: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="more head arguments by task, tag or `*`, e.g. `{stsb: {pooling: mean}}`"
     )
@@ -160,6 +165,7 @@ class RunConfig(BaseModel):
         "balancer": "equal",
         "sampler": "{name: temperature, temperature: 2.0}",
         "regularizers": "[{name: l2_sp, alpha: 0.1}]",
+        "distillation": "{teacher: runs/big, temperature: 2, weight: 0.5}",
         "heads": "{stsb: {pooling: mean}}",
         "init_from": "runs/first",
         "lora": "{r: 8, target_modules: all-linear}",

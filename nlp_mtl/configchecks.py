@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import registry, yamlfile
 from nlp_mtl.arguments import TRAINING_DEFAULTS, metric_mistake, read_training
+from nlp_mtl.distilspec import DistillationSpec, unknown_names
 from nlp_mtl.domainspec import check_domains
 from nlp_mtl.errors import ConfigError, UnknownNameError, shown
 from nlp_mtl.grouping import sampler_of
@@ -63,6 +64,13 @@ def check(config: Any, place: str, lines: yamlfile.Lines, overrides: Sequence[st
         except ConfigError as error:
             for message in error.mistakes:
                 say(("regularizers", number), message)
+    specs: list[DistillationSpec] = []
+    for number, spec in enumerate(config.distillation):
+        try:
+            specs.append(DistillationSpec.of_key(spec))
+        except ConfigError as error:
+            for message in error.mistakes:
+                say(("distillation", number), message)
     if config.tuning is not None:
         try:
             registry.tunings.build(config.tuning)
@@ -85,6 +93,8 @@ def check(config: Any, place: str, lines: yamlfile.Lines, overrides: Sequence[st
         say(("tasks",), message)
     for key, message in check_domains(config.pseudo_labels, config.importance_weighting, heads):
         say((key,), message)
+    for message in unknown_names(specs, list(heads)) if heads else ():
+        say(("distillation",), message)
     config.training, wrong = read_training(config.training)
     for key, message in wrong.items():
         say(("training", key), message)

@@ -52,6 +52,11 @@ class PoolRows:
     def __len__(self) -> int:
         return len(self.table)
 
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """The tasks that may learn from its rows."""
+        return self.tasks
+
     @cached_property
     def columns(self) -> dict[str, Column]:
         """Number columns by name, read without copying."""
@@ -167,7 +172,7 @@ def load_data(
         pools.setdefault(_pool_key(head), []).append(head)
     data = Data(dict(heads))
     mistakes: list[NlpMtlError] = []
-    signature = _tokenizer_signature(tokenizer)
+    signature = tokenizer_signature(tokenizer)
     for members in pools.values():
         try:
             for split, rows in _load_pool(members, tokenizer, signature, max_length, data_root).items():
@@ -211,7 +216,8 @@ def _pool_key(head: Head) -> str:
     return json.dumps([said, head.task.metric_columns.get("groups"), folder, head.reading()], sort_keys=True)
 
 
-def _tokenizer_signature(tokenizer: Any) -> str:
+def tokenizer_signature(tokenizer: Any) -> str:
+    """What tells tokenizers apart that make other tokens of the same text."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state.pop("truncation", None)
     state.pop("padding", None)

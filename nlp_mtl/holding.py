@@ -21,6 +21,7 @@ class HoldsParameters(nn.Module):
     module_of: Any
     base: dict[str, Any]
     tokenizer: Any
+    teaching: Any
     _kept: KeptGradient | None = None
     _held: list[nn.Parameter] | None = None
     _learning: bool = False  # all modules were put into training mode, in this training
@@ -96,6 +97,7 @@ class HoldsParameters(nn.Module):
         """0, but through every parameter of these heads, so that all processes reduce the same gradients."""
         parts = [p for task in tasks for p in self.module_of(task).parameters()]
         parts += [p for task in tasks for p in self.sharing.parameters_of(task)]
+        parts += [p for task in tasks if self.teaching is not None for p in self.teaching.parameters_of(task)]
         pooler = getattr(base_of(self.sharing.encoder), "pooler", None)
         if parts and isinstance(pooler, nn.Module):
             parts += list(pooler.parameters())

@@ -17,6 +17,7 @@ from nlp_mtl.balancers import Balancer, StepFacts
 from nlp_mtl.batches import passes_of
 from nlp_mtl.data import Data
 from nlp_mtl.errors import TrainingError, UnsupportedError
+from nlp_mtl.heads.told import units_of
 from nlp_mtl.penalties import Penalties
 from nlp_mtl.samplers import Sampler
 from nlp_mtl.steps import StepRecord
@@ -67,7 +68,7 @@ class MixedLosses(Trainer):
             for task, target in part["targets"].items():
                 number = self._number[task]
                 found[0, number] += len(part["owners"][task])
-                found[1, number] += self.data.heads[task].units(target)
+                found[1, number] += units_of(self.data.heads[task], target)
         found[2] = len(parts)
         counts = torch.from_numpy(found)
         if self.args.world_size > 1:
@@ -77,6 +78,8 @@ class MixedLosses(Trainer):
         self._task_steps += facts.present.double() / self.args.world_size
         self._facts, self._step_losses = facts, torch.zeros(len(self.tasks), dtype=torch.float64)
         self._parts, self._left = parts, len(parts)
+        if (teaching := getattr(self.own_model(), "teaching", None)) is not None:
+            teaching.at(self.state.global_step, self.state.max_steps)
         self._begun, self._single = False, int(counts[2].max()) <= self.args.world_size
         return facts
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.gradients.taps import Taps
 from nlp_mtl.heads import Head, few, make_heads, meet
 from nlp_mtl.holding import HoldsParameters
-from nlp_mtl.layout import Layout
 from nlp_mtl.opening import checked_length, give_pad_token, open_base, open_run, open_tokenizer
 from nlp_mtl.packing import base_of
 from nlp_mtl.pulling import local_folder
@@ -29,6 +27,7 @@ from nlp_mtl.regimes import check_together
 from nlp_mtl.runspec import heads_of, read_spec, spec_of
 from nlp_mtl.sharing import Sharing
 from nlp_mtl.tasks import load_tasks
+from nlp_mtl.terms import encoded, terms_of
 from nlp_mtl.tuning import Tuning, shared_by
 from nlp_mtl.weights import load_weights, save_weights
 
@@ -75,6 +74,8 @@ class MultiTaskModel(HoldsParameters):
         self.tokenizer, self.base, self.max_length = tokenizer, dict(base), max_length
         self.strategies = dict(strategies or {})
         self.taps: Taps | None = None  # who keeps the tasks' gradients apart, while a step needs it
+        self.teaching: Any = None  # what teachers add to the tasks' losses, while a training has some
+        self.source: Path | None = None  # where the pretrained model lies here, which no run folder says
         self.left_out: list[str] = []  # tasks of the run that its sharing has parts of, and that were not loaded
         self.fresh = False  # whether the heads were made just now and never trained
         self.begun: set[str] = set()  # of fresh heads, those that start as an earlier run's
@@ -146,7 +147,7 @@ class MultiTaskModel(HoldsParameters):
             base=found.record(),
             max_length=length,
         )
-        model.fresh = True
+        model.fresh, model.source = True, found.folder
         reinit.check_trained(model, reinit_top_layers, new)
         logger.info("%s", model.sharing.log)
         return model
@@ -356,42 +357,18 @@ class MultiTaskModel(HoldsParameters):
             inputs["input_ids"] = input_ids
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
-        layout = Layout(lengths.tolist() if lengths is not None else [], self.device)
-        layout.taps = self.taps
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if units is not None and several:
-            layout.counted = [task for task in self.tasks if units.get(task)]
-        if layout.tokens and targets:
-            layout.read = torch.zeros(layout.tokens, dtype=torch.bool, device=self.device)
-            for task, target in targets.items():
-                layout.read_by[task] = self.heads[task].reads(self.module_of(task), layout, target).flatten()
-                layout.read[layout.read_by[task]] = True
-        if self.taps is not None:
-            self.taps.see(layout if self.sharing.tells_rows_apart and layout.tokens else None, layout.read_by)
-        packed = self.sharing.encode(inputs, layout, list(targets) or self.tasks[:1])
-        extra = self.sharing.extra_losses()
+        counted = [task for task in self.tasks if units.get(task)] if units is not None and several else []
+        packed, _ = encoded(self, inputs, lengths.tolist() if lengths is not None else [], targets, counted)
+        terms, losses, logits = terms_of(self, packed, targets, units, return_logits)
         total: Tensor | None = None
-        terms: dict[str, Tensor] = {}
-        losses, logits = {}, {}
-        for task, target in targets.items():
-            head = self.heads[task]
-            with self.sharing.for_head_of(task), nullcontext() if self.taps is None else self.taps.of_head(task):
-                scores = head.forward(self.module_of(task), few.only(packed[task], head.dimensions), target)
-            if return_logits:
-                logits[task] = scores
-            count = units[task] if units is not None else head.units(target)
-            if "labels" in target and count:
-                loss = head.loss(scores, target) / count
-                terms[task], losses[task] = loss, loss.detach()
-                if (more := extra.get(self.sharing.key(task))) is not None:  # of as much of the step as this pass has
-                    terms[task] = loss + more * (head.units(target) / count)
         given = weights(losses) if callable(weights) else weights
         for task, loss in terms.items():
             weighted = loss if given is None else loss * given[task]
             total = weighted if total is None else total + weighted
         if total is None:
             total = next(iter(packed.values())).hidden.sum() * 0.0
-        if absent := [task for task in layout.counted if task not in targets]:
+        if absent := [task for task in counted if task not in targets]:
             total = total + self.nothing_from(absent)
         return {"loss": total, "losses": losses, "logits": logits, **({} if self.taps is None else {"terms": terms})}
 

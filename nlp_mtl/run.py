@@ -162,6 +162,8 @@ def _told_from(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             said[key] = told_from(folder, said[key])
     if isinstance(said.get("regularizers"), list):
         said["regularizers"] = [_told_of_runs(one, folder) for one in said["regularizers"]]
+    if isinstance(said.get("distillation"), list):
+        said["distillation"] = [_told_teacher(one, folder) for one in said["distillation"]]
     start = said.get("init_from")
     if (place := start.get("run") if isinstance(start, Mapping) else start) is not None:
         place = told_from(folder, place) if Path(place).exists() else place
@@ -173,6 +175,13 @@ def _told_of_runs(spec: Any, folder: Path) -> Any:
     places = {key: spec.get(key) for key in FROM_RUNS} if isinstance(spec, Mapping) else {}
     told = {key: told_from(folder, place) for key, place in places.items() if isinstance(place, str) and place}
     return {**spec, **told} if told else spec
+
+
+def _told_teacher(one: Any, folder: Path) -> Any:
+    if not isinstance(one, Mapping):
+        return one
+    places = {key: one[key] for key in ("teacher", "base") if isinstance(one.get(key), str) and Path(one[key]).exists()}
+    return {**one, **{key: told_from(folder, place) for key, place in places.items()}}
 
 
 def _recordable_task(item: str | dict[str, Any] | Task, folder: Path) -> str | dict[str, Any]:

@@ -23,8 +23,8 @@ FROM_RUNS = ("importance", "earlier")  # arguments of regularizers that name an 
 def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The run file's mapping, with paths that lead somewhere from its own folder told from the working folder.
 
-    Task files, folders of `registry`, `data_root`, folders in `model` and `init_from`, and what
-    regularizers take of earlier runs are paths; what is not there stays as it is.
+    Task files, folders of `registry`, `data_root`, folders in `model` and `init_from`, what regularizers take of
+    earlier runs, and `teacher` of `distillation` are paths; what is not there stays as it is.
     """
     found = dict(data)
     for key in ("data_root", "model", "init_from"):
@@ -36,6 +36,11 @@ def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
         kept = found["regularizers"]
         found["regularizers"] = (
             [_of_runs(folder, one) for one in kept] if isinstance(kept, list) else _of_runs(folder, kept)
+        )
+    if "distillation" in found:
+        taught = found["distillation"]
+        found["distillation"] = (
+            [_teacher(folder, one) for one in taught] if isinstance(taught, list) else _teacher(folder, taught)
         )
     if "registry" in found:
         names = found["registry"]
@@ -51,6 +56,12 @@ def beside(data: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _of_runs(folder: Path, one: Any) -> Any:
     named = [key for key in FROM_RUNS if key in one] if isinstance(one, dict) else []
     return {**one, **{key: _from(folder, one[key]) for key in named}} if named else one
+
+
+def _teacher(folder: Path, one: Any) -> Any:
+    if not isinstance(one, dict):
+        return one
+    return {key: _from(folder, said) if key in ("teacher", "base") else said for key, said in one.items()}
 
 
 def _task(folder: Path, item: Any) -> Any:

@@ -19,6 +19,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from nlp_mtl import checkpoint, weights
 from nlp_mtl.balancers import Balancer
 from nlp_mtl.bests import TaskBests
+from nlp_mtl.distillation.distilling import Distilling, check_state
 from nlp_mtl.errors import RunFolderError, TrainingError
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.penalties import Penalties
@@ -49,6 +50,7 @@ class SafeCheckpoints(TaskBests):
     _task_steps: Tensor
     _tally: Tally
     _penalties: Penalties
+    _distilling: Distilling | None
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As the base class, but beside its place: moved there when whole, and older ones removed only then."""
@@ -126,6 +128,8 @@ class SafeCheckpoints(TaskBests):
             "tally": self._tally.state_dict(),
             "regularizers": self._penalties.state_dict(),
         }
+        if self._distilling is not None:
+            own["distillation"] = self._distilling.state_dict()
         torch.save(own, folder / "strategies.pt")
         self._save_bests(folder)
 
@@ -211,11 +215,14 @@ class SafeCheckpoints(TaskBests):
                     f"{checkpoint}: a checkpoint of a run that mixed or weighed its tasks in another way: {said}; "
                     "resume with the run file it was begun with, or train into another folder"
                 )
+            check_state(own.get("distillation"), self._distilling, checkpoint)
             if self.steps_file is not None:
                 self.steps_file.begin_at(_step_of(checkpoint))
             self.balancer.load_state_dict(own["balancer"])
             self.sampler.load_state_dict(own["sampler"])
             self._penalties.load_state_dict(own.get("regularizers"), checkpoint)
+            if self._distilling is not None:
+                self._distilling.load_state_dict(own["distillation"])
             if "tally" in own:
                 self._tally.load_state_dict(own["tally"])
             if self.args.process_index == 0:  # they are summed over processes when logged

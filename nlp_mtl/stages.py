@@ -90,6 +90,9 @@ def _runs(stages: list[Stage], stage: Stage, folder: Path) -> list[tuple[Path, d
     if stage.after is not None:
         start = str(folder / stages[stage.after].folder)
         keys["init_from"] = {**stage.start, "run": start} if stage.start else start
+    if isinstance(keys.get("distillation"), list):
+        earlier = {one.name: str(folder / one.folder) for one in stages[: stages.index(stage)]}
+        keys["distillation"] = [_taught(one, earlier) for one in keys["distillation"]]
     place = folder / stage.folder
     parts = [(place, keys)]
     if stage.each:
@@ -99,6 +102,12 @@ def _runs(stages: list[Stage], stage: Stage, folder: Path) -> list[tuple[Path, d
     for where, said in parts:
         said["training"] = {**(said.get("training") or {}), "output_dir": str(where)}
     return parts
+
+
+def _taught(one: Any, earlier: Mapping[str, str]) -> Any:
+    """An entry of `distillation` whose teacher may be an earlier stage, by its name."""
+    teacher = one.get("teacher") if isinstance(one, Mapping) else None
+    return {**one, "teacher": earlier[teacher]} if isinstance(teacher, str) and teacher in earlier else one
 
 
 def whole_metrics(folder: Path) -> dict[str, Any]:

@@ -170,6 +170,7 @@ def trainer_with(
         keep_best=settings.keep_best,
         train_tasks=settings.train_tasks,
         regularizers=settings.regularizers,
+        distillation=settings.distillation,
         groups=settings.groups,
         stop_tasks=settings.stop_tasks,
         layer_decay=settings.layer_decay,

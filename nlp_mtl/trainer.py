@@ -19,6 +19,7 @@ from nlp_mtl.batches import MixedRows, learned_from, pools_of
 from nlp_mtl.bests import KeepBest, check_keep_best
 from nlp_mtl.callbacks import Advancing, RowsSeen, StepDone, StopSafely
 from nlp_mtl.data import Data, load_data
+from nlp_mtl.distillation import Distilling
 from nlp_mtl.errors import RunFolderError
 from nlp_mtl.evaluating import MixedEvaluations
 from nlp_mtl.evaluation import Evaluator, TaskScores
@@ -74,6 +75,8 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         train_tasks: only these learn; the others stay in the model as they are, and are scored. Default all.
         regularizers: what is added to each step's loss that depends on the parameters alone: `name` or
             ``{name: …, arguments}``, or a list of them.
+        distillation: teachers, and what is learned from them beside the labels: the fields of
+            :class:`nlp_mtl.distilspec.DistillationSpec`, or a list of such.
         groups: tasks that are trained in turn: arguments of :class:`nlp_mtl.samplers.Grouped`.
         stop_tasks: when a task gets no more rows: arguments of :class:`nlp_mtl.samplers.Stopping`.
         layer_decay: the learning rate of each encoder layer is that of the one above times this.
@@ -106,6 +109,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         keep_best: KeepBest = "run",
         train_tasks: Sequence[str] | None = None,
         regularizers: Sequence[registry.Spec] | registry.Spec = (),
+        distillation: Sequence[Mapping[str, Any]] | Mapping[str, Any] = (),
         groups: Mapping[str, Any] | None = None,
         stop_tasks: Mapping[str, Any] | None = None,
         layer_decay: float = 1.0,
@@ -133,6 +137,12 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
             logger.warning("no task has validation rows: nothing is evaluated, and the last model is the one kept")
             args.eval_strategy, args.load_best_model_at_end = IntervalStrategy.NO, False
         self._train_pools = learned_from(data.splits.get("train", []), train_tasks, model.tasks)
+        self._distilling = None
+        if distillation:
+            more = {"train_tasks": train_tasks, "data_root": data_root, "seed": args.seed}
+            self._distilling = Distilling(distillation, model, data, **more)
+            self._train_pools = self._distilling.pools(self._train_pools)
+            self.strategies["distillation"] = self._distilling.said()
         check_keep_best(keep_best, model, args)
         self.keep_best, self._bests = keep_best, {}
         check_budgets(tokens_per_batch, tokens_per_pass, args, self._train_pools)
@@ -147,6 +157,8 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         pools = pools_of(self._train_pools)
         check_pools(groups, pools)
         sizes = {task: size for pool in pools for task, size in zip(pool.tasks, pool.sizes, strict=True)}
+        for task, rows in (self._distilling.guests if self._distilling is not None else {}).items():
+            sizes[task] = sizes.get(task, 0) + rows
         classes = [len(head.labels or ()) for head in model.heads.values()]
         self.balancer.setup(self.tasks, [sizes.get(task, 0) for task in self.tasks], classes=classes, seed=args.seed)
         self.cosines_every = cosines_every
@@ -184,6 +196,8 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         chosen_rates(model, self.learning_rates)  # refused before anything is written
         check_sharded(model.sharing, self.accelerator, model.heads)
         self._penalties.check(self.accelerator, self.args)
+        if self._distilling is not None:
+            self._distilling.check(self.accelerator)
         check_changing(model, self.accelerator)
         model.check_whole()
         if cache_features:
@@ -220,6 +234,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
             self._penalties.begin(self.args.world_size)
         if self.steps_file is not None and not resume_from_checkpoint:
             self.steps_file.begin_at(0)
+        self._ask_teachers(resume_from_checkpoint or None)
         model: MultiTaskModel = self.accelerator.unwrap_model(self.model)
         model.fresh = False
         model.strategies["precision"] = self.strategies["precision"]  # also what predict takes
@@ -235,6 +250,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
                 self.steps_file.flush()
             gc.unfreeze()
             model.keep_embedding_gradient(False)
+            model.teaching = None
             self._stop.release()
             self.is_in_train = False
         if self._stop.stopped:
@@ -252,6 +268,17 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
             self.save_model()
         self._carry()
         return result
+
+    def _ask_teachers(self, resumed_from: str | None) -> None:
+        """Have what teachers say of the training rows, before the first step."""
+        if self._distilling is not None:
+            self._distilling.begin(
+                Path(self.args.output_dir if resumed_from is None else Path(resumed_from).parent),
+                resumed=resumed_from is not None,
+                keep=self.args.save_strategy != "no",
+                main=self.args.process_index == 0,
+                processes=self.args.world_size,
+            )
 
     def _carry(self) -> None:
         """Write what a later run's regularizers begin with, of the model that is kept."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from nlp_mtl import config, registry
+from nlp_mtl.distilspec import DistillationSpec
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.replay import Replay, rows_met, with_rows
 from nlp_mtl.runfiles import FROM_RUNS
@@ -18,7 +19,9 @@ from nlp_mtl.studies.files import read_study
 from nlp_mtl.studies.study import PlannedRun, folder_name
 from nlp_mtl.tasks import load_tasks
 
-JOINT, REPLAY = "joint", "replay"
+JOINT, REPLAY, LWF = "joint", "replay", "lwf"
+
+_LWF = {"temperature": 2.0, "weight": 1.0}  # of the paper
 
 
 class ContinualStudy(BaseModel):
@@ -32,7 +35,8 @@ class ContinualStudy(BaseModel):
     methods: dict[str, dict[str, Any]] = Field(
         min_length=1,
         description="ways by a name of yours: keys of a run file that are changed; `replay: n`, n rows of each earlier "
-        "task beside the new one's, or `replay: {total: n, how: reservoir}` of all; `joint: true`, all tasks at once",
+        "task beside the new one's, or `replay: {total: n, how: reservoir}` of all; `lwf: {temperature: 2}`, "
+        "what was said for earlier tasks before a stage, on the new task's rows; `joint: true`, all tasks at once",
     )
     seeds: Annotated[list[int], Field(min_length=1)] = Field(
         default_factory=lambda: [0, 1, 2], description="`training.seed` of each run of a way"
@@ -110,7 +114,7 @@ def sequence(
         sizes: training rows of each task, which a reservoir needs.
 
     Raises:
-        ConfigError: wrong `replay` or `joint`; a balancer on earlier tasks' rows without any.
+        ConfigError: wrong `replay`, `lwf` or `joint`; a balancer on earlier tasks' rows without any.
 
     Example:
         >>> made = sequence({"model": "m", "tasks": ["a", "b"]}, ["a", "b"], {"replay": 50}, Path("out"), 0)
@@ -124,9 +128,12 @@ def sequence(
         mistakes += error.mistakes
     if not isinstance(joint, bool) or (joint and replay):
         mistakes.append(f"`joint` is true or false, and goes without `replay`, found {joint!r}; leave one out")
+    kept = method.get(LWF)
+    if kept is not None:
+        mistakes += _unfit(kept, whole_too=joint)
     if mistakes:
         raise ConfigError(mistakes)
-    changes = {key: value for key, value in method.items() if key not in (REPLAY, JOINT)}
+    changes = {key: value for key, value in method.items() if key not in (REPLAY, JOINT, LWF)}
     training = {**(keys.get("training") or {}), **(changes.pop("training", None) or {})}
     whole: dict[str, Any] = {**keys, **changes, "training": {**training, "seed": seed, "output_dir": str(folder)}}
     told = [registry.parse_spec(spec, "regularizers") for spec in whole.get("regularizers") or ()]
@@ -153,6 +160,8 @@ def sequence(
         stage: dict[str, Any] = {"name": task, "tasks": items, "train_tasks": [*again, task]}
         if again and remembers is not None:
             stage["balancer"] = {**remembers, "memory": again}
+        if kept is not None and number:
+            stage["distillation"] = [_earlier(kept, tasks, number)]
         if number and any(registry.regularizers[name].new_lora for name, _ in told):
             stage["init_from"] = {"merge": True}
         if told:
@@ -170,6 +179,24 @@ def _with_memory(balancer: Any) -> dict[str, Any] | None:
     if "memory" not in inspect.signature(registry.balancers[name]).parameters:
         return None
     return {"name": name, **{key: value for key, value in arguments.items() if key != "memory"}}
+
+
+def _earlier(kept: Mapping[str, Any], tasks: Sequence[str], number: int) -> dict[str, Any]:
+    """Learning without forgetting: heads of earlier tasks are held to what they said on the new task's rows."""
+    return {"teacher": "start", "tasks": list(tasks[:number]), "on": [tasks[number]], **_LWF, **kept}
+
+
+def _unfit(kept: Any, whole_too: bool) -> list[str]:
+    """What is wrong with `lwf`."""
+    if not isinstance(kept, Mapping) or whole_too:
+        return [f"`lwf` is a mapping, {{temperature: 2}}, and goes without `joint`, found {kept!r}; write lwf: {{}}"]
+    if taken := [key for key in kept if key in ("teacher", "tasks", "of", "on", "base")]:
+        return [f"`lwf` says itself who learns from whom, found {', '.join(map(repr, taken))}; leave that out"]
+    try:
+        DistillationSpec.of_key({"teacher": "start", **kept})
+    except ConfigError as error:
+        return [message.replace("distillation:", "`lwf`:") for message in error.mistakes]
+    return []
 
 
 def _after(name: str, arguments: Mapping[str, Any], before: str | None) -> dict[str, Any]:

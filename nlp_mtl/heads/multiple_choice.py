@@ -147,7 +147,7 @@ class MultipleChoice(PooledHead):
         """[rows, most choices], −inf where a row has fewer."""
         states = self.pooled(module, packed, target["sequences"])[:, None]
         scores = in_full(module, states).logits.flatten()
-        return _rows_of(scores, target["counts"])
+        return in_rows(scores, target["counts"])
 
     def loss(self, logits: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """Sum of cross entropies over rows."""
@@ -194,7 +194,8 @@ class OwnMultipleChoice(nn.Module):
         return SimpleNamespace(logits=self.score(inputs_embeds).flatten())
 
 
-def _rows_of(scores: Tensor, counts: Tensor) -> Tensor:
+def in_rows(scores: Tensor, counts: Tensor) -> Tensor:
+    """[rows, most choices], −inf where a row has fewer, of the choices of all rows one after the other."""
     layout = Layout(counts.tolist(), scores.device)
     padded = scores.new_full((len(layout.lengths), max(layout.lengths)), float("-inf"))
     owner = torch.arange(len(layout.lengths), device=scores.device).repeat_interleave(counts.to(scores.device))

@@ -69,12 +69,15 @@ class PooledHead(Head):
             return layout.tokens_of(sequences)
         return (layout.firsts if way == "cls" else layout.lasts)[sequences]
 
+    def vectors(self, module: nn.Module, packed: Packed, sequences: Tensor) -> Tensor:
+        """[…, hidden]: what is read of the given sequences."""
+        read = {"cls": packed.firsts, "last": packed.lasts, "mean": packed.means}[self._way(module)]
+        return read(sequences)
+
     def pooled(self, module: nn.Module, packed: Packed, sequences: Tensor) -> Tensor:
         """[…, 1, hidden]: the vectors of the given sequences, as sequences of one token, for the module's next call."""
-        way = self._way(module)
-        read = {"cls": packed.firsts, "last": packed.lasts, "mean": packed.means}[way]
-        states = read(sequences).unsqueeze(-2)
-        if way == "cls":
+        states = self.vectors(module, packed, sequences).unsqueeze(-2)
+        if self._way(module) == "cls":
             _pool_once(module, packed, sequences)
         return states
 

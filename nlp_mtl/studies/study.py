@@ -16,7 +16,8 @@ from nlp_mtl.studies.files import read_study
 from nlp_mtl.tasks import load_tasks
 
 SINGLE = "single tasks"
-_OF_SEVERAL = ("balancer", "sampler", "groups", "task_rates", "sharing", "tree")  # what a task alone has no use for
+# what a task alone has no use for
+_OF_SEVERAL = ("balancer", "sampler", "groups", "task_rates", "sharing", "tree", "distillation")
 
 
 class Study(BaseModel):

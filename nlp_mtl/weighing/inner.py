@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nlp_mtl.balancers import Balancer, StepFacts
 from nlp_mtl.errors import ConfigError, TrainingError, UnsupportedError
+from nlp_mtl.heads.told import units_of
 from nlp_mtl.weighing.base import Host, Weighing
 
 
@@ -81,7 +82,7 @@ class ByInnerSteps(Weighing):
 
     def _units(self, part: Mapping[str, Any], task: str) -> int:
         target = part["targets"].get(task)
-        return 0 if target is None else int(self.model.heads[task].units(target))
+        return 0 if target is None else int(units_of(self.model.heads[task], target))
 
 
 def check_inner_steps(host: Host, balancer: Balancer, *, sharded: bool, scaled: bool, at_once: bool) -> None:

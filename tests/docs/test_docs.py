@@ -90,6 +90,17 @@ def test_the_readmes_tunings_and_regularizers_are_valid(tmp_path):
         assert (ROOT / file).is_file()
 
 
+def test_the_readmes_distillations_are_valid(tmp_path):
+    section = README.partition("## Distillation\n")[2].partition("\n## ")[0]
+    lines = section.split("```")[1].strip().splitlines()
+    assert len(lines) == 6
+    for line in lines:
+        (tmp_path / "run.yaml").write_text(f"model: bert-base-cased\ntasks: [rte, mrpc, wnli]\n{line}\n")
+        load_config(tmp_path / "run.yaml")
+    for file in re.findall(r"tests/\S+\.py", section):
+        assert (ROOT / file).is_file()
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "scripts" / "runs").glob("*.yaml")), ids=lambda f: f.stem)
 def test_shipped_run_files_are_valid(file):
     assert load_config(file).tasks
