@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from nlp_mtl.errors import DataError
 from nlp_mtl.metrics.base import as_arrays, metric
 
@@ -36,6 +34,8 @@ def proxy_a_distance(
         >>> proxy_a_distance([0, 1, 0, 1], [0, 0, 1, 1]), proxy_a_distance([0, 0, 1, 1], [0, 0, 1, 1])
         (0.0, 2.0)
     """
+    import numpy as np
+
     said, true = as_arrays(predictions, references)
     names = np.unique(true)
     if said.ndim != 1 or len(names) < 2:
@@ -114,6 +114,7 @@ def mean_distance(
     Raises:
         DataError: no vectors, or fewer than 2 rows of any two domains.
     """
+    import numpy as np
     import torch
 
     from nlp_mtl.distances import between_domains

@@ -246,7 +246,7 @@ def test_rows_without_a_label_are_left_out_of_scores_and_groups(world, tmp_path)
         (
             {"head": "regression", "target": "score", "metrics": ["pearson", "roc_auc"]},
             "task 't': metric 'roc_auc' needs `scores`, which the head 'regression' does not give; heads that do: "
-            "multi_label, sequence_classification",
+            "domain_adversarial, multi_label, sequence_classification",
         ),
         (
             {"head": "token_classification", "inputs": ["words"], "target": "tags", "metrics": ["average_precision"]},
