@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import re
 import sys
+from pathlib import Path
 
 # read by huggingface_hub and datasets when they are imported, so before any of them is
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -16,6 +18,19 @@ import pytest
 import torch
 
 freeze = gc.freeze
+
+
+LONG = Path(__file__).parent / "long.txt"
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at marks
+def pytest_collection_modifyitems(items):
+    """Marks the cases of ``tests/long.txt``."""
+    lines = [line for line in LONG.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    known = re.compile("|".join(".*".join(map(re.escape, line.split("*"))) for line in lines))
+    for item in items:
+        if known.match(item.nodeid):
+            item.add_marker(pytest.mark.long)
 
 
 def pytest_collection_finish(session):
