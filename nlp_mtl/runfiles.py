@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -103,6 +104,13 @@ def write_task_file(task: Task, run: Path) -> str:
     return f"{_TASK_FILES}/{task.name}.yaml"
 
 
+class _Reader(importlib.machinery.SourceFileLoader):
+    """Reads a user's file and leaves no ``__pycache__`` beside it: a run that is refused writes nothing."""
+
+    def set_data(self, path: str, data: Any, **more: Any) -> None:
+        """Not written."""
+
+
 def import_files(names: Sequence[str], folder: Path, where: str) -> list[str]:
     """Import the user's own files, so that what they register is known; messages for those that are not there.
 
@@ -131,10 +139,14 @@ def import_files(names: Sequence[str], folder: Path, where: str) -> list[str]:
         if spec is None or spec.loader is None:
             mistakes.append(f"{where}: `imports`: {name!r} is not a Python file")
             continue
-        module = importlib.util.module_from_spec(spec)
+        loader = _Reader(module_name, str(file.resolve()))
+        module = importlib.util.module_from_spec(
+            importlib.machinery.ModuleSpec(module_name, loader, origin=loader.path)
+        )
+        module.__file__ = loader.path
         sys.modules[module_name] = module
         try:
-            spec.loader.exec_module(module)
+            loader.exec_module(module)
         except Exception as error:  # whatever the user's file raises is theirs to see, with its place
             del sys.modules[module_name]
             raise ConfigError(
