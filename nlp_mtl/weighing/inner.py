@@ -110,6 +110,9 @@ def check_inner_steps(host: Host, balancer: Balancer, *, sharded: bool, scaled: 
         "`tokens_per_pass` cuts micro-batches, which are the inner steps; leave it out": bool(
             getattr(host, "tokens_per_pass", None)
         ),
+        "`distillation` with `on` reads rows that are not a task's own; leave `on` out": bool(
+            getattr(getattr(host, "_distilling", None), "guests", None)
+        ),
     }
     if found := next((reason for reason, holds in why.items() if holds), None):
         raise UnsupportedError(f"{who}: each task makes steps by itself inside a step, but {found}")

@@ -107,3 +107,11 @@ def test_what_does_not_go_together_is_refused_before_training(world, tmp_path):
     with pytest.raises(ConfigError, match="`inner_rate` is a number from 0, found -1"):
         train(said(world, tmp_path / "three", {"name": "reptile", "inner_rate": -1}))
     assert not any((tmp_path / name).exists() for name in ("one", "two", "three"))
+
+
+def test_rows_of_other_tasks_that_a_teacher_speaks_on_are_refused_and_not_left_out(world, tmp_path):
+    train(said(world, tmp_path / "first", "equal", training={"max_steps": 1, "save_strategy": "epoch"}))
+    kept = {"teacher": "start", "tasks": ["mood"], "on": ["rainy"]}
+    both = {"init_from": str(tmp_path / "first"), "distillation": kept, "train_tasks": ["rainy", "alike"]}
+    with pytest.raises(UnsupportedError, match="`distillation` with `on` reads rows"):
+        train(said(world, tmp_path / "second", "reptile", **both))
