@@ -9,7 +9,7 @@ from pathlib import Path
 from markdown import load, table
 from render_adapters import adapters, adapters_predict, merging
 from render_sharing import sharing_speed, sharings_compared
-from render_transfer import probing
+from render_transfer import intermediate, probing
 from texts import texts
 
 FIRST = {
@@ -42,6 +42,7 @@ def render(recorded: Path) -> str:
         balancing(recorded),
         comparison(recorded),
         probing(recorded),
+        intermediate(recorded),
         prediction(recorded),
         serving(recorded),
         memory(recorded),

@@ -21,3 +21,15 @@ def probing(recorded: Path) -> str:
         f"{found['whole_ratio']} times. The scores of both are {found['scores_apart']:.0e} apart at most; asked is 20 "
         "times, and 1e-4.\n\n" + table(["", *names], rows)
     )
+
+
+def intermediate(recorded: Path) -> str:
+    """One task first, then another with few rows."""
+    file = recorded / "intermediate.md"
+    if not file.exists():
+        return ""
+    return (
+        "## Intermediate training\n\n"
+        "`nlp-mtl compare scripts/studies/intermediate.yaml data_root=DIR 'seeds=[0,1,2,3,4]'`\n\n"
+        + file.read_text(encoding="utf-8").strip()
+    )
