@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from nlp_mtl.taskfile import Task
     from nlp_mtl.tasks import load_tasks
     from nlp_mtl.trainer import MultiTaskTrainer
+    from nlp_mtl.verdicts.judge import verdict
+    from nlp_mtl.verdicts.sidebyside import compare_runs
 
 __version__ = "0.1.0"
 
@@ -61,6 +63,7 @@ _WHERE = {
     "Task": "tasks",
     "add_task": "adapting.adding",
     "compare_domains": "domains.look",
+    "compare_runs": "verdicts.sidebyside",
     "continual": "forgetting.study",
     "curve": "curves.study",
     "dry_run": "dryrun",
@@ -80,6 +83,7 @@ _WHERE = {
     "report": "reporting.report",
     "save_importance": "regularizers",
     "train": "run",
+    "verdict": "verdicts.judge",
 }
 
 __all__ = [
@@ -102,6 +106,7 @@ __all__ = [
     "__version__",
     "add_task",
     "compare_domains",
+    "compare_runs",
     "continual",
     "curve",
     "dry_run",
@@ -121,6 +126,7 @@ __all__ = [
     "report",
     "save_importance",
     "train",
+    "verdict",
 ]
 
 

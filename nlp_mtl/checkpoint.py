@@ -37,7 +37,17 @@ STAGES = "stages.json"  # of a run in stages: which folders they are in
 _MOVING = ".moving"  # stands in a run folder while a new model is moved into it
 # beside a model:
 TEACHER = "teacher.safetensors"  # what the model said of training rows that a run started from
-BESIDE = ("run.yaml", "metrics.json", "steps.jsonl", "start_rows.json", "report.json", "report.html", TEACHER)
+BESIDE = (
+    "run.yaml",
+    "metrics.json",
+    "steps.jsonl",
+    "start_rows.json",
+    "report.json",
+    "report.html",
+    "report.md",
+    TEACHER,
+)
+_OF_STUDIES = ("predictions/*.jsonl", "findings/*.json", "scored/*.json")  # beside a model, and only of it
 _CARRIED = ("importance.safetensors", "o_lora.safetensors")  # what regularizers left for a later run
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
@@ -217,7 +227,7 @@ def remove_run(folder: str | Path) -> None:
         names = list(json.loads((folder / COMPLETE).read_text(encoding="utf-8"))["files"])
     except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
         names = []
-    names += [f"predictions/{file.name}" for file in (folder / "predictions").glob("*.jsonl")]
+    names += [file.relative_to(folder).as_posix() for kind in _OF_STUDIES for file in folder.glob(kind)]
     for name in (COMPLETE, SPEC, _MOVING, *BESIDE, *_CARRIED, *names):
         if (folder / name).resolve().is_relative_to(folder.resolve()):
             (folder / name).unlink(missing_ok=True)

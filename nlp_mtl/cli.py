@@ -25,10 +25,9 @@ from nlp_mtl.methods import EPILOG as METHODS_EPILOG
 from nlp_mtl.methods import methods
 from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.probing import command as probing
-from nlp_mtl.reporting import command as reporting
 from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
 from nlp_mtl.serving import command as serving
-from nlp_mtl.studies import command as studies
+from nlp_mtl.verdicts import command as judging
 
 app = typer.Typer(
     name="nlp-mtl",
@@ -58,8 +57,8 @@ app.command("serve", epilog=serving.SERVE_EPILOG)(serving.serve)
 app.command("demo", epilog=serving.DEMO_EPILOG)(serving.demo)
 app.command("push", epilog=hub.EPILOG)(hub.push)
 app.command("methods", epilog=METHODS_EPILOG)(methods)
-app.command("report", epilog=reporting.EPILOG)(reporting.report)
-app.command("compare", epilog=studies.EPILOG)(studies.compare)
+app.command("report", epilog=judging.EPILOG)(judging.report)
+app.command("compare", epilog=judging.COMPARE_EPILOG)(judging.compare)
 app.command("domains", epilog=domains.EPILOG)(domains.domains)
 app.command("curve", epilog=curves.EPILOG)(curves.curve)
 app.command("probe", epilog=probing.EPILOG)(probing.probe)

@@ -32,6 +32,8 @@ class TaskScores:
         in_words: makes a decoded prediction readable, see :meth:`Head.in_words`.
         thresholds: label → threshold, where they are tuned. Then `metrics` also holds ``<first metric>_at_half``, with
             0.5 in their place: on the rows it was tuned on, the first metric is optimistic.
+        references: what `decoded` is compared with, and `given` what the metrics need besides; one for each row.
+        labels: names of the classes, of a head that has some.
     """
 
     metrics: dict[str, float]
@@ -42,6 +44,9 @@ class TaskScores:
     decoded: list[Any] = field(repr=False, default_factory=list)
     in_words: Callable[[Any], Any] = field(repr=False, compare=False, default=lambda decoded: decoded)
     thresholds: dict[str, float] = field(default_factory=dict)
+    references: list[Any] = field(repr=False, compare=False, default_factory=list)
+    given: dict[str, Any] = field(repr=False, compare=False, default_factory=dict)
+    labels: list[str] | None = field(repr=False, compare=False, default=None)
 
     @property
     def first(self) -> str | None:
@@ -205,7 +210,8 @@ class Evaluator:
             scored[f"{first}_at_half"] = head.score(head.undecided(kept, table), references, given)[first]
         trivial = {} if head.auxiliary else self._baseline(task, split, *labelled)
         better = metrics.greater_is_better(head.metrics[0])
-        return TaskScores(scored, trivial, len(decoded), loss, better, decoded, head.in_words, head.chosen())
+        told = (decoded, head.in_words, head.chosen(), references, given, head.labels)
+        return TaskScores(scored, trivial, len(decoded), loss, better, *told)
 
     def _labelled(self, task: str, pool: PoolRows) -> tuple[np.ndarray, Any, list[Any], list[Any]] | None:
         """The rows with labels: their numbers, their table, labels and references; None if there are none."""

@@ -19,6 +19,7 @@ from nlp_mtl.errors import ConfigError, near
 from nlp_mtl.evaluation import Evaluator, TaskScores, score_table
 from nlp_mtl.initial import opened
 from nlp_mtl.model import MultiTaskModel
+from nlp_mtl.peak import PeakMemory
 from nlp_mtl.pulling import local_folder
 from nlp_mtl.runfiles import FROM_RUNS, write_task_file
 from nlp_mtl.settings import autocast
@@ -93,8 +94,12 @@ def train(
             checkpoint.remove_run(folder)
         trainer.add_callback(AtBegin(partial(_record, settings, folder)))
     trainer.accelerator.wait_for_everyone()
-    began = time.perf_counter()
-    trainer.train(resume_from_checkpoint=whole)
+    began, memory = time.perf_counter(), PeakMemory(args.device, every=0.1)
+    memory.begin()
+    try:
+        trainer.train(resume_from_checkpoint=whole)
+    finally:
+        memory.end()
     seconds = time.perf_counter() - began
     if trainer.stopped:
         return Run(folder, model.eval(), {}, stopped=True, trainer=trainer)
@@ -103,7 +108,7 @@ def train(
     trainer.evaluate()
     run = Run(folder, model.eval(), trainer.scores, trainer.best_steps(), trainer=trainer)
     if main:
-        checkpoint.write_text(folder / "metrics.json", json.dumps(metrics_of(run, seconds), indent=1))
+        checkpoint.write_text(folder / "metrics.json", json.dumps(metrics_of(run, seconds, memory.peak), indent=1))
     if args.push_to_hub:
         trainer.push_to_hub()  # again, now with the scores; what is on the Hub already is not sent twice
     return run
@@ -199,8 +204,8 @@ def told_from(folder: Path, path: str) -> str:
     return path if Path(path).is_absolute() else os.path.relpath(path, folder)
 
 
-def metrics_of(run: Run, seconds: float) -> dict[str, Any]:
-    """What ``metrics.json`` says of a run and its training, which took so many seconds."""
+def metrics_of(run: Run, seconds: float, peak: int | None = None) -> dict[str, Any]:
+    """What ``metrics.json`` says of a run and its training, which took so many seconds and, at most, bytes."""
     facts = (
         {task: {split: run.trainer.data.facts(task, split) for split in SPLITS} for task in run.scores}
         if run.trainer
@@ -217,6 +222,7 @@ def metrics_of(run: Run, seconds: float) -> dict[str, Any]:
         "own_best": run.best_steps,
         "data": facts,
         "training_seconds": round(seconds, 1),
+        "peak_memory_bytes": peak,
         "trainable_parameters": run.model.num_parameters(only_trainable=True),
         "log": run.trainer.state.log_history if run.trainer else [],
     }

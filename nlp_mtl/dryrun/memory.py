@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from nlp_mtl.dryrun.result import Memory
+from nlp_mtl.peak import PeakMemory
 from nlp_mtl.trainer import MultiTaskTrainer
 
 
@@ -18,75 +15,6 @@ def state_bytes(optimizer: Any) -> int:
     """Bytes of an optimizer's state."""
     tensors = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for what a GPU still has to do."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-class PeakMemory:
-    """The most memory in use between :meth:`begin` and :meth:`end`.
-
-    On a GPU, what torch reserved there; on a CPU, the resident memory of this process, looked at a hundred times a
-    second where the system tells it (Linux), else the most since the process began (other Unix).
-    """
-
-    def __init__(self, device: torch.device):
-        self._device, self._stop = device, threading.Event()
-        self._thread: threading.Thread | None = None
-        self.peak: int | None = None
-
-    @property
-    def how(self) -> str:
-        """In words."""
-        if self._device.type == "cuda":
-            return f"the most that torch reserved on {self._device}"
-        return "the most resident memory of this process, libraries included"
-
-    def begin(self) -> None:
-        """Start looking."""
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()  # what was done before is no part of it
-            torch.cuda.reset_peak_memory_stats(self._device)
-        elif (now := resident()) is not None:
-            self.peak = now
-            self._thread = threading.Thread(target=self._look, daemon=True)
-            self._thread.start()
-
-    def _look(self) -> None:
-        while not self._stop.wait(0.01):
-            self.peak = max(self.peak or 0, resident() or 0)
-
-    def end(self) -> None:
-        """Stop looking; `peak` is in bytes."""
-        if self._device.type == "cuda":
-            self.peak = torch.cuda.max_memory_reserved(self._device)
-        elif self._thread is not None:
-            self._stop.set()
-            self._thread.join()
-            self._thread = None
-        elif self.peak is None:
-            self.peak = most_so_far()
-
-
-def resident() -> int | None:
-    """Bytes of this process in memory; None where the system does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError, AttributeError):
-        return None
-
-
-def most_so_far() -> int | None:
-    """Bytes that this process had in memory at most since it began; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(most if sys.platform == "darwin" else most * 1024)
 
 
 def memory_of(trainer: MultiTaskTrainer, optimizer: int | None, peak: int | None, largest: int | None) -> Memory:

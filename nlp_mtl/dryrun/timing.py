@@ -22,10 +22,11 @@ from transformers.trainer_callback import DefaultFlowCallback
 from transformers.trainer_utils import SaveStrategy
 
 from nlp_mtl.batches import Collator, length_sorted
-from nlp_mtl.dryrun.memory import PeakMemory, state_bytes, synchronize
+from nlp_mtl.dryrun.memory import state_bytes
 from nlp_mtl.dryrun.result import Time
 from nlp_mtl.dryrun.steps import PlannedSteps
 from nlp_mtl.errors import TrainingError
+from nlp_mtl.peak import PeakMemory, synchronize
 from nlp_mtl.trainer import MultiTaskTrainer
 
 _WARM_UP = 2  # steps that are done before those that are timed

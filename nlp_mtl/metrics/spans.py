@@ -50,7 +50,7 @@ def span_f1(
         span_f1_PER 1.0
     """
     check_rows(predictions, references)
-    predicted, expected = _spans(predictions), _spans(references)
+    predicted, expected = spans_of(predictions), spans_of(references)
     precision, recall, f1 = f1_of(len(predicted & expected), len(predicted), len(expected))
     result = {"span_f1": f1, "span_precision": precision, "span_recall": recall}
     for type_ in sorted({span[1] for span in predicted | expected}):
@@ -59,7 +59,7 @@ def span_f1(
     return result
 
 
-def _spans(sentences: Sequence[Sequence[str]]) -> set[Span]:
+def spans_of(sentences: Sequence[Sequence[str]]) -> set[Span]:
     """The spans of all sentences, as seqeval reads them."""
     from seqeval.metrics.sequence_labeling import get_entities
 

@@ -17,10 +17,11 @@ _STYLE = """
 body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 62rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif }
 h1 { font-size: 1.5rem; margin: 0 0 .25rem; overflow-wrap: anywhere }
-h2 { font-size: 1.1rem; margin: 2.5rem 0 .5rem }
+h2 { font-size: 1.1rem; margin: 2.5rem 0 .5rem } h3 { font-size: .95rem; margin: 1.5rem 0 .25rem }
 p, figcaption, li { max-width: 46rem } p { margin: .5rem 0 } .soft, figcaption, caption { color: var(--soft) }
 figure { margin: 0 } figcaption, caption { font-size: .87rem; text-align: left; margin-bottom: .4rem }
 .wide { overflow-x: auto; -webkit-overflow-scrolling: touch } .wide svg { display: block }
+.card { background: #ffffff; border-radius: .4rem } .card img { display: block; max-width: 100%; min-width: 24rem }
 @media (max-width: 44rem) { .wide.curves svg { min-width: 40rem } .wide.many svg { min-width: 34rem } }
 table { border-collapse: collapse; font-size: .87rem; font-variant-numeric: tabular-nums; margin: .5rem 0 }
 th, td { padding: .25rem .7rem .25rem 0; text-align: right; border-bottom: 1px solid var(--faint); white-space: nowrap }
@@ -36,12 +37,15 @@ td.text { white-space: normal; overflow-wrap: anywhere; max-width: 19rem }
 """
 
 
-def page(found: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
+def page(
+    found: Mapping[str, Any], pictures: Sequence[Picture], above: Sequence[str] = (), below: Sequence[str] = ()
+) -> str:
     """The page.
 
     Args:
         found: what ``report.json`` says.
         pictures: in the order in which they stand on it.
+        above, below: sections in HTML, before the table of tasks and at the end.
     """
     title = f"Report of {found['run']}"
     state = "" if found["finished"] else " — not finished"
@@ -53,6 +57,7 @@ def page(found: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
         f"<body><h1>{escape(title)}</h1><p class=soft>{len(found['tasks'])} tasks, {_steps(found)}{state}</p>",
         _facts(found),
         _missing(found["missing"]),
+        *above,
         "<h2>Tasks</h2>",
         task_table(found),
     ]
@@ -67,7 +72,7 @@ def page(found: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
             "</div></figure>",
             tables.get(picture.name, ""),
         ]
-    parts.append("</body></html>")
+    parts += [*below, "</body></html>"]
     return "\n".join(part for part in parts if part) + "\n"
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import ConfigError, shown
+from nlp_mtl.findings import Finding, read_findings
 from nlp_mtl.pulling import last_stage
 from nlp_mtl.reporting.page import number, page, share
 from nlp_mtl.reporting.picture import Picture
 from nlp_mtl.reporting.reading import Reading, read_folder
+from nlp_mtl.reporting.sections import markdown, ordered, section
 from nlp_mtl.reporting.summary import most_conflicting, summed_up
 
-JSON, HTML = "report.json", "report.html"
+JSON, HTML, MARKDOWN = "report.json", "report.html", "report.md"
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,11 @@ class Report:
 
 
 def report(folder: str | Path, *, out: str | Path | None = None, see_saw: float = 0.01) -> Report:
-    """Draw what a run did, into ``report.html`` and ``report.json``.
+    """Draw what a run did, into ``report.html``, ``report.md`` and ``report.json``.
 
-    Works on a run that is finished, stopped, or still being trained; what could not be measured is said. The same
-    folder gives the same files, byte by byte.
+    What was found out about the run since its training (:mod:`nlp_mtl.findings`: its verdict, calibration, robustness)
+    is in it. Works on a run that is finished, stopped, or still being trained; what could not be measured is said.
+    The same folder gives the same files, byte by byte.
 
     Args:
         folder: the run folder.
@@ -102,12 +106,34 @@ def report(folder: str | Path, *, out: str | Path | None = None, see_saw: float 
     folder = last_stage(Path(folder))
     run = read_folder(folder)
     found = summed_up(run, float(see_saw))
+    known = read_findings(folder)
+    found["findings"] = {one.name: dict(one.data) for one in known}
     pictures = {picture.name: picture for picture in drawn(run, found)}
-    texts = {JSON: as_json(found), HTML: page(found, list(pictures.values()))}  # all of it, before anything is written
+    above, below = ([section(one) for one in part] for part in ordered(known))
+    made = Report(found, pictures)
+    texts = {  # all of it, before anything is written
+        JSON: as_json(found),
+        MARKDOWN: _markdown(made, known),
+        HTML: page(found, list(pictures.values()), above, below),
+    }
     place = _made(folder if out is None else out)
     for name, text in texts.items():
         write_text(place / name, text)
-    return Report(found, pictures, tuple(place / name for name in texts))
+    return replace(made, files=tuple(place / name for name in texts))
+
+
+def _markdown(made: Report, known: Sequence[Finding]) -> str:
+    """``report.md``: what the page says, without its figures."""
+    rows, state = made.table(), "" if made.summary["finished"] else " — not finished"
+    above, below = ordered(known)
+    parts = [f"# Report of {made.summary['run']}{state}", "", *[markdown(one) for one in above]]
+    if rows:
+        head = list(rows[0])
+        parts += ["## Tasks", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        parts += ["| " + " | ".join(row[key].replace("|", "\\|") for key in head) + " |" for row in rows]
+        parts.append("")
+    parts += [*[f"* {one}" for one in made.sentences()], "", *[markdown(one) for one in below]]
+    return "\n".join(parts).rstrip() + "\n"
 
 
 def as_json(found: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@
     validation    {steps, scores: {task: […]}, run_best: {step, metric, score}} or null
     see_saw       {threshold, intervals, pairs: [{tasks, count, scored, intervals: [[from, to, rose]]}]} or null
     missing       what could not be measured, each a sentence
+    findings      {name: numbers} of what was found out since: verdict, scores, data, calibration, robustness …
 
 Every pair of tasks stands once, under the one that comes first in ``tasks``. What is not known is null or left out;
 there is no NaN. ``loss.first`` and ``loss.last`` are means over the first and last tenth of the task's steps; ``rate``

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.screen import command, print_table
 
-EPILOG = "nlp-mtl compare scripts/studies/balancing.yaml\n\nnlp-mtl compare scripts/studies/balancing.yaml 'seeds=[0]'"
 
-
-def compare(
-    words: Annotated[list[str], typer.Argument(metavar="STUDY.yaml [key=value …]", help="Study file and overrides.")],
-) -> None:
+def compare(words: list[str]) -> None:
     """Compare ways of training over seeds: does what is missing of a study's runs, then says what the scores show."""
     files = [word for word in words if "=" not in word]
     if len(files) != 1:

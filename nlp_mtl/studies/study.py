@@ -102,7 +102,7 @@ def load_study(source: str | Path | Mapping[str, Any], overrides: Sequence[str] 
     if study.single:
         whole = config.load_config({**keys, **next(iter(methods.values()))}, rest).model_dump(exclude_unset=True)
         names = [task.name for task in load_tasks(whole["tasks"], registry=whole.get("registry", ()))]
-        for name, item in zip(names, _one_by_one(whole), strict=True):
+        for name, item in zip(names, one_by_one(whole), strict=True):
             alone = {key: value for key, value in whole.items() if key not in _OF_SEVERAL}
             for seed in study.seeds:
                 runs.append(_planned(SINGLE, seed, base / "single" / name, {**alone, "tasks": [item]}, name))
@@ -145,7 +145,7 @@ def folder_name(method: str) -> str:
     return "-".join(part for part in kept.split("-") if part)
 
 
-def _one_by_one(keys: Mapping[str, Any]) -> list[Any]:
+def one_by_one(keys: Mapping[str, Any]) -> list[Any]:
     """The tasks, each by itself as the run file says it."""
     found: list[Any] = []
     for item in keys["tasks"]:

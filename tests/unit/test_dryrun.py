@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 
 from nlp_mtl.data import load_data
 from nlp_mtl.dryrun.making import parts_of
-from nlp_mtl.dryrun.memory import PeakMemory, resident, state_bytes
+from nlp_mtl.dryrun.memory import state_bytes
 from nlp_mtl.dryrun.pooling import features, fit, probe_pooling, row_scores
 from nlp_mtl.dryrun.result import SplitRows, TaskRows
 from nlp_mtl.dryrun.rows import task_rows
@@ -20,6 +20,7 @@ from nlp_mtl.dryrun.shared import normalised, shared_rows
 from nlp_mtl.dryrun.show import label_lines
 from nlp_mtl.dryrun.steps import stops
 from nlp_mtl.dryrun.timing import Line, chosen_steps
+from nlp_mtl.peak import PeakMemory, resident
 from nlp_mtl.taskfile import Task
 from nlp_mtl.testing import tiny_model
 

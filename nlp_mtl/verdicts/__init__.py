@@ -1,0 +1,1 @@
+"""Verdicts: whether training together helped each task, with evidence from seeds and rows."""

@@ -1,0 +1,140 @@
+"""The statistics of verdicts: sums say what metrics say, and the test is the one that it claims to be."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from nlp_mtl import metrics
+from nlp_mtl.errors import ConfigError
+from nlp_mtl.verdicts.judging import HELPED, NOTHING, Difference, bootstrap, difference, holm, resampled, words
+from nlp_mtl.verdicts.rowstats import row_score
+
+CLASSES = ("accuracy", "f1", "f1_macro", "recall_macro", "matthews_correlation", "f1_micro")
+NUMBERS = ("pearson", "spearman", "mse", "mae")
+TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_weighted_sums_are_the_metric_of_repeated_rows(data):
+    name = data.draw(st.sampled_from([*CLASSES, *NUMBERS, "span_f1"]))
+    rows = data.draw(st.integers(3, 12))
+    if name in CLASSES:
+        labels = ["a", "b"] if name == "f1" else ["a", "b", "c"]
+        values = st.integers(0, len(labels) - 1)
+    elif name == "span_f1":
+        labels, values = None, st.lists(st.sampled_from(TAGS), min_size=2, max_size=2)
+    else:
+        labels, values = None, st.integers(-5, 5).map(float)
+    ours, theirs = (data.draw(st.lists(values, min_size=rows, max_size=rows)) for _ in range(2))
+    weights = np.array(data.draw(st.lists(st.integers(0, 3), min_size=rows, max_size=rows)))
+    if not weights.sum():
+        weights[0] = 1
+    found = row_score(name, ours, theirs, labels=labels)
+    repeated = np.repeat(np.arange(rows), weights)
+
+    def direct(chosen):
+        return metrics.score([name], [ours[i] for i in chosen], [theirs[i] for i in chosen], labels=labels)[name]
+
+    assert found.value == pytest.approx(direct(range(rows)))
+    assert found.weighted(weights.astype(float)[None])[0] == pytest.approx(direct(repeated), abs=1e-7)
+    without = [direct([i for i in range(rows) if i != one]) for one in range(rows)]
+    np.testing.assert_allclose(found.left_out(), without, atol=1e-6)
+
+
+def test_columns_that_a_metric_needs_are_resampled_with_the_rows():
+    groups = ["x", "x", "y", "y"]
+    found = row_score("group_exact_match", [1, 1, 1, 0], [1, 1, 1, 1], given={"groups": groups})
+    assert found.value == 0.5 and not found.exact
+    assert found.weighted(np.array([[1.0, 1, 0, 0]])).tolist() == [1.0]
+
+
+def test_with_rows_that_all_differ_alike_it_is_the_paired_t_test_over_seeds():
+    """Rows that add nothing of their own: what is left is Student's test of the seeds' differences."""
+    draw = np.random.default_rng(0)
+    truth = [1] * 4000
+    ours = [[1] * right + [0] * (4000 - right) for right in (3200, 3240, 3300)]
+    theirs = [[1] * right + [0] * (4000 - right) for right in (3000, 3080, 3020)]
+    for side in (*ours, *theirs):  # each seed is right on rows of its own
+        draw.shuffle(side)
+    a, b = ([row_score("accuracy", said, truth) for said in side] for side in (ours, theirs))
+    found = difference(a, b)
+    each = [x.value - y.value for x, y in zip(a, b, strict=True)]
+    assert found.mean == pytest.approx(np.mean(each))
+    usual = stats.ttest_1samp(each, 0).pvalue
+    assert found.p == pytest.approx(usual, rel=0.15) and found.freedom == pytest.approx(2, rel=0.1)
+
+
+def test_seeds_that_agree_leave_the_rows_to_decide():
+    """One seed three times: no evidence from seeds, so the test is that of the rows' differences."""
+    draw = np.random.default_rng(1)
+    ours, theirs, truth = (draw.integers(0, 2, 300).tolist() for _ in range(3))
+    a, b = (row_score("accuracy", side, truth) for side in (ours, theirs))
+    found = difference([a] * 3, [b] * 3)
+    rows = [float(x == t) - float(y == t) for x, y, t in zip(ours, theirs, truth, strict=True)]
+    assert found.p == pytest.approx(stats.ttest_1samp(rows, 0).pvalue, rel=1e-6)
+    assert found.half == pytest.approx(found.rows_half)
+
+
+def test_less_is_better_turns_the_sign():
+    near, far = ([row_score("mse", [v] * 9 + [v + s / 9], [0.0] * 10) for s in range(3)] for v in (0.1, 0.9))
+    assert difference(near, far, better=False).mean > 0 > difference(near, far).mean
+
+
+def test_fewer_than_three_seeds_decide_nothing():
+    a, b = row_score("accuracy", [1, 1, 1, 0], [1, 1, 1, 1]), row_score("accuracy", [0, 0, 1, 0], [1, 1, 1, 1])
+    for seeds, said in ((1, "one seed"), (2, "two seeds")):
+        found = difference([a] * seeds, [b] * seeds)
+        assert math.isnan(found.p) and words(found, found.p) == f"not decidable, {said}"
+        assert found.rows_half > 0
+    with pytest.raises(ConfigError, match="as many seeds"):
+        difference([a], [b, b])
+    with pytest.raises(ConfigError, match="same rows"):
+        difference([a], [row_score("accuracy", [1], [1])])
+
+
+def test_models_that_differ_by_chance_are_rarely_told_apart_and_true_differences_are_found():
+    """A model is right on a row as the row is hard, and by its seed; both sides alike, or one of them up."""
+    draw = np.random.default_rng(2)
+    rows, called, missed, trials = 200, 0, 0, 150
+
+    def side(hard, up):
+        chance = np.clip(hard + draw.normal(0, 0.02) + up, 0, 1)
+        return row_score("accuracy", (draw.random(rows) < chance).astype(int).tolist(), [1] * rows)
+
+    for _ in range(trials):
+        hard = draw.beta(2, 1, rows) * 0.9
+        one, two, three = ([side(hard, up) for _ in range(3)] for up in (0, 0, 0.15))
+        called += difference(one, two).p < 0.05
+        missed += not difference(three, two).p < 0.05
+    assert called / trials < 0.09  # 0.05, and three standard errors of 150 trials
+    assert missed / trials < 0.4
+
+
+@given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), min_size=1, max_size=6))
+def test_holm_lies_between_the_values_and_bonferroni(values):
+    found = holm(values)
+    for what, p in values.items():
+        assert p <= found[what] <= min(1.0, p * len(values)) + 1e-12
+    order = sorted(values, key=lambda what: values[what])
+    assert [found[what] for what in order] == sorted(found.values())
+
+
+def test_words_follow_p_and_the_sign():
+    one = Difference(0.1, 0.05, 0.05, 0.01, 2.0, (0.1, 0.1, 0.1), 50)
+    assert words(one, 0.01) == HELPED and words(one, 0.06) == NOTHING
+
+
+def test_bootstrap_draws_the_same_rows_for_all():
+    a = row_score("accuracy", [1, 0, 1, 1], [1, 1, 1, 1])
+    found = resampled([a, a], resamples=50)
+    np.testing.assert_array_equal(found[0], found[1])
+    low, high = bootstrap(a)
+    assert 0 <= low < a.value < high <= 1
+    assert bootstrap(a) == bootstrap(a) != bootstrap(a, seed=1, resamples=30)
