@@ -235,6 +235,7 @@ def evaluate(
     tasks: Sequence[str | Task] | None = None,
     data_root: str | Path | None = None,
     base: str | Path | None = None,
+    rows: int | None = None,
     progress: bool = False,
 ) -> dict[str, TaskScores]:
     """Scores of a run folder on a split; an unlabelled split gives predictions (`decoded`) and no metrics.
@@ -246,6 +247,7 @@ def evaluate(
             which no run folder holds.
         data_root: where data sets are looked for first; default that of the run.
         base: see :meth:`MultiTaskModel.from_pretrained`.
+        rows: at most so many of each task, drawn as its `rows` are; of other splits, none more than are needed.
         progress: show a bar.
     """
     if split not in SPLITS:
@@ -263,19 +265,23 @@ def evaluate(
     heads = {task: head for task, head in model.heads.items() if names is None or task in names}
     said = recorded(folder)
     root = data_root or said.get("data_root")
-    _find_files_again(heads, said)
+    find_files_again(heads, said)
     for task in tasks or ():
         if isinstance(task, Task):
             kept = ("dataset", "splits", "split_seed", "prepare", "rows", "rows_seed", "file")
-            rows = {key: getattr(task, key) for key in kept}
-            own = heads[task.name].task.with_(**rows).knowing(task.rows_in_memory, task.inferred)
+            given = {key: getattr(task, key) for key in kept}
+            own = heads[task.name].task.with_(**given).knowing(task.rows_in_memory, task.inferred)
             heads[task.name].task = own.reading_texts_of(task.inner)
+    for head in heads.values() if rows is not None else ():
+        most: dict[Split, int] = {one: rows if one == split else 8 for one in SPLITS}  # type: ignore[misc]
+        limits = {one: min(count, head.task.rows.get(one, count)) for one, count in most.items()}
+        head.task = head.task.with_(rows=limits)
     data = load_data(heads, model.tokenizer, max_length=model.max_length, data_root=root)
     with autocast(model.device, model.strategies.get("precision")):  # as it was trained and scored
         return Evaluator(data, batch_rows=32).evaluate(model, split, tasks=names, progress=progress)
 
 
-def _find_files_again(heads: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+def find_files_again(heads: Mapping[str, Any], said: Mapping[str, Any]) -> None:
     """Tasks with local files name them relative to their task file, which the run file knows and the model does not."""
     local = [
         head

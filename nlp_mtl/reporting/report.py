@@ -113,8 +113,8 @@ def report(folder: str | Path, *, out: str | Path | None = None, see_saw: float 
     made = Report(found, pictures)
     texts = {  # all of it, before anything is written
         JSON: as_json(found),
-        MARKDOWN: _markdown(made, known),
         HTML: page(found, list(pictures.values()), above, below),
+        MARKDOWN: _markdown(made, known),
     }
     place = _made(folder if out is None else out)
     for name, text in texts.items():

@@ -13,7 +13,7 @@ import numpy as np
 from nlp_mtl.data import Data, load_data
 from nlp_mtl.findings import Finding, Table
 from nlp_mtl.model import MultiTaskModel
-from nlp_mtl.run import recorded
+from nlp_mtl.run import find_files_again, recorded
 from nlp_mtl.taskfile import SPLITS, Split
 
 NAME, _MOST = "data", 8
@@ -30,7 +30,9 @@ def data_finding(folder: str | Path, key: str, *, data_root: str | Path | None =
         data_root: where data sets are looked for first; default that of the run.
     """
     model = MultiTaskModel.from_pretrained(folder)
-    root = data_root or recorded(folder).get("data_root")
+    run_file = recorded(folder)
+    root = data_root or run_file.get("data_root")
+    find_files_again(model.heads, run_file)
     data = load_data(model.heads, model.tokenizer, max_length=model.max_length, data_root=root)
     hashes = {
         (task, split): _hashes(data, task, split)

@@ -13,7 +13,6 @@ import numpy as np
 
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import RunFolderError
-from nlp_mtl.taskfile import Split
 from nlp_mtl.verdicts.rowstats import RowScore, row_score
 
 FORMAT, FOLDER = 1, "scored"
@@ -102,7 +101,8 @@ def scored_rows(
     rows = {task: _rows_of(scores) for task, scores in found.items() if scores.first is not None}
     train: dict[str, float] = {}
     if train_rows:
-        train = _on_training_rows(place, list(rows), train_rows, data_root)
+        again = evaluate(place, "train", tasks=list(rows), data_root=data_root, rows=train_rows)
+        train = {task: float(one.metrics[one.first]) for task, one in again.items() if one.first is not None}
     said = {
         "format": FORMAT,
         "run": key,
@@ -130,22 +130,6 @@ def _rows_of(scores: Any) -> TaskRows:
         {name: float(value) for name, value in scores.metrics.items()},
         hashlib.sha256(told.encode()).hexdigest()[:16],
     )
-
-
-def _on_training_rows(folder: Path, tasks: Sequence[str], most: int, data_root: Any) -> dict[str, float]:
-    """Scores of some training rows, drawn by each task's own `rows_seed`, so the same ones for every run."""
-    from nlp_mtl.model import MultiTaskModel
-    from nlp_mtl.run import evaluate
-
-    heads = MultiTaskModel.from_pretrained(folder).heads
-    fewer = []
-    for name in tasks:
-        task = heads[name].task
-        limits: dict[Split, int] = {"train": most, "validation": 8, "test": 8}  # only the first is scored
-        limits = {split: min(count, task.rows.get(split, count)) for split, count in limits.items()}
-        fewer.append(task.with_(rows=limits))
-    found = evaluate(folder, "train", tasks=fewer, data_root=data_root)
-    return {task: float(scores.metrics[scores.first]) for task, scores in found.items() if scores.first is not None}
 
 
 def run_key(folder: Path) -> str:

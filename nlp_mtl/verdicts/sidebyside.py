@@ -123,7 +123,7 @@ def compare_runs(
 
     Args:
         folders: two or more run folders, the first is what others are compared with; or folders whose ``seed-*`` are
-            runs of one way with several seeds, as a study leaves them. Seeds are paired by their names.
+            runs of one way with several seeds, as a study leaves them. Only seeds that all have count.
         split: validation or test, with labels.
         data_root: see :func:`nlp_mtl.run.evaluate`.
 
@@ -146,6 +146,8 @@ def compare_runs(
             rows = scored_rows(place, split, data_root=data_root, train_rows=0)
             if rows is not None:
                 known[name][seed] = rows
+    if common := set.intersection(*(set(by) for by in known.values())):  # scores of the seeds that are compared
+        known = {name: {seed: by[seed] for seed in sorted(common)} for name, by in known.items()}
     base, first = known[names[0]], next(iter(known[names[0]].values()))
     shared = [task for task in first.tasks if all(task in one.tasks for by in known.values() for one in by.values())]
     if not shared:
@@ -163,9 +165,8 @@ def compare_runs(
         raise ConfigError(f"compare: {', '.join(wrong)}: the runs have other {split} rows; give them the same data")
     against: dict[str, dict[str, Difference]] = {}
     for name in names[1:]:
-        pairs = sorted(set(base) & set(known[name])) or None
-        ours = [known[name][seed] for seed in pairs] if pairs else list(known[name].values())[:1]
-        theirs = [base[seed] for seed in pairs] if pairs else list(base.values())[:1]
+        pairs = list(zip(known[name].values(), base.values(), strict=False))
+        ours, theirs = [a for a, _ in pairs], [b for _, b in pairs]
         against[name] = {
             task: difference(
                 [one.tasks[task].row_score() for one in ours],

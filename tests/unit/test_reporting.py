@@ -219,7 +219,7 @@ def reported(whole, tmp_path_factory):
 
 def test_the_report_of_a_run(reported):
     found = reported
-    assert [file.name for file in found.files] == ["report.json", "report.html"]
+    assert [file.name for file in found.files] == ["report.json", "report.html", "report.md"]
     said = json.loads(found.files[0].read_text(encoding="utf-8"))
     assert said == found.summary
     assert said["gradients"]["conflicting_share"] == 0.5
