@@ -55,6 +55,29 @@ def map_labels(rows: Dataset, column: str, names: dict[str, str]) -> Dataset:
     return rewrite(rows.cast_column(column, _string()), change)
 
 
+@registry.preparations.register("shuffle_labels")
+def shuffle_labels(rows: Dataset, column: str, seed: int = 0) -> Dataset:
+    """Deal the values of a label column anew among the rows, so that texts tell nothing of them: a control task.
+
+    A task that is prepared so can't be learned, but by heart, and helps no other one. After Zhang, Bengio, Hardt, Recht
+    and Vinyals (2017, arXiv 1611.03530).
+
+    Example:
+        >>> from datasets import Dataset
+        >>> rows = Dataset.from_dict({"text": list("abcdef"), "label": [0, 0, 0, 1, 1, 1]})
+        >>> found = shuffle_labels(rows, "label")
+        >>> sorted(found["label"]), found["text"][:] == rows["text"][:], found["label"][:] == rows["label"][:]
+        ([0, 0, 0, 1, 1, 1], True, False)
+    """
+    import random
+
+    if column not in rows.column_names:  # a test split without labels
+        return rows
+    values, feature = rows[column][:], rows.features[column]
+    random.Random(seed).shuffle(values)
+    return rows.remove_columns(column).add_column(column, values).cast_column(column, feature)
+
+
 @registry.preparations.register("number_text")
 def number_text(rows: Dataset, column: str, step: float) -> Dataset:
     """Numbers as texts, rounded to multiples of `step` with one decimal (3.8 for 3.76); no number stays none.
