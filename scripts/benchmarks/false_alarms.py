@@ -7,7 +7,7 @@ real tasks, real rows, and seeds that decide where a head begins, what it drops 
 
 * False alarms: for each task, groups of 3 seeds against 3 other seeds of the same way. All verdicts but "no difference
   shown" are wrong. Of 5 % each, and of none after Holm's correction over the tasks of a "run", more would be too many.
-* Power: the same, but one side has some of its wrong answers put right, by chance, so many that its expected accuracy is
+* Power: the same, but one side has some of its wrong answers put right, by chance, so that its expected accuracy is
   3 points up; with 3, 5 and 10 seeds and 200 to 2000 validation rows.
 
 The seeds are 0 and up, set here before anything was looked at.

@@ -178,6 +178,7 @@ NOTEBOOKS = {
     "05_sharing_schemes": 2,
     "06_domain_adaptation": 0,
     "07_continual": 0,
+    "08_verdict": 1,
 }
 
 

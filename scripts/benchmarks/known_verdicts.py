@@ -1,0 +1,105 @@
+"""Verdicts whose answer is known before: real data, seeds 0 to 2, set here before anything was looked at.
+
+    python scripts/benchmarks/known_verdicts.py --data-root DIR [--model FOLDER] [copies] [tiny] [six]
+
+* copies: one task under two names. The verdict must find no negative transfer, and no difference between the two.
+* tiny: 200 rows of MRPC beside all rows of two other tasks of pairs, RTE and STS-B (2000 rows). What is found is shown
+  with its interval, whatever it is.
+* six: six tasks in one run. What training together did to each, and what the toolkit says to do.
+
+Runs are kept in runs/known (not in git) and not done again. Recorded in recorded/known_verdicts.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from verify import RECORDED, ROOT, data_root, model_folder
+
+import nlp_mtl as mtl
+from nlp_mtl.tasks import load_tasks
+
+TRAINING = {
+    "num_train_epochs": 3,
+    "learning_rate": 1e-4,
+    "warmup_steps": 0.06,
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "seed": 0,
+}
+RUNS: dict[str, list[Any]] = {
+    "copies": [
+        {"name": "mrpc", "rows": {"train": 400}},
+        {"copy_of": "mrpc", "name": "mrpc_again", "rows": {"train": 400}},
+    ],
+    "tiny": [
+        {"name": "mrpc", "rows": {"train": 200}},
+        {"name": "rte", "rows": {"train": 2000}},
+        {"name": "stsb", "rows": {"train": 2000, "validation": 500}},
+    ],
+    "six": [
+        {"name": "cola", "rows": {"train": 400, "validation": 400}},
+        {"name": "sst2", "rows": {"train": 400, "validation": 400}},
+        {"name": "mrpc", "rows": {"train": 400}},
+        {"name": "stsb", "rows": {"train": 400, "validation": 400}},
+        {"name": "rte", "rows": {"train": 400}},
+        {"name": "conll2003", "rows": {"train": 400, "validation": 400, "test": 8}},
+    ],
+}
+
+
+def main() -> int:
+    """Train, judge, and record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("which", nargs="*", choices=[*RUNS, []], help="default: all")
+    parser.add_argument("--data-root", default=None)
+    parser.add_argument("--model", default=None)
+    given = parser.parse_args()
+    file = RECORDED / "known_verdicts.json"
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    for name in given.which or RUNS:
+        known[name] = judged(name, str(data_root(given.data_root)), given.model or str(model_folder()))
+        file.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 0
+
+
+def judged(name: str, data: str, model: str) -> dict[str, Any]:
+    """One run, its twins, and the verdict."""
+    folder = ROOT / "runs" / "known" / name
+    if not (folder / "metrics.json").is_file():
+        training = {**TRAINING, "output_dir": str(folder)}
+        keys = {"model": model, "data_root": data, "max_length": 96, "tasks": [named(one) for one in RUNS[name]]}
+        keys["training"] = training
+        mtl.train(keys, overwrite=folder.is_dir())
+    tasks = ["mrpc"] if name == "tiny" else None
+    found = mtl.verdict(folder, seeds=3, tasks=tasks)
+    began = time.perf_counter()
+    again = mtl.verdict(folder, seeds=3, tasks=tasks)
+    from nlp_mtl.verdicts.judge import summaries
+
+    summaries(folder)
+    mtl.report(folder)
+    seconds = time.perf_counter() - began
+    assert again.as_json() == found.as_json()
+    for sentence in found.sentences():
+        print(sentence)
+    return {**found.as_json(), "report_seconds": round(seconds, 1), "table": found.table(), "page": _size(folder)}
+
+
+def named(said: dict[str, Any]) -> Any:
+    """A task of a run; a copy of another under its own name, so with a head of its own."""
+    if "copy_of" not in said:
+        return said
+    return load_tasks([said["copy_of"]])[0].with_(name=said["name"], rows=said["rows"])
+
+
+def _size(folder: Path) -> int:
+    return (folder / "report.html").stat().st_size
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
