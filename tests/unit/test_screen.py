@@ -33,6 +33,8 @@ def test_several_processes_go_on_as_several(monkeypatch):
 @pytest.mark.parametrize(
     "words",
     [
+        ["evaluate", "run"],
+        ["predict", "run", "a text"],
         ["adapters", "remove", "run", "--task", "a"],
         ["adapters", "merge", "run", "out"],
         ["export", "run", "out", "--task", "a"],
