@@ -136,7 +136,9 @@ def sequence(
     changes = {key: value for key, value in method.items() if key not in (REPLAY, JOINT, LWF)}
     training = {**(keys.get("training") or {}), **(changes.pop("training", None) or {})}
     whole: dict[str, Any] = {**keys, **changes, "training": {**training, "seed": seed, "output_dir": str(folder)}}
-    told = [registry.parse_spec(spec, "regularizers") for spec in whole.get("regularizers") or ()]
+    given = whole.get("regularizers") or []
+    listed = given if isinstance(given, list) else [given]
+    told = [registry.parse_spec(spec, "regularizers") for spec in listed]
     if told:
         whole["regularizers"] = [_after(name, arguments, None) for name, arguments in told]
     remembers = _with_memory(whole.get("balancer"))

@@ -51,6 +51,16 @@ def test_the_stages_say_what_was_learned_before(world):
     assert third["tasks"][0]["rows"]["train"] < 10, "later tasks push earlier ones out"
 
 
+def test_one_regularizer_needs_no_list(world):
+    _, _, _, keys = world
+    for alone in ("ewc", {"name": "ewc", "strength": 3}):
+        one, listed = (
+            load_continual({**keys, "methods": {"way": {"regularizers": said}}})[2][0].keys["stages"]
+            for said in (alone, [alone])
+        )
+        assert one == listed and one[1]["regularizers"][0]["name"] == "ewc"
+
+
 def test_each_way_runs_and_memory_is_left_as_it_is(world):
     folder, base, _, keys = world
     ways = {name: WAYS[name] for name in ("a-gem", "o-lora")}
