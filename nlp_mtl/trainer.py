@@ -164,7 +164,9 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         self.cosines_every = cosines_every
         self._task_losses = torch.zeros(len(self.tasks), dtype=torch.float64)
         self._task_steps = torch.zeros(len(self.tasks), dtype=torch.float64)
-        self._tally, self._penalties = Tally(self.tasks), Penalties(regularizers, model, data)
+        taught = () if self._distilling is None else [lesson.task for lesson in self._distilling.lessons]
+        learning = {*(self.tasks if train_tasks is None else train_tasks), *taught} - set(self.balancer.only_weigh)
+        self._tally, self._penalties = Tally(self.tasks), Penalties(regularizers, model, data, learning)
         if regularizers:
             self.strategies["regularizers"] = self._penalties.said(regularizers)
         self.scores: dict[str, TaskScores] = {}
