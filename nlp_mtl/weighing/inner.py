@@ -74,7 +74,8 @@ class ByInnerSteps(Weighing):
                     torch._foreach_add_(list[Tensor](trained), gradients[-1], alpha=-self.balancer.inner_rate)
             with self.host.accelerator.no_sync(model):
                 loss = self.host.outputs(model, part, self.facts, None)["loss"] * (per_process / units)
-            known = torch.autograd.grad(loss, trained, allow_unused=True)
+            none = [None] * len(trained)  # e.g. of an alignment while gradual unfreezing has not begun
+            known = torch.autograd.grad(loss, trained, allow_unused=True) if loss.requires_grad else none
             self._met += torch.tensor([g is not None for g in known])
             gradients.append([torch.zeros_like(p) if g is None else g for p, g in zip(trained, known, strict=True)])
             total = total + loss.detach() / len(mine)

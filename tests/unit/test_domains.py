@@ -372,3 +372,16 @@ def test_a_run_that_adapts_resumes_to_the_bit_and_loads_without_its_registry(her
     answers = predict(model, "a good cat")
     assert answers["domains"]["label"] in ("books", "films")
     assert answers["domains_aligned"] == {"missing": ["texts of several domains to compare"]}
+
+
+@pytest.mark.parametrize("name", ["domains", "domains_aligned"])
+@pytest.mark.parametrize(
+    "how", [{"freeze": "*"}, {"task_lora": {"r": 2, "target_modules": "all-linear"}}], ids=["*", "own"]
+)
+def test_where_nothing_shared_is_trained_there_is_nothing_to_draw_together(here, tmp_path, how, name):
+    base = write_base(tmp_path / "base")
+    tasks = ["books", reading("books", "films", name=name)]
+    said = config(base, tasks, tmp_path / "run", registry=[str(here)], training={"max_steps": 1}, **how)
+    with pytest.raises(ConfigError, match=rf"{name} \(domain_\w+\) changes the weights that tasks share, found none"):
+        train(said)
+    train({**said, "train_tasks": ["books"]})
