@@ -25,7 +25,7 @@ from nlp_mtl.methods import EPILOG as METHODS_EPILOG
 from nlp_mtl.methods import methods
 from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.probing import command as probing
-from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
+from nlp_mtl.screen import command, one_process, print_scores, print_table, print_thresholds
 from nlp_mtl.serving import command as serving
 from nlp_mtl.verdicts import command as judging
 
@@ -145,6 +145,7 @@ def evaluate(
     """Score a run on a split; an unlabelled split is predicted, into RUN/predictions."""
     from nlp_mtl.run import evaluate as score
 
+    one_process("evaluate")
     scores = score(run, split, tasks=task, data_root=data_root, base=base, progress=sys.stderr.isatty())  # type: ignore[arg-type]
     if not scores:
         raise ConfigError(f"{run}: --split is one that a task has, found {split!r}, which none has; name another")
@@ -182,6 +183,7 @@ def predict(
     """Answer every task that can read the input, from one encoder pass; one JSON object per input, in their order."""
     from nlp_mtl.predictfile import predict_file
 
+    one_process("predict")
     if file is not None:
         if texts:
             raise ConfigError(f"predict: reads TEXTs or --file, found both ({shown(texts)} and {file}); leave one out")

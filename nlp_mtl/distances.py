@@ -33,19 +33,23 @@ def _covariance(rows: Tensor) -> Tensor:
     return centred.T @ centred / (len(rows) - 1)
 
 
-def mmd(one: Tensor, other: Tensor, widths: Sequence[float] = WIDTHS) -> Tensor:
+def mmd(one: Tensor, other: Tensor, widths: Sequence[float] = WIDTHS, *, unbiased: bool = False) -> Tensor:
     """The squared maximum mean discrepancy under a mean of Gaussian kernels; Gretton et al., 2012, JMLR 13.
 
-    It is the biased estimate, mean k(x, x′) + mean k(y, y′) − 2 mean k(x, y) over all pairs, which is never below 0.
+    It is the biased estimate, mean k(x, x′) + mean k(y, y′) − 2 mean k(x, y) over all pairs, which is never below 0; or
+    the unbiased one, in which a row is no pair with itself. With few rows the biased one is far from 0 also where nothing
+    differs, and least where all rows are the same: who trains on it draws everything to one point.
     Kernels are exp(−‖x − y‖² / (w · m)), with m the median of the squared distances between different rows of both
     samples (no gradient goes through it) and w each of `widths`; Long et al., 2015, arXiv:1502.02791, use as many.
 
     Args:
-        one, other: [rows, d], at least 1 row each.
+        one, other: [rows, d], at least 1 row each; 2 for the unbiased estimate.
         widths: multiples of the median.
+        unbiased: leave out the pairs of a row with itself.
 
     Returns:
-        A number from 0 to 2; exactly 0 for equal samples in equal order.
+        A number from 0 to 2, exactly 0 for equal samples in equal order; unbiased, it may be below 0, and is 0 in the
+        mean over samples of one distribution.
 
     Example:
         >>> a = torch.tensor([[0.0], [1.0]])
@@ -61,10 +65,13 @@ def mmd(one: Tensor, other: Tensor, widths: Sequence[float] = WIDTHS) -> Tensor:
         pairs = [square[tuple(torch.triu_indices(len(square), len(square), 1))] for square in (within, beyond)]
         middle = torch.cat([*pairs, between.flatten()]).median().clamp_min(torch.finfo(one.dtype).tiny)
 
-    def kernel(square: Tensor) -> Tensor:
-        return torch.stack([(-square / (width * middle)).exp().mean() for width in widths]).mean()
+    def kernel(square: Tensor, own: int = 0) -> Tensor:
+        """The mean over pairs; `own` of them are of a row with itself, where every kernel is 1."""
+        found = torch.stack([(-square / (width * middle)).exp().sum() for width in widths]).mean()
+        return (found - own) / (square.numel() - own)
 
-    return kernel(within) + kernel(beyond) - 2 * kernel(between)
+    alone = (len(one), len(other)) if unbiased else (0, 0)
+    return kernel(within, alone[0]) + kernel(beyond, alone[1]) - 2 * kernel(between)
 
 
 def between_domains(vectors: Tensor, domains: Tensor, distance: Distance) -> Tensor:

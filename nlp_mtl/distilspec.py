@@ -10,6 +10,7 @@ from typing import Any
 from nlp_mtl.errors import ConfigError, suggestion
 
 START = "start"
+_OF_LWF = {"temperature": 2.0, "weight": 1.0}  # of the paper
 KEYS = ("teacher", "tasks", "of", "on", "temperature", "weight", "annealing", "hidden", "base")
 
 
@@ -114,6 +115,35 @@ def specs_of(given: Any) -> list[DistillationSpec]:
     if wrong:
         raise ConfigError(wrong)
     return found
+
+
+def without_forgetting(earlier: Sequence[str], new: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Learning without forgetting: heads of earlier tasks are held to what they said on the new task's rows.
+
+    Args:
+        earlier: the tasks that were learned before.
+        new: the one that is learned.
+        said: fields that are not the paper's; those that say who learns from whom are not among them.
+
+    Raises:
+        ConfigError: every mistake in `said`.
+
+    Relations: Li & Hoiem, 2016, arXiv 1606.09282, with temperature 2; like distillation from the model that the run
+    starts from.
+
+    Example:
+        >>> without_forgetting(["rte"], "mrpc", {"weight": 0.5})["on"]
+        ['mrpc']
+    """
+    if taken := [key for key in said if key in ("teacher", "tasks", "of", "on", "base")]:
+        raise ConfigError(
+            f"`lwf` says itself who learns from whom, found {', '.join(map(repr, taken))}; leave that out"
+        )
+    try:
+        DistillationSpec.of_key({"teacher": START, **said})
+    except ConfigError as error:
+        raise ConfigError([message.replace("distillation:", "`lwf`:") for message in error.mistakes]) from None
+    return {"teacher": START, "tasks": list(earlier), "on": [new], **_OF_LWF, **said}
 
 
 def unknown_names(specs: Sequence[DistillationSpec], tasks: Sequence[str]) -> list[str]:

@@ -41,9 +41,9 @@ class _Rows:
 class FeatureCache:
     """What a frozen encoder gives for each text, at the tokens that heads read.
 
-    A text is known by its tokens, so one that comes again in another epoch, for another task or in an evaluation is not
-    computed again. The encoder is in eval mode, as every frozen one, so the numbers are those of a frozen encoder. What
-    does not fit into `most` bytes is computed each time.
+    A text is known by its tokens and by those of them that are read, so one that comes again in another epoch, for
+    another task that reads it alike or in an evaluation is not computed again. The encoder is in eval mode, as every
+    frozen one, so the numbers are those of a frozen encoder. What does not fit into `most` bytes is computed each time.
 
     Args:
         encode: what computes hidden states at depths: :func:`nlp_mtl.packing.encode_at`.
@@ -62,13 +62,13 @@ class FeatureCache:
 
     encode: Encode
     most: int | None = None
-    _known: dict[bytes, tuple[bytes, dict[int, int]]] = field(default_factory=dict, repr=False)
+    _known: dict[bytes, dict[int, int]] = field(default_factory=dict, repr=False)
     _rows: dict[int, _Rows] = field(default_factory=dict, repr=False)
     _full: bool = False
 
     @property
     def texts(self) -> int:
-        """How many texts are known."""
+        """How many texts are known; one that is read at other tokens too counts again."""
         return len(self._known)
 
     @property
@@ -82,14 +82,10 @@ class FeatureCache:
         """Hidden states [tokens, hidden] by depth, those of tokens that are not read 0; as `encode`."""
         if layout.read is None or "input_ids" not in inputs or set(inputs) - {"input_ids", "token_type_ids"}:
             return self.encode(encoder, inputs, layout, way, depths)
-        keys = _keys(inputs, layout)
         read = layout.read.cpu().numpy()
         marks = _cut(read, layout)
-        missing = [
-            number
-            for number, (key, mark) in enumerate(zip(keys, marks, strict=True))
-            if (known := self._known.get(key)) is None or known[0] != mark or not known[1].keys() >= set(depths)
-        ]
+        keys = _keys(inputs, layout, marks)
+        missing = [n for n, key in enumerate(keys) if not self._known.get(key, {}).keys() >= set(depths)]
         if missing and (self._full or len(missing) == len(keys)):
             found = self.encode(encoder, inputs, layout, way, depths)
             self._keep(found, keys, marks, layout.read)
@@ -102,7 +98,7 @@ class FeatureCache:
         counts = np.add.reduceat(read.astype(np.int64), layout.offsets[:-1])
         found = {}
         for depth in depths:
-            starts = np.array([self._known[key][1][depth] for key in keys])
+            starts = np.array([self._known[key][depth] for key in keys])
             within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
             rows = self._rows[depth].states
             source = torch.from_numpy(np.repeat(starts, counts) + within).to(rows.device)
@@ -149,17 +145,14 @@ class FeatureCache:
         for depth, part in states.items():
             rows = self._rows.setdefault(depth, _Rows(part.new_empty(0, part.shape[1])))
             begin = rows.add(part)
-            for key, mark, start in zip(keys, marks, begin + ends - counts, strict=True):
-                known = self._known.get(key)
-                if known is None or known[0] != mark:
-                    known = self._known[key] = (mark, {})
-                known[1][depth] = int(start)
+            for key, start in zip(keys, begin + ends - counts, strict=True):
+                self._known.setdefault(key, {})[depth] = int(start)
 
 
-def _keys(inputs: Mapping[str, Tensor], layout: Layout) -> list[bytes]:
-    """A text's tokens, and of which segment each is."""
+def _keys(inputs: Mapping[str, Tensor], layout: Layout, marks: list[bytes]) -> list[bytes]:
+    """A text's tokens, of which segment each is, and which of them are read."""
     parts = [_cut(inputs[name].cpu().numpy(), layout) for name in sorted(inputs)]
-    return parts[0] if len(parts) == 1 else [b"".join(each) for each in zip(*parts, strict=True)]
+    return [b"".join(each) for each in zip(*parts, marks, strict=True)]
 
 
 def _cut(values: np.ndarray, layout: Layout) -> list[bytes]:

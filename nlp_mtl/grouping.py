@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from transformers import TrainingArguments
@@ -86,4 +86,23 @@ def check_stopping(stop_tasks: Mapping[str, Any] | None, args: TrainingArguments
         raise ConfigError(
             "stop_tasks: looks at the scores of evaluations, and this run has none (`training.eval_strategy` is no); "
             "evaluate, or leave it out"
+        )
+
+
+def check_auxiliary(model: Any, learning: Collection[str]) -> None:
+    """Refuse tasks that are there for the encoder where nothing that others use too is trained: they do nothing.
+
+    Args:
+        model: the model.
+        learning: the tasks that learn.
+
+    Raises:
+        ConfigError: with the way out.
+    """
+    named = [task for task in model.tasks if task in learning and model.heads[task].auxiliary]
+    if named and next(iter(model.sharing.shared_parameters()), None) is None:
+        kinds = ", ".join(dict.fromkeys(model.heads[task].task.head_name for task in named))
+        raise ConfigError(
+            f"tasks: {', '.join(named)} ({kinds}) changes the weights that tasks share, found none that are trained; "
+            "train some (`lora`, or no `freeze`), or leave it out of what learns (`train_tasks`)"
         )

@@ -157,7 +157,10 @@ def _start(
         yield (beside(folder, old.base) if hasattr(old.sharing.encoder, "peft_config") else None) or model, True
     else:
         with tempfile.TemporaryDirectory() as place, quiet_transformers():
-            _plain(asked, old).save_pretrained(place)
+            plain = _plain(asked, old)
+            plain.should_save_on_this_rank = lambda _: True  # transformers writes on the first process alone
+            plain.save_pretrained(place)
+            del plain.should_save_on_this_rank
             old.tokenizer.save_pretrained(place)
             yield Path(place), False
 

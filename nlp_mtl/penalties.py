@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,19 @@ class Penalties:
         regularizers: specs or instances, or a single one; see :mod:`nlp_mtl.regularizers`.
         model: the model.
         data: its rows.
+        learning: the tasks that learn; what only others use gets no gradient. None for all.
 
     Raises:
         ConfigError: arguments that do not fit, or one regularizer twice.
     """
 
-    def __init__(self, regularizers: Sequence[registry.Spec] | registry.Spec, model: Any, data: Any):
+    def __init__(
+        self,
+        regularizers: Sequence[registry.Spec] | registry.Spec,
+        model: Any,
+        data: Any,
+        learning: Collection[str] | None = None,
+    ):
         made = [registry.regularizers.build(spec) for spec in _listed(regularizers)]
         self.made: dict[str, Regularizer] = {one.registered_as or type(one).__name__: one for one in made}
         if len(self.made) < len(made):
@@ -46,6 +53,7 @@ class Penalties:
         for one in made:
             one.setup(model, data)
         self._values: dict[str, list[float]] = {}
+        self._alone = _of_others(model, model.tasks if learning is None else learning)
 
     def begin(self, processes: int = 1) -> None:
         """A fresh training begins.
@@ -79,6 +87,11 @@ class Penalties:
                 continue
             value, parameters, gradients = known
             self._values.setdefault(name, []).append(value)
+            if self._alone:  # a gradient of zeros would let an optimizer move them
+                kept = [pair for pair in zip(parameters, gradients, strict=True) if id(pair[0]) not in self._alone]
+                parameters, gradients = [p for p, _ in kept], [g for _, g in kept]
+            if not parameters:
+                continue
             if scale != 1.0:
                 torch._foreach_mul_(gradients, scale)
             for parameter in parameters:
@@ -154,6 +167,15 @@ class Penalties:
                 f"regularizers: {self.kind} adds to gradients after the backward pass, and optim {args.optim.value!r} "
                 "updates the weights in it; use another optim, or leave them out"
             )
+
+
+def _of_others(model: Any, learning: Collection[str]) -> set[int]:
+    """The parameters that only tasks use which do not learn."""
+    used: dict[bool, set[int]] = {True: set(), False: set()}
+    for task in model.tasks:
+        own = (*model.module_of(task).parameters(), *model.sharing.parameters_of(task))
+        used[task in learning] |= {id(p) for p in own}
+    return used[False] - used[True] - {id(p) for p in model.sharing.shared_parameters()}
 
 
 def _listed(regularizers: Any) -> list[Any]:

@@ -165,10 +165,9 @@ def _told_from(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             said[key] = [told_from(folder, item) for item in said[key]]
         elif said.get(key):
             said[key] = told_from(folder, said[key])
-    if isinstance(said.get("regularizers"), list):
-        said["regularizers"] = [_told_of_runs(one, folder) for one in said["regularizers"]]
-    if isinstance(said.get("distillation"), list):
-        said["distillation"] = [_told_teacher(one, folder) for one in said["distillation"]]
+    for key, tell in (("regularizers", _told_of_runs), ("distillation", _told_teacher)):
+        if given := said.get(key):  # of a stage it may be one alone
+            said[key] = [tell(one, folder) for one in (given if isinstance(given, list) else [given])]
     start = said.get("init_from")
     if (place := start.get("run") if isinstance(start, Mapping) else start) is not None:
         place = told_from(folder, place) if Path(place).exists() else place

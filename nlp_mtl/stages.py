@@ -90,9 +90,9 @@ def _runs(stages: list[Stage], stage: Stage, folder: Path) -> list[tuple[Path, d
     if stage.after is not None:
         start = str(folder / stages[stage.after].folder)
         keys["init_from"] = {**stage.start, "run": start} if stage.start else start
-    if isinstance(keys.get("distillation"), list):
+    if taught := keys.get("distillation"):
         earlier = {one.name: str(folder / one.folder) for one in stages[: stages.index(stage)]}
-        keys["distillation"] = [_taught(one, earlier) for one in keys["distillation"]]
+        keys["distillation"] = [_taught(one, earlier) for one in (taught if isinstance(taught, list) else [taught])]
     place = folder / stage.folder
     parts = [(place, keys)]
     if stage.each:

@@ -25,7 +25,7 @@ from nlp_mtl.evaluating import MixedEvaluations
 from nlp_mtl.evaluation import Evaluator, TaskScores
 from nlp_mtl.features import check_frozen
 from nlp_mtl.feeding import MixedBatches, check_budgets
-from nlp_mtl.grouping import check_pools, check_stopping, sampler_of
+from nlp_mtl.grouping import check_auxiliary, check_pools, check_stopping, sampler_of
 from nlp_mtl.heads import Head
 from nlp_mtl.hub.training import HubPushes
 from nlp_mtl.losses import MixedLosses
@@ -164,7 +164,10 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         self.cosines_every = cosines_every
         self._task_losses = torch.zeros(len(self.tasks), dtype=torch.float64)
         self._task_steps = torch.zeros(len(self.tasks), dtype=torch.float64)
-        self._tally, self._penalties = Tally(self.tasks), Penalties(regularizers, model, data)
+        taught = () if self._distilling is None else [lesson.task for lesson in self._distilling.lessons]
+        learning = {*(self.tasks if train_tasks is None else train_tasks), *taught} - set(self.balancer.only_weigh)
+        check_auxiliary(model, learning)
+        self._tally, self._penalties = Tally(self.tasks), Penalties(regularizers, model, data, learning)
         if regularizers:
             self.strategies["regularizers"] = self._penalties.said(regularizers)
         self.scores: dict[str, TaskScores] = {}

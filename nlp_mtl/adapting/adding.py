@@ -17,9 +17,10 @@ from nlp_mtl.adapting.places import beside, keep_records, keep_scores, out_mista
 from nlp_mtl.adapting.refusing import check_only_adapters
 from nlp_mtl.bases import find_recorded
 from nlp_mtl.data import load_data
-from nlp_mtl.errors import ConfigError
+from nlp_mtl.errors import ConfigError, UnsupportedError
 from nlp_mtl.folding import fields_of
 from nlp_mtl.heads import Head, make_heads, meet
+from nlp_mtl.ia3 import is_ia3
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.opening import beside as beside_it
 from nlp_mtl.opening import load_encoder, open_base
@@ -82,6 +83,11 @@ def add_task(
     folder = local_folder(run)
     old = MultiTaskModel.from_pretrained(folder, base=base)
     check_only_adapters(old, "add")
+    if is_ia3(getattr(old.sharing.encoder, "peft_config", {}).get(SHARED)):
+        raise UnsupportedError(
+            "adapters add: beside this run's IA3 no other adapter can stand; train what is shared too (--keep replay, "
+            "ewc, …), or merge it away in a run of its own (init_from: {run: …, merge: true}) and add to that"
+        )
     settings, added = _settings(old, task, changes)
     place = Path(out) if out is not None else beside(run, "with", added.name)
     if mistakes := [*_mistakes(old, added), *out_mistakes("add", place)]:

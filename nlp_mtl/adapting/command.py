@@ -63,8 +63,8 @@ def add(
     keep: Annotated[
         str,
         typer.Option(
-            help="How the others are kept: frozen; or the shared weights are trained too: naive, replay, a_gem, joint, "
-            "or a regularizer (ewc, o_lora, …); or '{name: replay, rows: 100}'."
+            help="How the others are kept: frozen; or the shared weights are trained too: naive, replay, a_gem, lwf, "
+            "joint, or a regularizer (ewc, o_lora, …); or '{name: replay, rows: 100}'."
         ),
     ] = "frozen",
     data_root: DataRoot = None,

@@ -11,6 +11,7 @@ from typing import Any
 from nlp_mtl import config, registry
 from nlp_mtl.adapting.places import beside, out_mistakes
 from nlp_mtl.bases import find_base
+from nlp_mtl.distilspec import without_forgetting
 from nlp_mtl.errors import ConfigError, suggestion
 from nlp_mtl.pulling import local_folder
 from nlp_mtl.regularizers import IMPORTANCE
@@ -20,7 +21,7 @@ from nlp_mtl.runspec import read_spec
 from nlp_mtl.taskfile import Task
 from nlp_mtl.tasks import load_tasks
 
-OWN = ("frozen", "naive", "replay", "a_gem", "joint")  # and every regularizer
+OWN = ("frozen", "naive", "replay", "a_gem", "lwf", "joint")  # and every regularizer
 ROWS = 50  # of each earlier task, where replay says nothing
 _OF_THE_RUN = tuple(
     "model registry data_root imports max_length sharing tree heads lora task_lora freeze tuning learning_rates "
@@ -50,15 +51,16 @@ def add_trained(
 
     It is an ordinary run that starts where the finished one ended (`init_from`): the new task learns beside a new head,
     and of the old ones nothing (``naive``), some rows (``replay``; ``a_gem``, against which it learns), all rows
-    (``joint``), or what a regularizer needs of them (``ewc``, ``o_lora``, ``l2_sp``, …). ``ewc`` takes the importance
-    that the run left, or computes it from the old tasks' rows; ``o_lora`` merges the run's LoRA and learns a new one.
+    (``joint``), what their heads said of the new rows before (``lwf``), or what a regularizer needs of them (``ewc``,
+    ``o_lora``, ``l2_sp``, …). ``ewc`` takes the importance that the run left, or computes it from the old tasks' rows;
+    ``o_lora`` merges the run's LoRA and learns a new one.
     ``ewc``, ``o_lora`` and ``synaptic_intelligence`` leave what the next task needs.
 
     Args:
         run: a folder of a run with its run file; or a repository of the Hub.
         task: the new task.
         keep: one of :func:`ways`, or ``{name: …, arguments}``: those of the regularizer; `rows`, or `total` and `how`,
-            for replay.
+            for replay; `temperature`, `weight`, … of the distillation for lwf.
         out: the new run; default a folder beside it, ``<run>_with_<task>``.
         changes: ``key=value`` of a run file.
         base: where the pretrained model of a LoRA is.
@@ -116,6 +118,11 @@ def _mistakes(
     if name in ("replay", "a_gem"):
         try:
             Replay.of(arguments)
+        except ConfigError as error:
+            wrong += [f"adapters add: --keep {name}: {message}" for message in error.mistakes]
+    elif name == "lwf":
+        try:
+            without_forgetting([], "", arguments)
         except ConfigError as error:
             wrong += [f"adapters add: --keep {name}: {message}" for message in error.mistakes]
     elif name in OWN and arguments:
@@ -179,6 +186,8 @@ def _way(
     only: dict[str, Any] = {"tasks": items, "train_tasks": [new]}
     if name == "naive":
         return only
+    if name == "lwf":
+        return {**only, "distillation": [without_forgetting(old, new, arguments)]}
     kind = registry.regularizers[name]
     only["regularizers"] = [{"name": name, **_of_run(folder, kind, old), **arguments}]
     return only | ({"init_from": {"run": str(folder), "merge": True}} if kind.new_lora else {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,7 @@ class Distilling:
             own = learned.get(pool.key)
             if tasks := [lesson.task for lesson in self.lessons if pool.key in lesson.pools]:
                 if own is None:  # nothing in it has a label
-                    own = PoolRows(
-                        pool.key,
-                        tuple(t for t in pool.tasks if t in self._learn),
-                        pool.table,
-                        pool.facts,
-                        pool.needs_labels,
-                    )
+                    own = replace(pool, tasks=tuple(task for task in pool.tasks if task in self._learn))
                 own = self._pools[pool.key] = taught_rows(own, tasks, self.data.heads, self._special)
             if own is not None:
                 found.append(own)

@@ -19,13 +19,14 @@ from safetensors.numpy import load_file, save_file
 
 from nlp_mtl.batches import collate, length_sorted, to_device
 from nlp_mtl.data import PoolRows
+from nlp_mtl.heads.few import only
 from nlp_mtl.heads.taught import kind_of
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.paths import cache_folder
 from nlp_mtl.terms import encoded
 
 logger = logging.getLogger("nlp_mtl")
-VERSION = 1  # raise it when what is kept changes
+VERSION = 2  # raise it when what is kept changes
 _ROWS, _TOKENS = 32, 4096  # of one pass
 
 
@@ -105,12 +106,13 @@ def _said(
     for task, target in batch["targets"].items():
         head, module = model.heads[task], model.module_of(task)
         kind: Any = kind_of(head)
+        seen = only(packed[task], head.dimensions)
         with model.sharing.for_head_of(task):
-            scores = head.forward(module, packed[task], target)
+            scores = head.forward(module, seen, target)
         values = kind.split(head, scores, target, rows)
         states: list[Any] = [None] * len(rows)
         if hidden:
-            states = kind.split_states(kind.states(head, module, packed[task], target), target, rows)
+            states = kind.split_states(kind.states(head, module, seen, target), target, rows)
         found[task] = list(zip(values, states, strict=True))
     return found
 

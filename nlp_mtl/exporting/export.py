@@ -294,7 +294,7 @@ def _check_forms(own: MultiTaskModel, names: Sequence[str], as_: str, custom: bo
             )
         if as_ == "onnx":
             continue
-        pooled = isinstance(head, PooledHead) and not own.config.is_encoder_decoder
+        pooled = isinstance(head, PooledHead) and head.dimensions is None and not own.config.is_encoder_decoder
         if custom and head.exportable:
             raise UnsupportedError(
                 f"export: task {name!r}: {head.auto_class} of the family computes the same; leave out --custom-code"

@@ -38,6 +38,7 @@ class Graph(nn.Module):
         self.groups = [list(group) for group in groups]
         self.encoders, self.heads = nn.ModuleList(), nn.ModuleList()
         self.kinds: list[tuple[str, str, str]] = []  # task, class, pooling
+        self.masks: list[Tensor | None] = []  # [hidden]: 1 for the dimensions that a head reads
         for group in self.groups:
             encoder = plain_encoder(model, group[0])
             self.encoders.append(encoder)
@@ -50,6 +51,7 @@ class Graph(nn.Module):
                     pooling = family_pooling(module)
                 self.heads.append(module)
                 self.kinds.append((task, head.auto_class, pooling))
+                self.masks.append(_mask(head.dimensions, encoder.config.hidden_size))
         self.eval().requires_grad_(False)
 
     def forward(
@@ -66,9 +68,16 @@ class Graph(nn.Module):
             hidden = encoder(input_ids=input_ids, attention_mask=attention_mask, **types).last_hidden_state
             for _ in group:
                 task, kind, pooling = self.kinds[number]
-                out[f"{task}.logits"] = _logits(self.heads[number], kind, _read(hidden, attention_mask, pooling))
+                mask = self.masks[number]
+                seen = hidden if mask is None else hidden * mask
+                out[f"{task}.logits"] = _logits(self.heads[number], kind, _read(seen, attention_mask, pooling))
                 number += 1
         return out
+
+
+def _mask(dimensions: Sequence[int] | None, size: int) -> Tensor | None:
+    """Which of `size` dimensions a head reads; None for all."""
+    return None if dimensions is None else torch.zeros(size).index_fill(0, torch.tensor(list(dimensions)), 1.0)
 
 
 def _read(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from nlp_mtl import config, registry
-from nlp_mtl.distilspec import DistillationSpec
+from nlp_mtl.distilspec import without_forgetting
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.replay import Replay, rows_met, with_rows
 from nlp_mtl.runfiles import FROM_RUNS
@@ -20,8 +20,6 @@ from nlp_mtl.studies.study import PlannedRun, folder_name
 from nlp_mtl.tasks import load_tasks
 
 JOINT, REPLAY, LWF = "joint", "replay", "lwf"
-
-_LWF = {"temperature": 2.0, "weight": 1.0}  # of the paper
 
 
 class ContinualStudy(BaseModel):
@@ -136,7 +134,9 @@ def sequence(
     changes = {key: value for key, value in method.items() if key not in (REPLAY, JOINT, LWF)}
     training = {**(keys.get("training") or {}), **(changes.pop("training", None) or {})}
     whole: dict[str, Any] = {**keys, **changes, "training": {**training, "seed": seed, "output_dir": str(folder)}}
-    told = [registry.parse_spec(spec, "regularizers") for spec in whole.get("regularizers") or ()]
+    given = whole.get("regularizers") or []
+    listed = given if isinstance(given, list) else [given]
+    told = [registry.parse_spec(spec, "regularizers") for spec in listed]
     if told:
         whole["regularizers"] = [_after(name, arguments, None) for name, arguments in told]
     remembers = _with_memory(whole.get("balancer"))
@@ -161,7 +161,7 @@ def sequence(
         if again and remembers is not None:
             stage["balancer"] = {**remembers, "memory": again}
         if kept is not None and number:
-            stage["distillation"] = [_earlier(kept, tasks, number)]
+            stage["distillation"] = [without_forgetting(tasks[:number], task, kept)]
         if number and any(registry.regularizers[name].new_lora for name, _ in told):
             stage["init_from"] = {"merge": True}
         if told:
@@ -181,21 +181,14 @@ def _with_memory(balancer: Any) -> dict[str, Any] | None:
     return {"name": name, **{key: value for key, value in arguments.items() if key != "memory"}}
 
 
-def _earlier(kept: Mapping[str, Any], tasks: Sequence[str], number: int) -> dict[str, Any]:
-    """Learning without forgetting: heads of earlier tasks are held to what they said on the new task's rows."""
-    return {"teacher": "start", "tasks": list(tasks[:number]), "on": [tasks[number]], **_LWF, **kept}
-
-
 def _unfit(kept: Any, whole_too: bool) -> list[str]:
     """What is wrong with `lwf`."""
     if not isinstance(kept, Mapping) or whole_too:
         return [f"`lwf` is a mapping, {{temperature: 2}}, and goes without `joint`, found {kept!r}; write lwf: {{}}"]
-    if taken := [key for key in kept if key in ("teacher", "tasks", "of", "on", "base")]:
-        return [f"`lwf` says itself who learns from whom, found {', '.join(map(repr, taken))}; leave that out"]
     try:
-        DistillationSpec.of_key({"teacher": "start", **kept})
+        without_forgetting([], "", kept)
     except ConfigError as error:
-        return [message.replace("distillation:", "`lwf`:") for message in error.mistakes]
+        return error.mistakes
     return []
 
 

@@ -105,6 +105,7 @@ class DomainAlignment(PooledHead):
             raise ConfigError(mistakes)
         self.distance, self.weight = distance, float(weight)
         self._measure = distances.coral if distance == "coral" else partial(distances.mmd, widths=tuple(widths))
+        self._trained = self._measure if distance == "coral" else partial(self._measure, unbiased=True)
         self.metrics = list(task.metrics or [METRICS[distance]])
         self.exportable, self.why_not = False, "it has no weights, and predicts nothing"
 
@@ -147,7 +148,7 @@ class DomainAlignment(PooledHead):
     def loss(self, logits: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """The distance between the rows' domains, times `weight` and the number of rows."""
         with torch.autocast(logits.device.type, enabled=False):
-            found = distances.between_domains(logits.float(), target["labels"], self._measure)
+            found = distances.between_domains(logits.float(), target["labels"], self._trained)
         return self.weight * len(logits) * found
 
     # -------------------------------------------------------------------------------------------------- decoding

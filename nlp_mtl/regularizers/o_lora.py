@@ -59,7 +59,8 @@ class OLora(Regularizer):
         own = self._own()
         if not own:
             raise ConfigError(
-                "regularizer 'o_lora': is about the shared LoRA that is trained, found none; give the run a `lora`"
+                "regularizer 'o_lora': is about the shared LoRA that is trained, found none; give the run a `lora` "
+                "(of IA3 there is none)"
             )
         self._before = {} if self.earlier is None else _fitting(load_earlier(self.earlier), own)
         if self._before and all(_goes_on(p, self._before[name]) for name, p in own.items() if name in self._before):

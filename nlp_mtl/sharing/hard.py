@@ -106,7 +106,7 @@ class Hard(Sharing):
         self.reads = Reads(self.encoder, layers, self.head_of)
         if layers:
             said = ", ".join(f"{task} {layer}" for task, layer in layers.items())
-            self.log += f"; layers that are read: {said}, of {self.reads.count}"
+            self.log += f"; layers that are read: {said}, of {self.reads.count}{self.reads.note(self.encoder)}"
 
     def encode(self, inputs: Mapping[str, Tensor], layout: Layout, tasks: Sequence[str]) -> Mapping[str, Packed]:
         """One pass, as far up as one of these tasks reads; see :meth:`Sharing.encode`."""

@@ -91,6 +91,16 @@ class Reads(nn.Module):
         states = [found[depth].hidden for depth in [*range(self.count), ALL]]
         return Packed(self.mixes[self.head_of.get(task, task)](states), found[ALL].layout)
 
+    def note(self, encoder: nn.Module) -> str:
+        """What is to be known of where some tasks read; empty for nothing."""
+        below = [task for task, layer in self.layers.items() if isinstance(layer, int) and layer != ALL]
+        if not below or not ends_with_norm(base_of(encoder)):
+            return ""
+        return (
+            f"; {', '.join(below)}: before the norm that {type(base_of(encoder)).__name__} ends with, so no vanilla "
+            "folder can hold what is read"
+        )
+
     def parameters_of(self, task: str) -> Iterator[nn.Parameter]:
         """How a task mixes layers."""
         task = self.head_of.get(task, task)

@@ -39,6 +39,7 @@ class ByInnerSteps(Weighing):
         start = [p.detach().clone() for p in trained]
         found = [torch.zeros_like(p) for p in trained]
         total = torch.zeros((), device=device)
+        self._met = torch.zeros(len(trained), dtype=torch.float64)
         for number, task in enumerate(self.host.tasks):
             mine = [(part, units) for part in self._kept if (units := self._units(part, task))]
             if not mine:
@@ -51,7 +52,10 @@ class ByInnerSteps(Weighing):
             torch._foreach_add_(found, self.balancer.direction(gradients), alpha=weight)
             total = total + weight * loss
         count = self.host.args.world_size
-        for parameter, gradient in zip(trained, found, strict=True):
+        met = self.host.over_processes(self._met.to(device)).tolist() if count > 1 else self._met.tolist()
+        for parameter, gradient, some in zip(trained, found, met, strict=True):
+            if not some:  # what no task here uses has no gradient: one of zeros would let it decay
+                continue
             whole = self.host.over_processes(gradient) / count if count > 1 else gradient
             parameter.grad = whole if parameter.grad is None else parameter.grad + whole
         self._kept = []
@@ -70,7 +74,9 @@ class ByInnerSteps(Weighing):
                     torch._foreach_add_(list[Tensor](trained), gradients[-1], alpha=-self.balancer.inner_rate)
             with self.host.accelerator.no_sync(model):
                 loss = self.host.outputs(model, part, self.facts, None)["loss"] * (per_process / units)
-            known = torch.autograd.grad(loss, trained, allow_unused=True)
+            none = [None] * len(trained)  # e.g. of an alignment while gradual unfreezing has not begun
+            known = torch.autograd.grad(loss, trained, allow_unused=True) if loss.requires_grad else none
+            self._met += torch.tensor([g is not None for g in known])
             gradients.append([torch.zeros_like(p) if g is None else g for p, g in zip(trained, known, strict=True)])
             total = total + loss.detach() / len(mine)
         if not all(bool(torch.isfinite(g).all()) for g in gradients[-1]):

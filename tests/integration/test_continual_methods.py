@@ -14,6 +14,7 @@ from nlp_mtl.forgetting.plan import load_continual
 from nlp_mtl.regularizers.o_lora import load_earlier
 from nlp_mtl.run import train
 from nlp_mtl.stageplan import stages_of
+from tests.integration.test_processes import agree, run
 from tests.integration.test_resume import same
 from tests.integration.tiny import config, state_of, write_base, write_tasks
 
@@ -51,6 +52,16 @@ def test_the_stages_say_what_was_learned_before(world):
     assert third["tasks"][0]["rows"]["train"] < 10, "later tasks push earlier ones out"
 
 
+def test_one_regularizer_needs_no_list(world):
+    _, _, _, keys = world
+    for alone in ("ewc", {"name": "ewc", "strength": 3}):
+        one, listed = (
+            load_continual({**keys, "methods": {"way": {"regularizers": said}}})[2][0].keys["stages"]
+            for said in (alone, [alone])
+        )
+        assert one == listed and one[1]["regularizers"][0]["name"] == "ewc"
+
+
 def test_each_way_runs_and_memory_is_left_as_it_is(world):
     folder, base, _, keys = world
     ways = {name: WAYS[name] for name in ("a-gem", "o-lora")}
@@ -86,6 +97,31 @@ def test_a_stage_on_merged_loras_that_was_cut_off_goes_on_to_the_same_bits(world
     assert [part.name for part in checkpoint.checkpoints(place)] == ["checkpoint-2"]
     assert same(states, state_of(train(said, resume=True).model))
     assert same(left, load_earlier(place))
+
+
+@pytest.mark.processes
+def test_two_processes_equal_one(world, tmp_path, forked_python):
+    """Memory turns the averaged step, and the penalty is the same on both; of 7 rows counts differ."""
+    _, base, tasks, _ = world
+    lora = {"r": 2, "target_modules": "all-linear"}
+    train(config(base, tasks[:2], tmp_path / "start", lora=lora, training={"max_steps": 2, "learning_rate": 1e-2}))
+    start = str(tmp_path / "start")
+    changes = {
+        "lora": lora,
+        "init_from": {"run": start, "merge": True},
+        "regularizers": [{"name": "o_lora", "earlier": start, "strength": 5.0}],
+        "balancer": {"name": "a_gem", "memory": ["mood"]},
+        "sampler": {"name": "fixed", "rates": {"mood": 2, "alike": 1, "names": 3, "rainy": 3}},
+    }
+    shape = {"per_device_train_batch_size": 7, "gradient_accumulation_steps": 2, "max_steps": 4}
+    one = config(base, tasks, tmp_path / "one", **changes, training=shape)
+    two = config(base, tasks, tmp_path / "two", **changes, training={**shape, "gradient_accumulation_steps": 1})
+    _, alone = run(forked_python, tmp_path, {"config": one}, name="kept-one")
+    found, both = run(forked_python, tmp_path, {"config": two}, processes=2, name="kept-two")
+    assert found["world"] == 2 and len(set(found["digests"])) == 1
+    assert all(entry["penalty_o_lora"] > 0 for entry in found["log"])
+    agree(both, alone, atol=1e-6, rtol=1e-5)
+    assert load_earlier(tmp_path / "one").keys() == load_earlier(tmp_path / "two").keys()
 
 
 def test_what_a_way_lacks_is_said(world):

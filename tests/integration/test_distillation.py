@@ -165,7 +165,8 @@ def test_two_processes_equal_one(world, teacher, tmp_path, forked_python):
     agree(both, alone, atol=1e-6, rtol=1e-5)
 
 
-def test_an_earlier_stage_may_teach(world, tmp_path, monkeypatch):
+@pytest.mark.parametrize("one", [False, True])
+def test_an_earlier_stage_may_teach(world, tmp_path, monkeypatch, one):
     """Single-task teachers into one student, all in one run file; each teacher's outputs are kept by its weights."""
     _, base, _, tasks, _ = world
     entries = [{"teacher": "first", "annealing": "linear"}, {"teacher": "second", "annealing": "linear"}]
@@ -174,10 +175,13 @@ def test_an_earlier_stage_may_teach(world, tmp_path, monkeypatch):
         {"name": "second", "tasks": tasks[1:2], "init_from": None},
         {"name": "student", "tasks": tasks[:2], "init_from": None, "distillation": entries},
     ]
+    if one:
+        stages = [stages[0], {**stages[2], "distillation": entries[0]}]
     monkeypatch.chdir(tmp_path)
     made = train({**config(base, tasks, Path("run"), training={"max_steps": 2}), "stages": stages})
     recorded = json.loads((made.models[0] / "nlp_mtl.json").read_text())["strategies"]["distillation"]
-    assert [(one["teacher"], one["tasks"]) for one in recorded] == [("1-first", ["mood"]), ("2-second", ["alike"])]
+    both = [("1-first", ["mood"]), ("2-second", ["alike"])]
+    assert [(said["teacher"], said["tasks"]) for said in recorded] == both[: 1 if one else 2]
     assert "teacher: ../1-first" in (made.models[0] / "run.yaml").read_text()
     assert not (made.models[0] / "teacher.safetensors").exists(), "only `start` is kept in the run folder"
     assert list(cached_file("any").parent.glob("*.safetensors"))

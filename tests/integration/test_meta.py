@@ -78,6 +78,24 @@ def test_the_update_is_what_walking_by_hand_gives(world, tmp_path, name):
     close({key: start[key] - outer * expected[key] for key in start}, dict(model.named_parameters()))
 
 
+def test_tasks_that_do_not_learn_stay_as_they_are(world, tmp_path):
+    """A gradient of zeros is none: weight decay, and what an optimizer remembers, would move what nobody trains."""
+    keys = said(
+        world,
+        tmp_path / "run",
+        {"name": "reptile", "inner_rate": 0.05},
+        train_tasks=["names"],
+        training={"optim": "adamw_torch", "weight_decay": 0.5},
+    )
+    trainer = trainer_of(*read_run(keys))
+    start = state_of(trainer.model)
+    trainer.train()
+    now = state_of(trainer.model)
+    still = [key for key in start if torch.equal(start[key], now[key])]
+    assert {key for key in start if "mood" in key or "alike" in key or "rainy" in key} <= set(still)
+    assert not any("names" in key for key in still)
+
+
 @pytest.mark.parametrize("name", ["reptile", "fomaml"])
 def test_a_resumed_run_is_bit_for_bit_the_run(world, tmp_path, name):
     saved = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "optim": "adamw_torch"}

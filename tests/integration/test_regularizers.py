@@ -141,6 +141,18 @@ def test_tasks_that_do_not_learn_are_not_important(world, tmp_path):
     assert same(found, {name: value.detach() for name, value in wanted.items()})
 
 
+@pytest.mark.parametrize("more", [{}, {"balancer": {"name": "a_gem", "memory": ["mood"]}}], ids=["others", "memory"])
+def test_heads_that_do_not_learn_are_left_alone(world, tmp_path, more):
+    """The penalty of what stands where it started is 0, and so is its gradient; weight decay would move it then."""
+    learning = ["mood", "names"] if more else ["names"]
+    train(settings(world, tmp_path / "start", training={"max_steps": 2}))
+    changes = {"init_from": str(tmp_path / "start"), "regularizers": ["l2_sp"], "train_tasks": learning, **more}
+    made = train(settings(world, tmp_path / "run", **changes, training={"max_steps": 2, "weight_decay": 0.5}))
+    before = MultiTaskModel.from_pretrained(tmp_path / "start").modules_
+    for task in ("mood", "alike", "names"):
+        assert same(before[task].state_dict(), made.model.modules_[task].state_dict()) == (task != "names"), task
+
+
 def test_what_it_begins_with_is_recorded_without_its_place(world, tmp_path, monkeypatch):
     """Of this machine a run folder knows nothing; its run file says the way from there, as with `init_from`."""
     train(settings(world, tmp_path / "first", regularizers=[{"name": "ewc", "carry": True, "rows": 4}]))

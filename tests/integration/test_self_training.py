@@ -304,3 +304,16 @@ def test_weights_of_a_target_like_the_source_are_about_one_and_equal_ones_change
         trainer.train()
         states.append(state_of(fresh))
     assert same(*states)
+
+
+def test_weights_and_labels_are_the_same_with_a_teacher_beside(world, tmp_path):
+    both = {"importance_weighting": {"source": ["books"], "target": ["dvd"], "clip": 3}, **asked(confidence=0.5)}
+    plain, taught = (
+        trainer_of(*read_run(said(world, tmp_path / "run", **both, **more)))
+        for more in ({}, {"distillation": [{"teacher": "start"}]})
+    )
+    for ours, theirs in zip(taught._train_pools, plain._train_pools, strict=True):
+        assert ours.labels(ours.key) == theirs.labels(ours.key)
+    shown = [next(iter(trainer.get_train_dataloader().batch_sampler)) for trainer in (plain, taught)]
+    assert shown[0] == shown[1], "the rows of a step, each as often as it weighs"
+    assert taught._pools[0].weights is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -271,6 +272,26 @@ def test_pairs_of_domains_and_those_with_one_row():
     assert not bool(rows.grad.any())
 
 
+def test_the_unbiased_mmd_is_0_in_the_mean_and_does_not_ask_for_one_point():
+    """Samples of one distribution: the biased estimate falls when they shrink to a point, the unbiased one does not."""
+    torch.manual_seed(0)
+    pairs = [torch.randn(2, 12, 3, dtype=torch.float64) for _ in range(300)]
+    found = torch.stack([mmd(a, b, unbiased=True) for a, b in pairs])
+    assert abs(float(found.mean())) < 3 * float(found.std()) / 300**0.5
+    assert float(torch.stack([mmd(a, b) for a, b in pairs]).mean()) > 0.05
+    a, b = pairs[0]
+    pairs_of = [(i, j) for i in range(12) for j in range(12)]
+
+    def plain(x, y, same):
+        middle = torch.cat([torch.pdist(a), torch.pdist(b), torch.cdist(a, b).flatten()]).square().median()
+        kept = [(x[i] - y[j]).square().sum() for i, j in pairs_of if not (same and i == j)]
+        return sum(float((-d / (w * middle)).exp()) for d in kept for w in WIDTHS) / len(kept) / len(WIDTHS)
+
+    assert float(mmd(a, b, unbiased=True)) == pytest.approx(
+        plain(a, a, True) + plain(b, b, True) - 2 * plain(a, b, False)
+    )
+
+
 @pytest.mark.parametrize("distance", ["coral", "mmd"])
 @pytest.mark.parametrize("family", ["bert", "distilbert", "gpt2", "t5"])
 def test_a_packed_batch_gives_the_distance_of_the_vectors_one_by_one(here, family, distance):
@@ -297,7 +318,7 @@ def test_a_packed_batch_gives_the_distance_of_the_vectors_one_by_one(here, famil
             other(**batch)
         torch.testing.assert_close(seen[0][: len(alone)], alone, rtol=1e-4, atol=1e-5)
     labels = torch.tensor(pool.labels("domains"))
-    expected = 3.0 * between_domains(alone, labels, {"coral": coral, "mmd": mmd}[distance])
+    expected = 3.0 * between_domains(alone, labels, {"coral": coral, "mmd": partial(mmd, unbiased=True)}[distance])
     out = model(**batch)
     assert float(out["loss"].detach()) == pytest.approx(float(expected), rel=1e-3, abs=1e-9)
     out["loss"].backward()
@@ -372,3 +393,16 @@ def test_a_run_that_adapts_resumes_to_the_bit_and_loads_without_its_registry(her
     answers = predict(model, "a good cat")
     assert answers["domains"]["label"] in ("books", "films")
     assert answers["domains_aligned"] == {"missing": ["texts of several domains to compare"]}
+
+
+@pytest.mark.parametrize("name", ["domains", "domains_aligned"])
+@pytest.mark.parametrize(
+    "how", [{"freeze": "*"}, {"task_lora": {"r": 2, "target_modules": "all-linear"}}], ids=["*", "own"]
+)
+def test_where_nothing_shared_is_trained_there_is_nothing_to_draw_together(here, tmp_path, how, name):
+    base = write_base(tmp_path / "base")
+    tasks = ["books", reading("books", "films", name=name)]
+    said = config(base, tasks, tmp_path / "run", registry=[str(here)], training={"max_steps": 1}, **how)
+    with pytest.raises(ConfigError, match=rf"{name} \(domain_\w+\) changes the weights that tasks share, found none"):
+        train(said)
+    train({**said, "train_tasks": ["books"]})

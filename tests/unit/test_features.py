@@ -65,6 +65,24 @@ def test_a_text_that_another_head_reads_elsewhere_is_computed_again():
         torch.testing.assert_close(logits(kept, one)[task], logits(plain, one)[task], atol=1e-6, rtol=1e-5)
 
 
+def test_a_text_that_two_heads_read_at_other_tokens_in_one_batch_is_right_for_both():
+    plain, kept = frozen(), frozen()
+    kept.sharing.keep_features()
+    tags = torch.tensor([0, 1, 1]).numpy()
+    seen = counted(kept)
+    for parts in (
+        [("mood", 1), ("kind", 2)],
+        [("mood", 0), ("words", tags), ("kind", 1)],
+        [("words", tags), ("mood", 1)],
+    ):
+        rows = [row(6, 2 if task == "kind" else 1, **{task: label}) for task, label in parts]
+        batch = collate(rows, [[task] for task, _ in parts], kept.heads)
+        theirs, ours = logits(plain, batch), logits(kept, batch)
+        for task, value in theirs.items():
+            torch.testing.assert_close(ours[task], value, atol=1e-6, rtol=1e-5)
+    assert len(seen) == 2, "the third batch has nothing that was not read before"
+
+
 def test_what_does_not_fit_is_computed_each_time(caplog):
     plain, kept = frozen(), frozen()
     kept.sharing.keep_features(most=10 * 32 * 4)

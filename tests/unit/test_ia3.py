@@ -6,7 +6,8 @@ import pytest
 import torch
 from peft import PeftModel
 
-from nlp_mtl.errors import ConfigError
+from nlp_mtl.adapting.adding import add_task
+from nlp_mtl.errors import ConfigError, UnsupportedError
 from nlp_mtl.exporting.export import export_task
 from nlp_mtl.layout import Layout
 from nlp_mtl.model import MultiTaskModel
@@ -102,3 +103,11 @@ def test_a_step_moves_scales_and_heads_alone(tmp_path):
 def test_what_does_not_go_together_is_refused(how, said):
     with pytest.raises(ConfigError, match=said):
         tiny_model(["cola", "rte"], **how)
+
+
+def test_no_adapter_stands_beside_it(tmp_path):
+    files, base = write_tasks(tmp_path / "data"), write_base(tmp_path / "base")
+    train(config(base, files[:1], tmp_path / "run", lora=IA3, training={"max_steps": 1}))
+    with pytest.raises(UnsupportedError, match=r"beside this run's IA3 no other adapter can stand; .*--keep replay"):
+        add_task(tmp_path / "run", files[1], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -53,6 +53,16 @@ def start_of(folder, task):
         ),
         ("full", {"name": "ewc", "rows": 4}, ["names"], {}),
         ("lora", "o_lora", ["names"], {}),
+        (
+            "lora",
+            {"name": "lwf", "temperature": 1},
+            ["names"],
+            {
+                "distillation": [
+                    {"teacher": "start", "tasks": ["mood", "alike"], "on": ["names"], "temperature": 1, "weight": 1.0}
+                ]
+            },
+        ),
     ],
     ids=str,
 )
@@ -101,6 +111,8 @@ def test_the_verb_shows_scores_before_and_after(place, tmp_path):
         ("full", "synaptic_intelligence", [], r"needs what the run left .*found none .*or use --keep ewc"),
         ("full", {"name": "ewc", "strenth": 1}, [], r"takes no argument 'strenth'; did you mean 'strength'\?"),
         ("full", {"name": "replay", "rows": -1}, [], r"`replay.rows` is a number of rows .*found -1"),
+        ("full", {"name": "lwf", "on": ["mood"]}, [], "--keep lwf: `lwf` says itself who learns from whom, found 'on'"),
+        ("full", {"name": "lwf", "temperature": 0}, [], "--keep lwf: `lwf`: `temperature` is a number above 0"),
         ("full", {"name": "naive", "rows": 3}, [], "takes no arguments, found"),
         ("full", "naive", ["task_lora.r=4"], "takes training, lora.* with --keep naive, found 'task_lora.r=4'"),
         ("full", "naive", ["training.output_dir=x"], "say --out"),

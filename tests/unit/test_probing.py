@@ -10,8 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nlp_mtl.batches import Collator
 from nlp_mtl.data import load_data
+from nlp_mtl.distillation.outputs import outputs_of
 from nlp_mtl.errors import ConfigError, UnsupportedError
+from nlp_mtl.exporting.export import export_task
 from nlp_mtl.heads.few import only
 from nlp_mtl.layout import Layout
 from nlp_mtl.model import MultiTaskModel
@@ -21,6 +24,7 @@ from nlp_mtl.probing.sparse import best, probes
 from nlp_mtl.probing.study import probe
 from nlp_mtl.run import train
 from nlp_mtl.taskfile import Task
+from nlp_mtl.tasks import load_tasks
 from nlp_mtl.testing import tiny_model
 from tests.integration.tiny import config, write_base, write_tasks
 
@@ -127,6 +131,32 @@ def test_what_it_does_not_read_changes_no_answer(pooling):
     with torch.inference_mode():
         one, two = (head.forward(module, only(Packed(x, layout), head.dimensions), target) for x in (hidden, other))
     assert torch.equal(one, two)
+
+
+FEW = {"mood": {"dimensions": [0, 3, 9]}, "names": {"dimensions": [1, 2]}}
+
+
+def test_a_teacher_says_what_its_head_sees(world):
+    model = tiny_model(load_tasks(world["tasks"][:3]), heads=FEW).eval()
+    data = load_data(model.heads, model.tokenizer, max_length=64, splits=("train",))
+    for task in FEW:
+        pool = data.pool_of(task, "train")
+        batch = Collator([pool], {task: model.heads[task]})([(0, row, -1) for row in range(4)])
+        with torch.inference_mode():
+            wanted = model(**batch)["logits"][task]
+        said = outputs_of(model, [task], pool, hidden=True)[task]
+        found, states = (np.concatenate([said.row(row)[part] for row in range(4)]) for part in (0, 1))
+        np.testing.assert_allclose(found, wanted.numpy(), atol=1e-6)
+        assert np.flatnonzero(np.abs(states).sum(0)).tolist() == FEW[task]["dimensions"]
+
+
+def test_a_graph_sees_what_the_head_sees(world, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    model = tiny_model(load_tasks(world["tasks"][:3]), heads=FEW).eval()
+    export_task(model, list(FEW), tmp_path / "out", "onnx", precision="fp32")  # it compares, and keeps what agrees
+    for more in ({}, {"custom_code": True}):
+        with pytest.raises(UnsupportedError, match=r"`dimensions` is not what the vanilla class .* be had: --as onnx$"):
+            export_task(model, "mood", tmp_path / "folder", **more)
 
 
 @pytest.mark.parametrize(

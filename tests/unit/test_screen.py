@@ -5,7 +5,9 @@ import shlex
 import pytest
 
 from nlp_mtl import cli, screen
+from nlp_mtl.config import RunConfig
 from nlp_mtl.errors import UnsupportedError
+from nlp_mtl.methods import KEYS, methods
 
 
 def test_commands_are_quoted_and_start_a_program_that_is_there(monkeypatch):
@@ -33,6 +35,8 @@ def test_several_processes_go_on_as_several(monkeypatch):
 @pytest.mark.parametrize(
     "words",
     [
+        ["evaluate", "run"],
+        ["predict", "run", "a text"],
         ["adapters", "remove", "run", "--task", "a"],
         ["adapters", "merge", "run", "out"],
         ["export", "run", "out", "--task", "a"],
@@ -48,6 +52,13 @@ def test_what_only_writes_or_listens_is_the_work_of_one_process(words, monkeypat
     with pytest.raises(UnsupportedError, match="is the work of one process, found WORLD_SIZE=2; call it without"):
         cli.app(words, standalone_mode=False)
     assert not any(tmp_path.iterdir())
+
+
+def test_methods_without_a_registry_are_listed_too(capsys):
+    methods(None)
+    shown = capsys.readouterr().out
+    assert all(name in RunConfig.model_fields and name in shown for name, _, _ in KEYS)
+    assert "distillation" in shown
 
 
 def test_how_to_go_on_is_said_only_where_it_is_possible(tmp_path, capsys, monkeypatch):

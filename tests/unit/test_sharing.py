@@ -750,3 +750,9 @@ def test_what_can_not_be_is_refused(sharing, family, how, words):
     with pytest.raises(UnsupportedError) as caught:
         model_of(TASKS, family, sharing=sharing, **how)
     assert words in str(caught.value)
+
+
+def test_where_a_layer_is_read_before_the_norm_it_is_said_before_training():
+    for family, norm in (("gpt2", True), ("bert", False)):
+        said = tiny_model([MOOD], family, heads={"mood": {"layer": 1}}).sharing.log
+        assert ("mood: before the norm that" in said) == norm and "layers that are read: mood 1" in said
