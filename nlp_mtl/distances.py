@@ -37,8 +37,8 @@ def mmd(one: Tensor, other: Tensor, widths: Sequence[float] = WIDTHS, *, unbiase
     """The squared maximum mean discrepancy under a mean of Gaussian kernels; Gretton et al., 2012, JMLR 13.
 
     It is the biased estimate, mean k(x, x′) + mean k(y, y′) − 2 mean k(x, y) over all pairs, which is never below 0; or
-    the unbiased one, in which a row is no pair with itself. With few rows the biased one is far from 0 also where nothing
-    differs, and least where all rows are the same: who trains on it draws everything to one point.
+    the unbiased one, in which a row is no pair with itself. With few rows the biased one is far from 0 also where
+    nothing differs, and least where all rows are the same: who trains on it draws everything to one point.
     Kernels are exp(−‖x − y‖² / (w · m)), with m the median of the squared distances between different rows of both
     samples (no gradient goes through it) and w each of `widths`; Long et al., 2015, arXiv:1502.02791, use as many.
 
