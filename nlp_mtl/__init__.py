@@ -120,10 +120,12 @@ __all__ = [
     "predict",
     "predict_stream",
     "probe",
+    "propose_groups",
     "push",
     "remove_adapter",
     "report",
     "save_importance",
+    "search",
     "train",
 ]
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import innertexts, packages, reading, registry
+from nlp_mtl.dataspec import PartOf
 from nlp_mtl.errors import ConfigError, DataError, NotFoundError, UnknownNameError, near, shown, suggestion
 from nlp_mtl.fields import read_arguments
 from nlp_mtl.files import local_files, resolve_files
 from nlp_mtl.folders import listed
 from nlp_mtl.reading import opened, quiet_datasets, short
 from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, TASKS, DatasetSpec, InMemory, Split, Task
-from nlp_mtl.dataspec import PartOf
 from nlp_mtl.tasks import inner_tasks
 from nlp_mtl.template import is_nothing
 
@@ -197,14 +197,14 @@ def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
 
 
 def _part(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
-    """A share of the validation rows for test, by another hash of the inputs, or of the group, than `_hold_out` takes."""
+    """A share of the validation rows for test, by another hash of inputs, or groups, than `_hold_out` takes."""
     part = task.splits.get("test")
     if not isinstance(part, PartOf):
         return splits
     if "validation" not in splits:
         raise DataError(
-            f"task {task.name!r}: `splits.test` takes a share of the validation rows, and there are none; hold some out "
-            "(`validation: 0.1`)"
+            f"task {task.name!r}: `splits.test` takes a share of the validation rows, and there are none; hold some "
+            "out (`validation: 0.1`)"
         )
     rows = splits["validation"]
     columns = [task.metric_columns["groups"]] if "groups" in task.metric_columns else task.inputs

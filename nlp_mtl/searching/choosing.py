@@ -7,7 +7,7 @@ from typing import Any
 
 from nlp_mtl.affinity import Affinity
 from nlp_mtl.searching.plan import Plan
-from nlp_mtl.searching.spec import AFFINITY, ALONE, FREE, JOINT, TOGETHER
+from nlp_mtl.searching.spec import AFFINITY, ALONE, FREE, FROZEN, JOINT, TOGETHER
 from nlp_mtl.searching.ways import Choice
 from nlp_mtl.taskgroups.proposal import Group, propose_groups
 
@@ -32,7 +32,8 @@ def choose(plan: Plan, trial: Any, affinity: Affinity | None) -> Choice:
     changes = {
         name: entry.suggest(trial, name) for name, entry in plan.space.items() if name not in ("grouping", "strategy")
     }
-    return Choice(groups, JOINT if strategy == ALONE else strategy, changes)
+    apart = all(len(group.tasks) == 1 for group in groups)
+    return Choice(groups, JOINT if strategy == ALONE or (apart and strategy != FROZEN) else strategy, changes)
 
 
 def alone(tasks: Sequence[str]) -> tuple[Group, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def best_trials(plan: Plan, trials: Sequence[Trial]) -> list[Trial]:
     return sorted(done, key=lambda trial: (-float(trial.score or 0.0), trial.number))[: plan.file.finalists]
 
 
-def do_finals(plan: Plan, ways: dict[str, Make], folder: Path) -> tuple[dict[str, Final], bool]:
+def do_finals(plan: Plan, ways: Mapping[str, Make], folder: Path) -> tuple[dict[str, Final], bool]:
     """Train ways with all seeds, as far as that is not done, and score them on the held-out half.
 
     Args:
@@ -114,9 +114,12 @@ def _held_out(plan: Plan, folder: Path, way: Way) -> dict[str, float]:
 def winner_of(plan: Plan, finals: dict[str, Final]) -> Final | None:
     """The finalist with the best mean over seeds on the selecting half; None if none came to an end."""
     done = [final for final in finals.values() if final.selecting]
-    return max(
-        done, key=lambda final: float(np.mean([plan.score(one) for one in final.selecting.values()])), default=None
-    )
+
+    def order(final: Final) -> tuple[float, int, int]:
+        score = float(np.mean([plan.score(one) for one in final.selecting.values()]))
+        return round(score, 9), -final.models, -final.rows  # of equals, what costs less
+
+    return max(done, key=order, default=None)
 
 
 def controls_of(plan: Plan, winner: Choice) -> dict[str, Make]:

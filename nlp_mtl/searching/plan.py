@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nlp_mtl import config
-from nlp_mtl.arguments import TRAINING_DEFAULTS
 from nlp_mtl.errors import ConfigError, DataError, NotFoundError, suggestion
 from nlp_mtl.heads import make_heads
 from nlp_mtl.metrics import greater_is_better
-from nlp_mtl.searching.space import TAKEN, Space, Values, check_values, read_space
+from nlp_mtl.searching.space import Space, Values, check_values, read_space
 from nlp_mtl.searching.spec import AFFINITY, OWN, SearchFile
 from nlp_mtl.sources import load_rows
 from nlp_mtl.studies.files import read_study
@@ -181,8 +180,8 @@ def with_half(item: Any, task: Task) -> Any:
     Relations: what a search selects by is optimistic; the other half says what it found is worth. The data's own test
     rows are not touched.
     """
-    splits = {**{split: said for split, said in task.splits.items() if split != "test"}, "test": HALF}
-    rows = {split: count for split, count in task.rows.items() if split != "test"}
+    splits: dict[Any, Any] = {**{split: said for split, said in task.splits.items() if split != "test"}, "test": HALF}
+    rows: dict[Any, int] = {split: count for split, count in task.rows.items() if split != "test"}
     if "validation" in rows:
         rows["test"] = rows["validation"]
     if isinstance(item, Task):
@@ -190,12 +189,3 @@ def with_half(item: Any, task: Task) -> Any:
     said = dict(item) if isinstance(item, Mapping) else {"name": item}
     plain = {split: one.model_dump() if hasattr(one, "model_dump") else one for split, one in splits.items()}
     return {**said, "splits": plain, **({"rows": rows} if rows else {})}
-
-
-def evaluates(keys: Mapping[str, Any]) -> bool:
-    """Whether trainings are scored before they end, so that trials can be ended early."""
-    said = {**TRAINING_DEFAULTS, **(keys.get("training") or {})}
-    return said["eval_strategy"] not in ("no", False)
-
-
-__all__ = ["HALF", "TAKEN", "Plan", "evaluates", "load_search", "with_half"]

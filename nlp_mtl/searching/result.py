@@ -117,7 +117,7 @@ class Search:
         seeds, own = len(self.best.held_out), self.held_out(self.winner or "")
         said = [
             f"Use best.yaml ({self.winner}): {choice.said()}.",
-            f"On the half of the validation rows that the search never looked at, over {seeds} seed(s), it scores {own}.",
+            f"On the half of the validation rows that the search never saw it scores {own}, over {seeds} seed(s).",
         ]
         equal = []
         for name in self.controls:
@@ -131,8 +131,8 @@ class Search:
                 said.append(f"The search chose worse than {name}: use that.")
         if simple := [name for name in equal if name in SIMPLER]:
             said.append(
-                f"The difference to {' and '.join(simple)} lies within the noise of seeds: the simpler way is as good as "
-                "far as this shows; more seeds, or more validation rows, could tell them apart."
+                f"The difference to {' and '.join(simple)} lies within the noise of seeds: the simpler way is as good "
+                "as far as this shows; more seeds, or more validation rows, could tell them apart."
             )
         elif equal:
             said.append(f"The choice itself is not shown to matter: {' and '.join(equal)} may be as good.")
@@ -205,8 +205,8 @@ class Search:
             lines += [
                 f"Scores are the mean of {metrics}, with {self.plan.file.confidence:.0%} intervals over seeds. The "
                 "selecting half of the validation rows chose trials, best steps and the finalist, so the chosen way's "
-                "score there is optimistic; the held-out half, drawn by a hash of the inputs, was scored afterwards and "
-                "chose nothing. Controls have the chosen way's other settings and, but for "
+                "score there is optimistic; the held-out half, drawn by a hash of the inputs, was scored afterwards "
+                "and chose nothing. Controls have the chosen way's other settings and, but for "
                 f"“{NO_HELPERS}”, its rows shown in training. `shown` corrects for {len(self.controls)} control(s) "
                 "(Bonferroni).",
                 "",

@@ -32,8 +32,8 @@ def search(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()
     Half of the validation rows of each task that counts select: trials, best steps, finalists. The other half is scored
     at the end. The best finalist over seeds is compared, seed by seed, with the same settings on all tasks together and
     on random groups; with a `target`, without helpers and with random ones. ``best.yaml``, ``search.json``,
-    ``search.md`` and ``search.svg`` are written into `output_dir`. The same call goes on with what was stopped; a greater
-    budget, or more seeds, too.
+    ``search.md`` and ``search.svg`` are written into `output_dir`. The same call goes on with what was stopped, or
+    with a greater budget or more seeds.
 
     Args:
         source: a search file, or a mapping of its keys; see :class:`nlp_mtl.searching.spec.SearchFile`.

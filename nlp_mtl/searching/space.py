@@ -83,7 +83,8 @@ def read_space(given: Mapping[str, Any], tasks: Sequence[str], encoders: int, ta
         ConfigError: every mistake in it.
 
     Example:
-        >>> read_space({"strategy": ["joint", "frozen"], "lora.r": {"low": 4, "high": 16}}, ["a"], 2, None)["lora.r"].whole
+        >>> found = read_space({"strategy": ["joint"], "lora.r": {"low": 4, "high": 16}}, ["a"], 2, None)
+        >>> found["lora.r"].whole
         True
     """
     space: Space = {}

@@ -180,7 +180,8 @@ def _effort(
 def _in_stages(whole: Mapping[str, Any], made: Sequence[tuple[_Part, dict[str, Any]]], shown: int, models: int) -> Way:
     """Several trainings as stages of one run file; a group's first one starts where the run file says."""
     start = whole.get("init_from")
-    stages, serves = [], {}
+    stages: list[dict[str, Any]] = []
+    serves: dict[str, str] = {}
     for number, (part, own) in enumerate(made, 1):
         stage = {"name": part.name, **{key: said for key, said in own.items() if key not in COMMON}}
         stage["init_from"] = part.after or start

@@ -15,7 +15,7 @@ NUMBERS = 14  # up to so many tasks the cells hold numbers
 
 
 def draw(grouping: Grouping, affinity: Affinity, file: Path) -> None:
-    """Write an SVG: the affinity with tasks in the order of their groups, who trains with whom framed; the gains beside.
+    """Write an SVG: the affinity with tasks in the order of their groups, companions framed; the gains beside.
 
     Args:
         grouping: made from the affinity.

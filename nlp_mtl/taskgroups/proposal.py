@@ -141,8 +141,8 @@ def propose_groups(
         encoders: at most so many groups.
         helpers: a task may also be trained in groups that do not serve it (Standley et al.); false parts the tasks.
         alone: what a task is worth alone, for all or by task, in the affinity's unit.
-        method: `exhaustive`, `branch_and_bound`, `clustering`, or `auto`: the first for up to 7 tasks, the second for up
-            to 12, the third for more.
+        method: `exhaustive`, `branch_and_bound`, `clustering`, or `auto`: the first for up to 7 tasks, the second for
+            up to 12, the third for more.
 
     Raises:
         ConfigError: encoders below 1; unknown names; affinities that are not known; all of it at once.
@@ -150,8 +150,8 @@ def propose_groups(
     Relations: Standley et al. (2020, arXiv 1905.07553) choose overlapping groups from measured losses of networks,
     Fifty et al. (2021, arXiv 2109.04617) from the mean of pairwise affinities, as here.
 
-    cost: of the exact ways it grows faster than 2 to the number of tasks, and is seconds at 12; clustering takes seconds
-    for 30.
+    cost: of the exact ways it grows faster than 2 to the number of tasks, and is seconds at 12; clustering takes less
+    than a second for 30.
 
     Example:
         >>> values = np.array([[0, 0.3, -0.2], [0.2, 0, -0.1], [-0.1, -0.3, 0]])
@@ -180,8 +180,8 @@ def propose_groups(
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         mistakes.append(
-            f"groups: every task's affinity to every other must be known, found none for {', '.join(unknown[:5])}{more}; "
-            "measure them, or take some of the tasks (Affinity.of)"
+            f"groups: every task's affinity to every other must be known, found none for "
+            f"{', '.join(unknown[:5])}{more}; measure them, or take some of the tasks (Affinity.of)"
         )
     if mistakes:
         raise ConfigError(mistakes)
