@@ -59,7 +59,9 @@ def _grouped(plan: Plan, trial: Any, affinity: Affinity | None) -> tuple[Group, 
     if kind == ALONE:
         return alone(tasks)
     if kind == AFFINITY and affinity is not None:
-        return propose_groups(affinity, plan.file.encoders).groups
+        if AFFINITY not in plan.memo:
+            plan.memo[AFFINITY] = propose_groups(affinity, plan.file.encoders).groups
+        return plan.memo[AFFINITY]
     if kind != FREE:
         return together(tasks)
     numbers = [trial.suggest_categorical(f"group of {task}", list(range(plan.file.encoders))) for task in tasks]

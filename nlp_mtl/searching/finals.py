@@ -101,10 +101,11 @@ def _held_out(plan: Plan, folder: Path, way: Way) -> dict[str, float]:
         from nlp_mtl.run import evaluate
 
         scores: dict[str, float] = {}
+        base = way.keys["model"] if Path(way.keys["model"]).is_dir() else None  # folders know it by its id only
         for place in dict.fromkeys(way.serves.values()):
             tasks = [task for task in plan.judged if way.serves[task] == place]
             if tasks:
-                found = evaluate(folder / place, "test", tasks=tasks)
+                found = evaluate(folder / place, "test", tasks=tasks, base=base)
                 scores |= {task: float(found[task].metrics[plan.first[task][0]]) for task in tasks}
         write_text(file, json.dumps(scores, indent=1) + "\n")
     known = json.loads(file.read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from nlp_mtl import config
 from nlp_mtl.errors import ConfigError, DataError, NotFoundError, suggestion
 from nlp_mtl.heads import make_heads
 from nlp_mtl.metrics import greater_is_better
+from nlp_mtl.searching.pruning import read_pruning
 from nlp_mtl.searching.space import Space, Values, check_values, read_space
 from nlp_mtl.searching.spec import AFFINITY, OWN, SearchFile
 from nlp_mtl.sources import load_rows
@@ -38,6 +39,7 @@ class Plan:
         first: task → its first metric, and whether more of it is better.
         judged: the tasks whose scores count.
         left_out: candidates without data, and why.
+        memo: what takes long, worked out once.
     """
 
     file: SearchFile
@@ -49,6 +51,7 @@ class Plan:
     first: dict[str, tuple[str, bool]]
     judged: tuple[str, ...]
     left_out: dict[str, str] = field(default_factory=dict)
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -113,6 +116,10 @@ def load_search(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
             items = {**one_by_one({"tasks": file.candidates, "registry": keys.get("registry") or ()}), **items}
         except ConfigError as error:
             mistakes += [f"{place}: `candidates`: {one}" for one in error.mistakes]
+    try:
+        read_pruning(file.pruning)
+    except ConfigError as error:
+        mistakes += [f"{place}: {one}" for one in error.mistakes]
     space: Space = {}
     try:
         space = read_space(file.space, list(items), file.encoders, file.target)

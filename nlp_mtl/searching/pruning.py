@@ -7,19 +7,52 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from nlp_mtl.errors import ConfigError, near, suggestion
+from nlp_mtl.registry import parse_spec
 
-def pruner_of(name: str) -> Any:
+KNOWN: dict[str, dict[str, int]] = {"median": {"after": 4, "wait": 0}, "hyperband": {"reduction": 3}, "none": {}}
+_LEAST = {"after": 1, "wait": 0, "reduction": 2}
+
+
+def read_pruning(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, int]]:
+    """The name and whole arguments of a search's pruning.
+
+    Raises:
+        ConfigError: every mistake in it.
+
+    Example:
+        >>> read_pruning("median"), read_pruning({"name": "hyperband", "reduction": 2})
+        (('median', {'after': 4, 'wait': 0}), ('hyperband', {'reduction': 2}))
+    """
+    name, given = parse_spec(spec, "pruning")
+    if name not in KNOWN:
+        raise ConfigError(f"`pruning` is one of {', '.join(KNOWN)}, found {name!r}{near(name, KNOWN)}")
+    mistakes = [
+        f"`pruning: {name}` takes no {key!r}{suggestion(key, KNOWN[name])}" for key in given if key not in KNOWN[name]
+    ]
+    mistakes += [
+        f"`pruning`: `{key}` is a whole number from {_LEAST[key]}, found {value!r}; leave it out for {KNOWN[name][key]}"
+        for key, value in given.items()
+        if key in KNOWN[name] and (isinstance(value, bool) or not isinstance(value, int) or value < _LEAST[key])
+    ]
+    if mistakes:
+        raise ConfigError(mistakes)
+    return name, {**KNOWN[name], **given}
+
+
+def pruner_of(spec: str | Mapping[str, Any]) -> Any:
     """The optuna pruner of a search.
 
     Args:
-        name: median: worse at its best so far than half of the earlier trials at this evaluation, from the fifth trial
-            on; hyperband: brackets of successive halving; none.
+        spec: ``median``: ended where its best so far is worse than the median of earlier trials at that evaluation;
+            ``hyperband``: brackets of successive halving (Li et al., 2018, arXiv 1603.06560); ``none``.
     """
     from optuna import pruners
 
+    name, how = read_pruning(spec)
     if name == "median":
-        return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=0)
-    return pruners.HyperbandPruner() if name == "hyperband" else pruners.NopPruner()
+        return pruners.MedianPruner(n_startup_trials=how["after"], n_warmup_steps=how["wait"])
+    return pruners.HyperbandPruner(reduction_factor=how["reduction"]) if name == "hyperband" else pruners.NopPruner()
 
 
 class Reports(TrainerCallback):

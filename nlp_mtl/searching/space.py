@@ -102,7 +102,7 @@ def read_space(given: Mapping[str, Any], tasks: Sequence[str], encoders: int, ta
             why = (
                 " is the same in all trials; leave it out"
                 if taken
-                else f" is no key of a run file{suggestion(str(key), ['grouping', 'strategy', *known])}"
+                else f" is no key of a run file{suggestion(first, ['grouping', 'strategy', *known])}"
             )
             mistakes.append(where + why)
         else:

@@ -10,7 +10,6 @@ TOGETHER, ALONE, AFFINITY, FREE = "together", "alone", "affinity", "free"
 GROUPINGS = (TOGETHER, ALONE, AFFINITY, FREE)
 JOINT, SEQUENTIAL, TUNED, FROZEN = "joint", "sequential", "joint then tuned", "frozen"
 STRATEGIES = (JOINT, ALONE, SEQUENTIAL, TUNED, FROZEN)
-PRUNERS = ("median", "hyperband", "none")
 
 
 class Budget(BaseModel):
@@ -65,9 +64,11 @@ class SearchFile(BaseModel):
         "as the mean cosine of their gradients",
     )
     method: Literal["tpe", "random"] = Field(default="tpe", description="how trials are chosen (optuna)")
-    pruning: Literal["median", "hyperband", "none"] = Field(
+    pruning: str | dict[str, Any] = Field(
         default="median",
-        description="which trials are ended early, by their evaluations in training; those in stages are not",
+        description="which trials are ended early, by their evaluations in training: `median` (`after: 4`, so many "
+        "trials never are; `wait: 0`, nor before so many evaluations), `hyperband` (`reduction: 3`), `none`; those in "
+        "stages are not",
     )
     seed: int = Field(default=0, ge=0, description="of the search, and `training.seed` of all trials")
     seeds: Annotated[list[int], Field(min_length=1)] = Field(

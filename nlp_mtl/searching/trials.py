@@ -132,16 +132,16 @@ def _do(plan: Plan, study: Any, trial: Any, affinity: Affinity | None) -> bool:
     place = folder_of(plan, trial.number)
     try:
         way = way_of(plan, choice, plan.file.seed, place)
-        earlier = _same(plan, study, trial.number, way, affinity)
-        if earlier is not None:
-            for key in ("scores", "rows"):
-                trial.set_user_attr(key, earlier.scores if key == "scores" else 0)
+        did = fingerprint(way.keys)
+        if (earlier := _same(study, did)) is not None:
+            trial.set_user_attr("scores", earlier.user_attrs["scores"])
             trial.set_user_attr("repeats", earlier.number)
-            if earlier.score is None:
-                study.tell(trial, state=state.PRUNED if earlier.state == "pruned" else state.FAIL)
+            if earlier.state == state.COMPLETE:
+                study.tell(trial, earlier.value)
             else:
-                study.tell(trial, earlier.score)
+                study.tell(trial, state=earlier.state)
             return False
+        trial.set_user_attr("did", did)
         logger.info("trial %d: %s", trial.number, choice.said())
         run = PlannedRun(f"trial {trial.number}", plan.file.seed, place, way.keys)
         reports = []
@@ -215,14 +215,10 @@ def fingerprint(keys: Mapping[str, Any]) -> str:
     return json.dumps({**keys, "training": training}, sort_keys=True, default=str)
 
 
-def _same(plan: Plan, study: Any, number: int, way: Way, affinity: Affinity | None) -> Trial | None:
-    """An earlier trial that did the same."""
-    for one in _trials(plan, study, affinity):
-        if one.number < number and one.choice is not None and one.state in ("done", "pruned"):
-            known = way_of(plan, one.choice, plan.file.seed, folder_of(plan, one.number))
-            if fingerprint(known.keys) == fingerprint(way.keys):
-                return one
-    return None
+def _same(study: Any, did: str) -> Any:
+    """An earlier trial that did the same and came to an end."""
+    known = [one for one in study.get_trials(deepcopy=False) if one.state.name in ("COMPLETE", "PRUNED")]
+    return next((one for one in known if one.user_attrs.get("did") == did), None)
 
 
 def _trials(plan: Plan, study: Any, affinity: Affinity | None) -> list[Trial]:
