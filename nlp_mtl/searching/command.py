@@ -10,7 +10,7 @@ from nlp_mtl.errors import ConfigError
 from nlp_mtl.screen import command, one_process, print_table
 
 FILE = "scripts/searches/grouping.yaml"
-EPILOG = f"nlp-mtl search {FILE}\n\nnlp-mtl search scripts/searches/helpers.yaml 'budget={{trials: 4}}' 'seeds=[0]'"
+EPILOG = f"nlp-mtl search {FILE}\n\nnlp-mtl search scripts/searches/helpers.yaml 'budget={{trials: 4}}'"
 
 
 def search(

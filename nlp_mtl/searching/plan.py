@@ -89,14 +89,31 @@ def load_search(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     """A search file, checked, with the rows of its tasks counted.
 
     Args:
-        source: the YAML file, or a mapping of its keys.
-        overrides: ``key=value`` for keys of the run file, in all trials; those of
-            :data:`nlp_mtl.searching.spec.OWN` are the search's.
+        source, overrides: as for :func:`read_search`.
 
     Raises:
         ConfigError: every mistake of the file, and of the run files it makes.
         DataError: rows that can't be used.
         NotFoundError: data that is nowhere.
+    """
+    return _with_rows(*read_search(source, overrides))
+
+
+def read_search(
+    source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()
+) -> tuple[SearchFile, dict[str, Any], Space, dict[str, Any]]:
+    """A search file, checked as far as that needs no data.
+
+    Args:
+        source: the YAML file, or a mapping of its keys.
+        overrides: ``key=value`` for keys of the run file, in all trials; those of
+            :data:`nlp_mtl.searching.spec.OWN` are the search's.
+
+    Returns:
+        Its keys; those of the run file that is varied; what is varied; and task → its entry in `tasks`.
+
+    Raises:
+        ConfigError: every mistake of the file, and of the run files it makes.
     """
     read = read_study(SearchFile, source, overrides, OWN)
     file, place, mistakes = read.study, read.place, []
@@ -134,7 +151,7 @@ def load_search(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         )
     if mistakes:
         raise ConfigError(mistakes)
-    return _with_rows(file, keys, space, items)
+    return file, keys, space, items
 
 
 def _target_mistakes(file: SearchFile, items: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from nlp_mtl.errors import ConfigError, near, suggestion
 from nlp_mtl.registry import parse_spec
+from nlp_mtl.searching.library import optuna_here
 
 KNOWN: dict[str, dict[str, int]] = {"median": {"after": 4, "wait": 0}, "hyperband": {"reduction": 3}, "none": {}}
 _LEAST = {"after": 1, "wait": 0, "reduction": 2}
@@ -47,8 +48,7 @@ def pruner_of(spec: str | Mapping[str, Any]) -> Any:
         spec: ``median``: ended where its best so far is worse than the median of earlier trials at that evaluation;
             ``hyperband``: brackets of successive halving (Li et al., 2018, arXiv 1603.06560); ``none``.
     """
-    from optuna import pruners
-
+    pruners = optuna_here().pruners
     name, how = read_pruning(spec)
     if name == "median":
         return pruners.MedianPruner(n_startup_trials=how["after"], n_warmup_steps=how["wait"])

@@ -14,10 +14,11 @@ from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import RunFolderError
 from nlp_mtl.searching.cheap import measured
 from nlp_mtl.searching.finals import best_trials, controls_of, do_finals, tidy, winner_of
+from nlp_mtl.searching.library import optuna_here
 from nlp_mtl.searching.plan import Plan, load_search
 from nlp_mtl.searching.result import Search
 from nlp_mtl.searching.spec import LATER
-from nlp_mtl.searching.trials import Trial, optuna_here, run_trials, way_of
+from nlp_mtl.searching.trials import Trial, run_trials, way_of
 from nlp_mtl.searching.ways import Choice
 from nlp_mtl.studies.study import folder_name
 from nlp_mtl.taskgroups.runs import told_from

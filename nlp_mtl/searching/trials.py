@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from nlp_mtl.affinity import Affinity
-from nlp_mtl.errors import NlpMtlError, NotFoundError, pip_install
+from nlp_mtl.errors import NlpMtlError
 from nlp_mtl.searching.choosing import choose, first_guess
+from nlp_mtl.searching.library import optuna_here
 from nlp_mtl.searching.plan import Plan
 from nlp_mtl.searching.pruning import Reports, pruner_of
 from nlp_mtl.searching.ways import Choice, Way, make_way
@@ -53,29 +54,10 @@ class Trial:
     why: str = ""
 
 
-def optuna_here() -> Any:
-    """The library.
-
-    Raises:
-        NotFoundError: it is not installed.
-    """
-    try:
-        import optuna
-    except ImportError:
-        raise NotFoundError(
-            "the package optuna, needed to search,", ["import optuna"], [pip_install("search")]
-        ) from None
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna
-
-
 def open_study(plan: Plan) -> Any:
     """The optuna study in a search's folder, made or read."""
     optuna = optuna_here()
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    storage = JournalStorage(JournalFileBackend(str(plan.folder / STORAGE)))
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(plan.folder / STORAGE)))
     how = {"direction": "maximize", "pruner": pruner_of(plan.file.pruning), "load_if_exists": True}
     return optuna.create_study(storage=storage, study_name=STUDY, **how)
 
@@ -115,8 +97,7 @@ def run_trials(plan: Plan, affinity: Affinity | None, spent: int = 0) -> tuple[l
 
 
 def _sampler(plan: Plan, number: int) -> Any:
-    from optuna import samplers
-
+    samplers = optuna_here().samplers
     seed = (plan.file.seed * 1_000_003 + number) % 2**31
     if plan.file.method == "random":
         return samplers.RandomSampler(seed=seed)
@@ -125,9 +106,7 @@ def _sampler(plan: Plan, number: int) -> Any:
 
 def _do(plan: Plan, study: Any, trial: Any, affinity: Affinity | None) -> bool:
     """One trial; whether it was stopped."""
-    import optuna
-
-    began, state = time.monotonic(), optuna.trial.TrialState
+    began, state = time.monotonic(), optuna_here().trial.TrialState
     choice = choose(plan, trial, affinity)
     place = folder_of(plan, trial.number)
     try:
@@ -222,15 +201,13 @@ def _same(study: Any, did: str) -> Any:
 
 
 def _trials(plan: Plan, study: Any, affinity: Affinity | None) -> list[Trial]:
-    import optuna
-
-    found = []
+    fixed, found = optuna_here().trial.FixedTrial, []
     for one in study.get_trials(deepcopy=False):
         if not one.state.is_finished():
             continue
         attributes, choice = one.user_attrs, None
         try:
-            choice = choose(plan, optuna.trial.FixedTrial(one.params), affinity)
+            choice = choose(plan, fixed(one.params), affinity)
         except ValueError:  # it was cut off before all was chosen
             logger.debug("trial %d has not all parameters", one.number)
         state = {"COMPLETE": "done", "PRUNED": "pruned"}.get(one.state.name, "failed")

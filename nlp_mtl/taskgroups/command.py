@@ -11,10 +11,7 @@ import typer
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.screen import print_table
 
-EPILOG = (
-    "nlp-mtl groups affinity.json --encoders 2\n\n"
-    "nlp-mtl groups affinity.json --encoders 2 --run scripts/runs/glue_ner_lora.yaml"
-)
+EPILOG = "nlp-mtl groups affinity.json --encoders 2\n\nnlp-mtl groups affinity.json --encoders 3 --parted --alone 0.1"
 
 
 def groups(
