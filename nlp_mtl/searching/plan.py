@@ -120,14 +120,16 @@ def read_search(
     given = dict(read.keys)
     if file.target is not None and "tasks" not in given:
         given["tasks"] = [file.target]
+    keys: dict[str, Any] = {}
+    items: dict[str, Any] = {}
     try:
         keys = config.load_config(given, read.rest).model_dump(exclude_unset=True)
+        items = one_by_one(keys)
     except ConfigError as error:
-        raise ConfigError([f"{place}: `run`: {one.removeprefix('the run: ')}" for one in error.mistakes]) from None
+        mistakes += [f"{place}: `run`: {one.removeprefix('the run: ')}" for one in error.mistakes]
     if keys.get("stages"):
         mistakes.append(f"{place}: `run` has no `stages`, which `strategy` makes; leave them out")
-    items = one_by_one(keys)
-    mistakes += [f"{place}: {one}" for one in _target_mistakes(file, items)]
+    mistakes += [f"{place}: {one}" for one in _target_mistakes(file, items)] if keys else []
     if file.candidates and file.target:
         try:
             items = {**one_by_one({"tasks": file.candidates, "registry": keys.get("registry") or ()}), **items}
@@ -137,12 +139,8 @@ def read_search(
         read_pruning(file.pruning)
     except ConfigError as error:
         mistakes += [f"{place}: {one}" for one in error.mistakes]
-    space: Space = {}
-    try:
-        space = read_space(file.space, list(items), file.encoders, file.target)
-    except ConfigError as error:
-        mistakes += [f"{place}: {one}" for one in error.mistakes]
-    mistakes += [f"{place}: {one}" for one in check_values(space, keys)]
+    space, wrong = read_space(file.space, list(items), file.encoders, file.target)
+    mistakes += [f"{place}: {one}" for one in [*wrong, *(check_values(space, keys) if keys else ())]]
     if not file.space and not file.target:
         mistakes.append(f"{place}: a search varies something, found an empty `space` and no `target`; say one of them")
     if isinstance(file.affinity, str) and not Path(file.affinity).is_file():

@@ -134,6 +134,8 @@ class Search:
                 f"The difference to {' and '.join(simple)} lies within the noise of seeds: the simpler way is as good "
                 "as far as this shows; more seeds, or more validation rows, could tell them apart."
             )
+        elif equal and self.plan.target is None and len(choice.groups) == 1:
+            said.append(f"It needs one encoder for all tasks; {' and '.join(equal)} are not shown to be better.")
         elif equal:
             said.append(f"The choice itself is not shown to matter: {' and '.join(equal)} may be as good.")
         return [*said, *self._why()]

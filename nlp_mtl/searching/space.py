@@ -70,22 +70,24 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-def read_space(given: Mapping[str, Any], tasks: Sequence[str], encoders: int, target: str | None) -> Space:
+def read_space(
+    given: Mapping[str, Any], tasks: Sequence[str], encoders: int, target: str | None
+) -> tuple[Space, list[str]]:
     """The space of a search file.
 
     Args:
         given: key → list of values, or ``{low, high, log, step}``.
-        tasks: names, for groups.
+        tasks: names, for groups; none if they are not known.
         encoders: at most so many groups.
         target: with one, helpers are chosen and no groups.
 
-    Raises:
-        ConfigError: every mistake in it.
+    Returns:
+        What of it can be read, and every mistake in it.
 
     Example:
-        >>> found = read_space({"strategy": ["joint"], "lora.r": {"low": 4, "high": 16}}, ["a"], 2, None)
-        >>> found["lora.r"].whole
-        True
+        >>> found, mistakes = read_space({"strategy": ["joint"], "lora.r": {"low": 4, "high": 16}}, ["a"], 2, None)
+        >>> found["lora.r"].whole, mistakes
+        (True, [])
     """
     space: Space = {}
     mistakes: list[str] = []
@@ -115,9 +117,7 @@ def read_space(given: Mapping[str, Any], tasks: Sequence[str], encoders: int, ta
                 mistakes += _names(where, found, STRATEGIES)
             elif key == "grouping":
                 mistakes += _groupings(where, found, tasks, encoders)
-    if mistakes:
-        raise ConfigError(mistakes)
-    return space
+    return space, mistakes
 
 
 def _entry(said: Any) -> tuple[Range | Values | None, str]:
@@ -168,6 +168,8 @@ def _groupings(where: str, found: Range | Values, tasks: Sequence[str], encoders
     for groups in [one for one in found.values if isinstance(one, list)]:
         if not all(isinstance(group, list) and group for group in groups):
             mistakes.append(f"{where}: groups are lists of tasks, found {shown(groups)}; e.g. [[rte, mrpc], [cola]]")
+            continue
+        if not tasks:
             continue
         named = [task for group in groups for task in group]
         mistakes += [

@@ -330,6 +330,16 @@ def test_all_mistakes_of_a_file_are_said_at_once(place):
     assert "found 'togethr'; did you mean 'together'" in said
     assert "no task 'housee'; did you mean 'house'" in said
     assert "found none with house, count" in said
+    assert "'balancer': pcgrd: " in said and "did you mean 'pcgrad'" in said
+    assert "'lora': {\"rr\": 4}: " in said
+    wrong = keys_of(place, output_dir=str(place / "wrong"), budget={"trials": 1}, space={"strategy": ["frozn"]})
+    with pytest.raises(ConfigError) as caught:
+        search({**wrong, "run": {**wrong["run"], "balancr": "pcgrad"}, "pruning": "medain"})
+    assert [one.partition("did you mean ")[2] for one in caught.value.mistakes] == [
+        "'balancer'?",
+        "'median'?",
+        "'frozen'?",
+    ]
     for changes, words in (
         ({"budget": {}}, "says at least one of trials, rows, epochs, minutes"),
         ({"budget": {"trial": 3}}, "unknown key 'budget.trial'; did you mean 'trials'"),
