@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from nlp_mtl.regularizers import importance_of, load_importance, save_importance
     from nlp_mtl.reporting.report import Report, report
     from nlp_mtl.run import Run, evaluate, train
+    from nlp_mtl.searching.search import search
     from nlp_mtl.taskfile import Task
+    from nlp_mtl.taskgroups.proposal import propose_groups
     from nlp_mtl.tasks import load_tasks
     from nlp_mtl.trainer import MultiTaskTrainer
     from nlp_mtl.verdicts.judge import verdict
@@ -78,10 +80,12 @@ _WHERE = {
     "predict": "prediction",
     "predict_stream": "prediction",
     "probe": "probing.study",
+    "propose_groups": "taskgroups.proposal",
     "push": "hub.push",
     "remove_adapter": "adapting.removing",
     "report": "reporting.report",
     "save_importance": "regularizers",
+    "search": "searching.search",
     "train": "run",
     "verdict": "verdicts.judge",
 }
@@ -121,10 +125,12 @@ __all__ = [
     "predict",
     "predict_stream",
     "probe",
+    "propose_groups",
     "push",
     "remove_adapter",
     "report",
     "save_importance",
+    "search",
     "train",
     "verdict",
 ]

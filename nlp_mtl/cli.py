@@ -26,7 +26,9 @@ from nlp_mtl.methods import methods
 from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.probing import command as probing
 from nlp_mtl.screen import command, one_process, print_scores, print_table, print_thresholds
+from nlp_mtl.searching import command as searching
 from nlp_mtl.serving import command as serving
+from nlp_mtl.taskgroups import command as taskgroups
 from nlp_mtl.verdicts import command as judging
 
 app = typer.Typer(
@@ -63,6 +65,8 @@ app.command("domains", epilog=domains.EPILOG)(domains.domains)
 app.command("curve", epilog=curves.EPILOG)(curves.curve)
 app.command("probe", epilog=probing.EPILOG)(probing.probe)
 app.command("continual", epilog=forgetting.EPILOG)(forgetting.continual)
+app.command("groups", epilog=taskgroups.EPILOG)(taskgroups.groups)
+app.command("search", epilog=searching.EPILOG)(searching.search)
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder that mirrors data sets under their Hub ids.")

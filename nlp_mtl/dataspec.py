@@ -22,6 +22,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+class PartOf(Strict):
+    """Test rows that are validation rows, where the data's own test rows have no labels or are to stay unseen.
+
+    Attributes:
+        of: validation.
+        share: of its rows, drawn by a hash of the inputs: equal inputs, and rows of a group, stand on one side.
+    """
+
+    of: Literal["validation"]
+    share: float = Field(gt=0, lt=1)
+
+
 class InMemory(Strict):
     """What is recorded of rows that were given to :meth:`Task.from_data` as objects; the rows are not.
 

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerCallback
+
 from nlp_mtl import checkpoint, config, yamlfile
 from nlp_mtl.callbacks import AtBegin
 from nlp_mtl.data import load_data
@@ -65,6 +67,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Run:
     """Do what a run file says.
 
@@ -73,6 +76,7 @@ def train(
         overrides: ``key=value``; see :func:`nlp_mtl.config.load_config`.
         resume: continue the run in the output folder from its newest whole checkpoint.
         overwrite: remove a run that is already in the output folder.
+        callbacks: more callbacks, as objects; a run in stages has them in each.
 
     Raises:
         ConfigError: mistakes in the file, all at once.
@@ -83,12 +87,14 @@ def train(
     folder = Path(args.output_dir)
     check_folder(folder, resume, overwrite)
     if settings.stages:
-        return _train_stages(settings, folder, args.process_index == 0, resume, overwrite)
+        return _train_stages(settings, folder, args.process_index == 0, resume, overwrite, callbacks)
     main = args.process_index == 0
     whole = str(checkpoint.checkpoint_to_resume(folder)) if resume else None
     trainer = trainer_of(settings, args, whole)
     model: MultiTaskModel = trainer.model
     trainer.evaluator.check()
+    for callback in callbacks:
+        trainer.add_callback(callback)
     if main:  # all that can be known to be wrong is known: now the old run may go
         if overwrite:
             checkpoint.remove_run(folder)
@@ -114,7 +120,14 @@ def train(
     return run
 
 
-def _train_stages(settings: config.RunConfig, folder: Path, main: bool, resume: bool, overwrite: bool) -> Run:
+def _train_stages(
+    settings: config.RunConfig,
+    folder: Path,
+    main: bool,
+    resume: bool,
+    overwrite: bool,
+    callbacks: Sequence[TrainerCallback],
+) -> Run:
     """A run in stages; what it gives is the last one's."""
     if overwrite and checkpoint.holds_run(folder):
         trainer_of(*read_run(first_stage(settings, folder))).evaluator.check()  # before the old run goes
@@ -122,7 +135,7 @@ def _train_stages(settings: config.RunConfig, folder: Path, main: bool, resume: 
         checkpoint.remove_run(folder)
     if main:
         _record(settings, folder)
-    runs = train_stages(settings, folder, train, _finished, resume=resume, main=main)
+    runs = train_stages(settings, folder, partial(train, callbacks=callbacks), _finished, resume=resume, main=main)
     last: Run = runs[-1]
     if last.stopped:
         return replace(last, folder=folder)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import innertexts, packages, reading, registry
+from nlp_mtl.dataspec import PartOf
 from nlp_mtl.errors import ConfigError, DataError, NotFoundError, UnknownNameError, near, shown, suggestion
 from nlp_mtl.fields import read_arguments
 from nlp_mtl.files import local_files, resolve_files
@@ -46,7 +47,7 @@ def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split,
     for spec in task.prepare:
         chosen = {split: prepared(task, spec, split, rows) for split, rows in chosen.items()}
     _check_columns(task, chosen)
-    chosen = _hold_out(task, chosen)
+    chosen = _part(task, _hold_out(task, chosen))
     for split, cap in task.rows.items():
         if split in chosen and len(chosen[split]) > cap:
             chosen[split] = _capped(task, split, chosen[split], cap)
@@ -193,6 +194,25 @@ def _hold_out(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
         else:
             parts["train"].append(index)
     return {**splits, **{split: rows.select(sorted(indices)) for split, indices in parts.items()}}
+
+
+def _part(task: Task, splits: dict[Split, Dataset]) -> dict[Split, Dataset]:
+    """A share of the validation rows for test, by another hash of inputs, or groups, than `_hold_out` takes."""
+    part = task.splits.get("test")
+    if not isinstance(part, PartOf):
+        return splits
+    if "validation" not in splits:
+        raise DataError(
+            f"task {task.name!r}: `splits.test` takes a share of the validation rows, and there are none; hold some "
+            "out (`validation: 0.1`)"
+        )
+    rows = splits["validation"]
+    columns = [task.metric_columns["groups"]] if "groups" in task.metric_columns else task.inputs
+    sides: dict[bool, list[int]] = {True: [], False: []}
+    for index, values in enumerate(zip(*(rows[column] for column in columns), strict=True)):
+        digest = _digest(["part", values], task.split_seed.to_bytes(8, "big"))
+        sides[int.from_bytes(digest, "big") / 2**64 < part.share].append(index)
+    return {**splits, "validation": rows.select(sides[False]), "test": rows.select(sides[True])}
 
 
 def _is_blank(label: Any) -> bool:

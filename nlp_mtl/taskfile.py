@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from nlp_mtl import yamlfile
-from nlp_mtl.dataspec import LOCAL_FORMATS, MEMORY, SPLITS, TASKS, DatasetSpec, InMemory, Split, Strict
+from nlp_mtl.dataspec import LOCAL_FORMATS, MEMORY, SPLITS, TASKS, DatasetSpec, InMemory, PartOf, Split, Strict
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.explain import explain
 from nlp_mtl.template import Template
@@ -47,7 +47,8 @@ class Task(Strict):
         metric_columns: columns kept for metrics that need them, by the metric's word (``{groups: question_id}``). Rows
             of one group are never parted by a share of `splits` or a cap of `rows`.
         splits: which of the data set's splits is which: a name, ``null`` for "not used", or for validation and test
-            a share (0.1) of the training rows, held out by a hash of the inputs, after removing duplicates.
+            a share (0.1) of the training rows, held out by a hash of the inputs, after removing duplicates. For test
+            also ``{of: validation, share: 0.5}``: validation rows, taken from there by a hash of the inputs.
         split_seed: another number holds out other rows.
         prepare: named functions rows → rows, in order, each `name` or ``{name: …, arguments}``.
         rows: at most so many rows of a split, drawn with a fixed seed.
@@ -79,7 +80,7 @@ class Task(Strict):
     labels: list[str] | None = None
     metrics: list[str] | None = None
     metric_columns: dict[str, str] = Field(default_factory=dict)
-    splits: dict[Split, str | float | None] = Field(default_factory=dict)
+    splits: dict[Split, str | float | PartOf | None] = Field(default_factory=dict)
     split_seed: int = Field(default=0, ge=0, lt=2**64)
     prepare: list[str | dict[str, Any]] = Field(default_factory=list)
     rows: dict[Split, int] = Field(default_factory=dict)
@@ -202,7 +203,9 @@ class Task(Strict):
 
     @field_validator("splits")
     @classmethod
-    def _shares(cls, value: dict[Split, str | float | None]) -> dict[Split, str | float | None]:
+    def _shares(cls, value: dict[Split, str | float | PartOf | None]) -> dict[Split, str | float | PartOf | None]:
+        if any(isinstance(part, PartOf) for split, part in value.items() if split != "test"):
+            raise ValueError("`{of: validation, share: …}` is for test")
         shares = {split: share for split, share in value.items() if isinstance(share, (int, float))}
         if "train" in shares:
             raise ValueError("`train` is a split's name or null; shares are for validation and test")

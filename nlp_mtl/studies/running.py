@@ -9,12 +9,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nlp_mtl import checkpoint, yamlfile
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import NlpMtlError, RunFolderError
 from nlp_mtl.studies.study import PlannedRun
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
 logger = logging.getLogger("nlp_mtl")
 
@@ -63,7 +66,7 @@ def run_missing(runs: Sequence[PlannedRun]) -> tuple[list[Outcome], bool]:
             left = _left(time.monotonic() - began, done, len(missing))
             logger.info("run %d of %d: %s, seed %d%s", done + 1, len(missing), what, run.seed, left)
             try:
-                stopped = _do(run)
+                stopped = do_run(run)
             except Exception as error:  # of whatever library: the others go on, and the study says which failed
                 known_kind = isinstance(error, NlpMtlError)
                 said = str(error) if known_kind else f"{type(error).__name__}: {error}"
@@ -78,8 +81,13 @@ def run_missing(runs: Sequence[PlannedRun]) -> tuple[list[Outcome], bool]:
     return found, False
 
 
-def _do(run: PlannedRun) -> bool:
-    """Train; whether it was stopped."""
+def do_run(run: PlannedRun, callbacks: Sequence[TrainerCallback] = ()) -> bool:
+    """Train, or go on with what was begun; whether it was stopped.
+
+    Args:
+        run: what and where.
+        callbacks: more callbacks.
+    """
     from nlp_mtl.run import train
 
     resume = bool(checkpoint.checkpoints(run.folder)) or (run.folder / checkpoint.STAGES).is_file()
@@ -89,7 +97,7 @@ def _do(run: PlannedRun) -> bool:
     said = logging.getLogger("nlp_mtl")
     level, said.level = said.level, logging.WARNING  # what each run says of its model is the same every time
     try:
-        result = train(run.keys, resume=resume, overwrite=begun and not resume)
+        result = train(run.keys, resume=resume, overwrite=begun and not resume, callbacks=callbacks)
     finally:
         said.level = level
     stopped = result.stopped

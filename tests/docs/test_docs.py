@@ -127,6 +127,25 @@ def test_shipped_studies_are_valid(file):
         assert len(planned) == len(study.methods) * len(study.rows)
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "scripts" / "searches").glob("*.yaml")), ids=lambda f: f.stem)
+def test_shipped_searches_are_valid(file):
+    from nlp_mtl.searching.plan import read_search
+
+    assert file.read_text().startswith(f"# nlp-mtl search scripts/searches/{file.name} ")
+    said, _, space, tasks = read_search(file)
+    assert space and len(tasks) > 2 and len(said.seeds) >= 3
+
+
+def test_the_readmes_search_is_valid(tmp_path):
+    from nlp_mtl.searching.plan import read_search
+
+    (text,) = blocks("yaml search")
+    (tmp_path / "search.yaml").write_text(text)
+    (tmp_path / "glue_ner_lora.yaml").write_text((ROOT / "scripts" / "runs" / "glue_ner_lora.yaml").read_text())
+    _, _, space, _ = read_search(tmp_path / "search.yaml")
+    assert list(space) == ["grouping", "strategy", "lora.r", "training.learning_rate"]
+
+
 def test_generated_tables_are_current():
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "tables.py"), "--check"], capture_output=True, text=True

@@ -43,6 +43,8 @@ VERBS = [
     ["curve"],
     ["probe"],
     ["domains"],
+    ["groups"],
+    ["search"],
 ]
 ROOT = Path(nlp_mtl.__file__).parent.parent
 

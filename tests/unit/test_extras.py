@@ -75,7 +75,7 @@ def test_every_import_is_of_a_dependency_or_names_its_extra():
         seen |= extras
         text = file.read_text(encoding="utf-8")
         assert any(f'pip_install("{extra}")' in text for extra in extras), f"{file}:{line}: the extra is not named"
-    assert seen == {"demo", "gguf", "onnx", "serve"}, (
+    assert seen == {"demo", "gguf", "onnx", "search", "serve"}, (
         "a new extra: test what is said without it, here or in test_exporting.py"
     )
 
@@ -116,6 +116,18 @@ def test_without_its_extra_a_verb_says_what_to_install(monkeypatch, run, tmp_pat
     code, out, err = run(verb, tmp_path / "run", "--port", "0")
     assert (code, out) == (2, "")
     assert f"pip install 'nlp_mtl[{extra}]'" in err
+
+
+def test_without_optuna_a_search_says_what_to_install(monkeypatch, run, tmp_path):
+    for name in [name for name in sys.modules if name.split(".")[0] == "optuna"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    file = tmp_path / "search.yaml"
+    file.write_text(f"run: {{model: x, tasks: [rte]}}\nbudget: {{trials: 1}}\noutput_dir: {tmp_path / 'out'}\n")
+    code, out, err = run("search", file)
+    assert (code, out) == (2, "")
+    assert "pip install 'nlp_mtl[search]'" in err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
