@@ -9,7 +9,8 @@ from pathlib import Path
 from markdown import load, table
 from render_adapters import adapters, adapters_predict, merging
 from render_sharing import sharing_speed, sharings_compared
-from render_transfer import intermediate, probing
+from render_transfer import probing, studies
+from render_verdicts import false_alarms, known_verdicts
 from texts import texts
 
 FIRST = {
@@ -42,7 +43,9 @@ def render(recorded: Path) -> str:
         balancing(recorded),
         comparison(recorded),
         probing(recorded),
-        intermediate(recorded),
+        *studies(recorded),
+        false_alarms(recorded),
+        known_verdicts(recorded),
         prediction(recorded),
         serving(recorded),
         memory(recorded),

@@ -23,13 +23,17 @@ def probing(recorded: Path) -> str:
     )
 
 
-def intermediate(recorded: Path) -> str:
-    """One task first, then another with few rows."""
-    file = recorded / "intermediate.md"
-    if not file.exists():
-        return ""
-    return (
-        "## Intermediate training\n\n"
-        "`nlp-mtl compare scripts/studies/intermediate.yaml data_root=DIR 'seeds=[0,1,2,3,4]'`\n\n"
-        + file.read_text(encoding="utf-8").strip()
+def studies(recorded: Path) -> list[str]:
+    """Studies whose table and words were written by hand from what the study's command left."""
+    known = (
+        ("intermediate", "Intermediate training", "nlp-mtl compare scripts/studies/intermediate.yaml"),
+        ("mtdnn", "Together, then alone", "nlp-mtl compare scripts/studies/mtdnn.yaml"),
+        ("domains", "From books to DVDs", "nlp-mtl compare scripts/studies/domains.yaml"),
+        ("continual", "One task after the other", "nlp-mtl continual scripts/studies/continual.yaml"),
     )
+    files = [(recorded / f"{name}.md", title, command) for name, title, command in known]
+    return [
+        f"## {title}\n\n`{command} data_root=DIR`\n\n{file.read_text(encoding='utf-8').strip()}"
+        for file, title, command in files
+        if file.exists()
+    ]

@@ -25,7 +25,7 @@ ROOT = HERE.parent.parent
 RECORDED = HERE / "recorded"
 TASKS = ("cola", "mrpc", "rte", "stsb", "sst2", "conll2003")
 SEEDS = (0, 1, 2)
-PARTS = ("tests", "scores", "gpt", "speed", "scaling", "predict", "memory", "startup", "fuzz")
+PARTS = ("tests", "scores", "gpt", "speed", "scaling", "predict", "memory", "startup", "fuzz", "verdicts")
 MULTI = {"full": ("glue_ner.yaml", []), "lora": ("glue_ner_lora.yaml", [])}
 
 
@@ -93,6 +93,9 @@ def run_part(part: str, data: Path, peers: Path, given: argparse.Namespace) -> N
         call("memory.py", *common)
     elif part == "startup":
         call("startup.py")
+    elif part == "verdicts":
+        call("false_alarms.py", *common)
+        call("known_verdicts.py", *common)
     elif part == "fuzz":  # findings are recorded too
         words = ["--minutes", "60", "--json", str(done), "--findings", str(ROOT / "fuzz_findings")]
         subprocess.run([sys.executable, str(ROOT / "scripts" / "fuzz.py"), *words], cwd=ROOT)

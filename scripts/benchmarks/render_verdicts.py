@@ -1,0 +1,68 @@
+"""The parts of RESULTS.md on verdicts: how often they are wrong, and those whose answer was known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from markdown import load, table
+
+_SAID = {
+    "copies": "One task under two names, with a head each: no negative transfer may be found.",
+    "tiny": "200 rows of MRPC beside 2000 of RTE and of STS-B.",
+    "six": "Six tasks in one run, 400 training rows each, three epochs.",
+}
+
+
+def false_alarms(recorded: Path) -> str:
+    """Wrong verdicts, and differences that were found."""
+    found = load(recorded / "verdicts.json")
+    if not found:
+        return ""
+    wrong, rows = found["false_alarms"], found["power"]
+    sizes = sorted({one["rows"] for one in rows})
+    seeds = sorted({one["seeds"] for one in rows})
+    share = {(one["seeds"], one["rows"]): f"{one['found']:.0%} of {one['comparisons']}" for one in rows}
+    low, high = wrong["interval"]
+    names, points = found["settings"]["tasks"], 100 * found["settings"]["points"]
+    return "\n\n".join(
+        [
+            "## How often a verdict is wrong",
+            "`python scripts/benchmarks/false_alarms.py --data-root DIR`",
+            f"{wrong['comparisons']} comparisons of a way with itself, 3 seeds against 3 others, on {len(names)} tasks "
+            f"({', '.join(names)}; heads on features of the frozen encoder): {wrong['called']} are called helped or "
+            f"hurt, {wrong['share']:.1%} (exact 95 % interval {low:.1%} to {high:.1%}; asked is at most 5 %). After "
+            f"Holm's correction over the ten tasks, as verdicts are given, {wrong['called_after_holm']} are. An "
+            f"interval over rows alone would have called {wrong['called_by_rows_alone']}, a t-test over seeds alone "
+            f"{wrong['called_by_a_t_test_over_seeds']}.",
+            f"The share of differences of {points:.0f} points that are found, where they are there:",
+            table(
+                ["seeds", *(f"{size} rows" for size in sizes)],
+                [[str(count), *(share.get((count, size), "—") for size in sizes)] for count in seeds],
+            ),
+            "With three seeds and a few hundred rows, two of three differences of this size are missed: no difference "
+            "shown is not the same as no difference.",
+        ]
+    )
+
+
+def known_verdicts(recorded: Path) -> str:
+    """Verdicts whose answer was known before, and one of six tasks."""
+    found = load(recorded / "known_verdicts.json")
+    if not found:
+        return ""
+    parts = ["## Verdicts\n\n`python scripts/benchmarks/known_verdicts.py --data-root DIR`, MiniLM-L6, seeds 0 to 2"]
+    for name, said in found.items():
+        rows = said["table"]
+        keep = [key for key in rows[0] if key != "rows' interval"]
+        parts.append(f"**{name}.** {_SAID[name]}\n\n" + table(keep, [[row[key] for key in keep] for row in rows]))
+        delta, cost = said["delta_m"], said["cost"]
+        words = [f"Δm {delta['mean']:+.1f} % ± {delta['half']:.1f}."] if delta and delta["half"] is not None else []
+        if cost["together"] and cost["alone"]:
+            words.append(
+                f"One model took {cost['together']['seconds']:.0f} s of training, the tasks alone "
+                f"{cost['alone']['seconds']:.0f} s, beside other work."
+            )
+        words += said["advice"]
+        words.append(f"With all runs done, verdict, summaries and page took {said['report_seconds']} s.")
+        parts.append(" ".join(words))
+    return "\n\n".join(parts)
