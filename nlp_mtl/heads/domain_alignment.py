@@ -104,8 +104,11 @@ class DomainAlignment(PooledHead):
         if mistakes:
             raise ConfigError(mistakes)
         self.distance, self.weight = distance, float(weight)
-        self._measure = distances.coral if distance == "coral" else partial(distances.mmd, widths=tuple(widths))
-        self._trained = self._measure if distance == "coral" else partial(self._measure, unbiased=True)
+        self._measure: distances.Distance = distances.coral
+        self._trained: distances.Distance = distances.coral
+        if distance == "mmd":
+            self._measure = partial(distances.mmd, widths=tuple(widths))
+            self._trained = partial(distances.mmd, widths=tuple(widths), unbiased=True)
         self.metrics = list(task.metrics or [METRICS[distance]])
         self.exportable, self.why_not = False, "it has no weights, and predicts nothing"
 

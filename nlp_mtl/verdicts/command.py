@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nlp_mtl.errors import ConfigError
+from nlp_mtl.errors import ConfigError, NlpMtlError
 from nlp_mtl.screen import command, one_process, print_table
 
+logger = logging.getLogger("nlp_mtl")
 EPILOG = "nlp-mtl report runs/quickstart\n\nnlp-mtl report runs/quickstart --baselines --seeds 3 --dry-run"
 COMPARE_EPILOG = (
     "nlp-mtl compare scripts/studies/balancing.yaml\n\nnlp-mtl compare runs/quickstart runs/quickstart --fail-if-worse"
@@ -49,6 +51,9 @@ def report(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --baselines: show the runs and hours, and train nothing.")
     ] = False,
+    rows: Annotated[
+        bool, typer.Option("--rows/--no-rows", help="Score the rows again, once, for intervals and what they are like.")
+    ] = True,
     data_root: Annotated[
         Path | None, typer.Option("--data-root", help="Folder that mirrors data sets under their Hub ids.")
     ] = None,
@@ -80,10 +85,13 @@ def report(
         missing = _judged(run, seeds, names, same, split, budget, place, dry_run, data_root, quiet)
         if dry_run:
             return
-    if (run / "metrics.json").is_file() and (run / "nlp_mtl.json").is_file():
+    if rows and (run / "metrics.json").is_file() and (run / "nlp_mtl.json").is_file():
         from nlp_mtl.verdicts.judge import summaries
 
-        summaries(run, data_root=data_root)
+        try:
+            summaries(run, data_root=data_root, progress=not quiet)
+        except NlpMtlError as error:  # its rows are not here: the folder still says much
+            logger.warning("the report has no intervals, confusion matrices and summary of rows: %s", error)
     found = draw(run, out=out, see_saw=see_saw)
     text = as_json(found.summary)
     if quiet:
@@ -91,10 +99,10 @@ def report(
         return
     if json_file is not None:
         write_text(json_file, text)
-    rows = found.table()
-    if rows:
-        head = tuple(rows[0])
-        print_table(head, [tuple(row[key] for key in head) for row in rows], right=tuple(range(2, len(head))))
+    told = found.table()
+    if told:
+        head = tuple(told[0])
+        print_table(head, [tuple(row[key] for key in head) for row in told], right=tuple(range(2, len(head))))
     print()
     for sentence in found.sentences():
         print(sentence)

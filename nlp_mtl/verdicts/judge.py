@@ -143,7 +143,7 @@ def finding(found: Verdicts, key: str, beside: Sequence[Verdicts] = ()) -> Findi
     return Finding(NAME, "Did training together help?", said, tables, drawings, data)
 
 
-def summaries(run: str | Path, *, data_root: str | Path | None = None) -> None:
+def summaries(run: str | Path, *, data_root: str | Path | None = None, progress: bool = False) -> None:
     """Keep what a finished run's rows are like, and what its classes are taken for, as findings; once for a run.
 
     Cost: once, one pass over the validation rows and some training rows.
@@ -154,14 +154,14 @@ def summaries(run: str | Path, *, data_root: str | Path | None = None) -> None:
     if key != (known[datafacts.NAME].data.get("run") if datafacts.NAME in known else None):
         write_finding(folder, datafacts.data_finding(folder, key, data_root=data_root))
     if key != (known["scores"].data.get("run") if "scores" in known else None):
-        write_finding(folder, _scores(folder, key, data_root))
+        write_finding(folder, _scores(folder, key, data_root, progress))
 
 
-def _scores(folder: Path, key: str, data_root: str | Path | None) -> Finding:
+def _scores(folder: Path, key: str, data_root: str | Path | None, progress: bool) -> Finding:
     """Scores with their intervals over rows, the gap to the training rows, and confusion matrices."""
     from nlp_mtl.verdicts.judging import bootstrap
 
-    known = scored_rows(folder, "validation", data_root=data_root)
+    known = scored_rows(folder, "validation", data_root=data_root, progress=progress)
     rows, drawings, numbers = [], [], {}
     for task, one in (known.tasks if known else {}).items():
         low, high = bootstrap(one.row_score())

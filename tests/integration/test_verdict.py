@@ -208,3 +208,16 @@ def test_runs_without_twins_say_so(trained, tmp_path):
     mtl.train({**keys, "training": training, "stages": stages})
     with pytest.raises(UnsupportedError, match="stages"):
         mtl.verdict(place)
+
+
+def test_a_report_without_the_rows_says_what_the_folder_holds(trained, tmp_path, caplog, capsys):
+    """The run's data are not here: no intervals, and the rest as ever."""
+    import shutil
+
+    folder, _ = trained
+    place = tmp_path / "moved"
+    shutil.copytree(folder / "run", place, ignore=shutil.ignore_patterns("findings", "scored", "run.yaml", "report.*"))
+    assert call("report", place) == 0
+    assert "no intervals" in caplog.text and (place / "report.html").is_file()
+    assert not (place / "findings").exists()
+    assert call("report", place, "--no-rows") == 0
