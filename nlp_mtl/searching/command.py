@@ -34,4 +34,5 @@ def search(
     print("\n" + "\n".join(found.sentences()))
     print(f"\nsearch.md, search.json and search.svg are in {found.folder}")
     if found.best is not None:
-        print(f"  {command('train', str(found.folder / 'best.yaml'))}")
+        name = "best.yaml" if found.simpler is None else "simpler.yaml"
+        print(f"  {command('train', str(found.folder / name))}")

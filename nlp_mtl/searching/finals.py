@@ -39,6 +39,7 @@ class Final:
         selecting: seed → task → score on the half that selects.
         held_out: seed → task → score on the other half.
         failed: seed → why.
+        times: how many times the run file's epochs, or steps, are done.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Final:
     selecting: dict[int, dict[str, float]] = field(default_factory=dict)
     held_out: dict[int, dict[str, float]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
+    times: float = 1.0
 
 
 Make = Callable[[int], tuple[Choice, float]]
@@ -78,7 +80,8 @@ def do_finals(plan: Plan, ways: Mapping[str, Make], folder: Path) -> tuple[dict[
             place = folder / folder_name(name) / f"seed-{seed}"
             way = way_of(plan, choice, seed, place, times=times)
             final = found.setdefault(name, Final(name, {}, way.models, way.rows))
-            final.choices[seed] = choice
+            final.choices.setdefault(seed, choice)
+            final.times = times
             planned.append((final, PlannedRun(name, seed, place, way.keys), way))
     outcomes, stopped = run_missing([run for _, run, _ in planned])
     of_run = {outcome.run.folder: outcome for outcome in outcomes}

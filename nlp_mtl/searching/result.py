@@ -76,6 +76,13 @@ class Search:
             return "—"
         return verdict(corrected(found, self.plan.file.confidence, max(1, len(self.controls))))
 
+    @property
+    def simpler(self) -> str | None:
+        """A control that needs less than the winner, and is not shown to be worse: by the selecting half the best."""
+        equal = [name for name in self.controls if name in SIMPLER and self.shown(name) not in ("better", "—")]
+        found = {name: score.mean for name in equal if (score := self.selecting(name)) is not None}
+        return max(found, key=lambda name: found[name], default=None)
+
     def table(self) -> list[dict[str, str]]:
         """A row for each finalist and control, as text."""
         rows = []
@@ -115,10 +122,16 @@ class Search:
             return ["No way is known yet: no finalist came to an end."]
         choice = self.best.choices[next(iter(self.best.choices))]
         seeds, own = len(self.best.held_out), self.held_out(self.winner or "")
-        said = [
-            f"Use best.yaml ({self.winner}): {choice.said()}.",
-            f"On the half of the validation rows that the search never saw it scores {own}, over {seeds} seed(s).",
-        ]
+        simpler = self.simpler
+        use = "Use best.yaml" if simpler is None else "The search chose best.yaml"
+        said = [f"{use} ({self.winner}): {choice.said()}."]
+        if simpler is not None:
+            said.append(
+                f"Use simpler.yaml ({simpler}) instead: it needs less, and the chosen way is not shown to be better."
+            )
+        said.append(
+            f"On the half of the validation rows that the search never saw it scores {own}, over {seeds} seed(s)."
+        )
         equal = []
         for name in self.controls:
             found = self.against(name)
@@ -128,11 +141,11 @@ class Search:
             said.append(f"Against {name}: {signed(found)}, {self.shown(name)}.")
             equal += [name] if self.shown(name) not in ("better", "worse") else []
             if self.shown(name) == "worse":
-                said.append(f"The search chose worse than {name}: use that.")
+                said.append(f"The search chose worse than {name}.")
         if simple := [name for name in equal if name in SIMPLER]:
             said.append(
-                f"The difference to {' and '.join(simple)} lies within the noise of seeds: the simpler way is as good "
-                "as far as this shows; more seeds, or more validation rows, could tell them apart."
+                f"The difference to {' and '.join(simple)} lies within the noise of seeds: more seeds, or more "
+                "validation rows, could tell them apart."
             )
         elif equal and self.plan.target is None and len(choice.groups) == 1:
             said.append(f"It needs one encoder for all tasks; {' and '.join(equal)} are not shown to be better.")
@@ -178,6 +191,7 @@ class Search:
             "affinity": None if self.affinity is None else self.affinity.as_json(),
             "trials": [_trial(one) for one in self.trials],
             "chosen": self.winner,
+            "simpler": self.simpler,
             "finals": {name: self._final(name, final) for name, final in self.finals.items()},
             "confidence": self.plan.file.confidence,
             "said": self.sentences(),

@@ -119,8 +119,14 @@ def _write(plan: Plan, found: Search) -> None:
     from nlp_mtl.searching.plot import draw
 
     draw(found, plan.folder / "search.svg")
-    if found.best is not None:
-        choice = found.best.choices[plan.file.seeds[0]]
-        way = way_of(plan, choice, plan.file.seeds[0], plan.folder / "best", halved=False)
-        head = f"# nlp-mtl train {plan.folder / 'best.yaml'}     {choice.said()}\n"
-        write_text(plan.folder / "best.yaml", head + yamlfile.dumps(told_from(way.keys, plan.folder)))
+    made = {"best": found.winner, "simpler": None if found.best is None else found.simpler}
+    for name, chosen in made.items():
+        file = plan.folder / f"{name}.yaml"
+        if chosen is None:
+            file.unlink(missing_ok=True)
+            continue
+        final, seed = found.finals[chosen], plan.file.seeds[0]
+        choice = final.choices[seed]
+        way = way_of(plan, choice, seed, plan.folder / name, times=final.times, halved=False)
+        head = f"# nlp-mtl train {file}     {chosen}: {choice.said()}\n"
+        write_text(file, head + yamlfile.dumps(told_from(way.keys, plan.folder)))

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from nlp_mtl import search, train, yamlfile
 from nlp_mtl.affinity import Affinity
+from nlp_mtl.config import load_config
 from nlp_mtl.errors import ConfigError, RunFolderError
 from nlp_mtl.searching import trials
 from nlp_mtl.searching.cheap import measured
@@ -218,6 +219,11 @@ def test_the_run_file_it_ends_with_trains_on_all_validation_rows(place, helped):
     assert file.read_text().startswith(f"# nlp-mtl train {file}")
     run = train(file, [f"training.output_dir={place / 'again'}"])
     assert run.scores["rain"].rows == 40
+    _, found = helped
+    simpler = place / "helped" / "simpler.yaml"
+    assert simpler.is_file() == (found.simpler is not None)
+    if found.simpler is not None:
+        assert [task.name for task in load_tasks(load_config(simpler).tasks)] == ["rain"]
 
 
 def planned(place, **changes):
@@ -248,7 +254,7 @@ def test_every_way_shows_as_many_rows_and_serves_every_task(place, strategy, eff
     ("apart", "shown", "words"),
     [
         ([0.1, 0.11, 0.09], "better", "Against all together: +0.100 ± 0.025, better."),
-        ([-0.1, -0.11, -0.09], "worse", "The search chose worse than all together: use that."),
+        ([-0.1, -0.11, -0.09], "worse", "The search chose worse than all together."),
         ([0.1, -0.11, 0.09], "no difference shown", "The difference to all together lies within the noise of seeds"),
         ([0.1], "one seed, no interval", "The difference to all together lies within the noise of seeds"),
     ],
@@ -265,6 +271,9 @@ def test_what_is_said_of_a_control_is_what_paired_differences_show(place, apart,
     assert found.against("all together").mean == pytest.approx(interval(apart).mean)
     assert found.shown("all together") == shown
     assert any(words in sentence for sentence in found.sentences())
+    assert found.simpler == (None if shown == "better" else "all together")
+    assert found.sentences()[0].startswith("Use best.yaml" if shown == "better" else "The search chose best.yaml")
+    assert ("Use simpler.yaml (all together) instead" in found.sentences()[1]) == (shown != "better")
     said = found.as_json()["finals"]["all together"]
     assert said["shown"] == shown and said["chosen_minus_this"]["count"] == len(apart)
     assert "NaN" not in json.dumps(found.as_json())

@@ -419,6 +419,40 @@ def test_held_out_rows_stay_where_they_are_when_rows_are_added(tmp_path_factory,
             assert set(part) <= set(grown[split])
 
 
+@quick
+@given(
+    numbers=st.lists(st.integers(0, 60), min_size=80, max_size=120),
+    share=st.sampled_from([0.4, 0.5]),
+    seed=st.integers(0, 3),
+)
+def test_test_rows_may_be_validation_rows_and_equal_texts_stand_on_one_side(tmp_path_factory, numbers, share, seed):
+    folder, files = tmp_path_factory.mktemp("parted"), {"train": "train.txt", "validation": "validation.txt"}
+    lines = [*map(str, range(30)), *map(str, numbers)]  # texts that are there once, and several times
+    (folder / "train.txt").write_text("a\nb\n")
+    (folder / "validation.txt").write_text("\n".join(lines))
+    part = {"test": {"of": "validation", "share": share}}
+    task = task_of(folder, "text", files, inputs=["line"], target=None, splits=part, split_seed=seed)
+    found = shown(task)
+    assert sorted([*found["validation"], *found["test"]]) == sorted(lines)
+    assert not set(found["validation"]) & set(found["test"])
+    assert found["train"] == ["a", "b"]
+    assert found == shown(task), "the same each time"
+
+
+def test_a_part_of_the_validation_rows_is_for_test_and_needs_some(tmp_path):
+    part = {"of": "validation", "share": 0.5}
+    message = message_of(DataError, lines_of(tmp_path, ["a", "b"], splits={"test": part}))
+    assert "`splits.test` takes a share of the validation rows, and there are none" in message
+    with pytest.raises(ValueError, match="is for test"):
+        lines_of(tmp_path, ["a"], splits={"validation": part})
+    for wrong in ({"of": "train", "share": 0.5}, {"of": "validation", "share": 1.5}, {"of": "validation"}):
+        with pytest.raises(ValueError, match="splits"):
+            lines_of(tmp_path, ["a"], splits={"test": wrong})
+    lines = [f"text {number}" for number in range(2000)]
+    halves = load_rows(lines_of(tmp_path, lines, splits={"validation": 0.5, "test": part}))
+    assert abs(len(halves["test"]) - 500) < 80
+
+
 def test_shares_have_about_their_size(tmp_path):
     parts = shown(lines_of(tmp_path, [f"line {i}" for i in range(2000)], splits={"validation": 0.1, "test": 0.25}))
     assert len(parts["validation"]) == pytest.approx(200, abs=45)  # three standard deviations
