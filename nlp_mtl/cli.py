@@ -26,6 +26,7 @@ from nlp_mtl.methods import methods
 from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.probing import command as probing
 from nlp_mtl.reporting import command as reporting
+from nlp_mtl.robustness import command as robust
 from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
 from nlp_mtl.serving import command as serving
 from nlp_mtl.studies import command as studies
@@ -63,6 +64,8 @@ app.command("compare", epilog=studies.EPILOG)(studies.compare)
 app.command("domains", epilog=domains.EPILOG)(domains.domains)
 app.command("curve", epilog=curves.EPILOG)(curves.curve)
 app.command("probe", epilog=probing.EPILOG)(probing.probe)
+app.command("robustness", epilog=robust.EPILOG)(robust.robustness)
+app.command("attack", epilog=robust.ATTACK_EPILOG)(robust.attack)
 app.command("continual", epilog=forgetting.EPILOG)(forgetting.continual)
 
 DataRoot = Annotated[

@@ -257,7 +257,7 @@ def evaluate(
     heads = {task: head for task, head in model.heads.items() if names is None or task in names}
     said = recorded(folder)
     root = data_root or said.get("data_root")
-    _find_files_again(heads, said)
+    find_files_again(heads, said)
     for task in tasks or ():
         if isinstance(task, Task):
             kept = ("dataset", "splits", "split_seed", "prepare", "rows", "rows_seed", "file")
@@ -269,8 +269,13 @@ def evaluate(
         return Evaluator(data, batch_rows=32).evaluate(model, split, tasks=names, progress=progress)
 
 
-def _find_files_again(heads: Mapping[str, Any], said: Mapping[str, Any]) -> None:
-    """Tasks with local files name them relative to their task file, which the run file knows and the model does not."""
+def find_files_again(heads: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+    """Tasks with local files name them relative to their task file, which the run file knows and the model does not.
+
+    Args:
+        heads: task → head, of a run's model; their tasks are changed.
+        said: what :func:`recorded` gave.
+    """
     local = [
         head
         for head in heads.values()

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nlp_mtl.embedded import embedded, why_not_embedded, words_of
 from nlp_mtl.errors import ConfigError, UnsupportedError
-from nlp_mtl.packing import base_of
 from nlp_mtl.regularizers.base import Gradients, Regularizer, check_number
 
 Call = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -70,22 +70,12 @@ class Adversarial(Regularizer):
                 f"{name}: moves embeddings along the gradient through the encoder, and nothing of the encoder is "
                 "trained; leave it out, or train some of it (`lora`, or no `freeze`)"
             )
-        words = self._words()
-        if not isinstance(words, nn.Embedding):
+        if why := why_not_embedded(self.model):
             found.append(
-                f"{name}: moves the embeddings of words, and here {type(words).__name__} makes them; leave it out, "
-                "or keep embeddings out of the adapters' `target_modules`"
-            )
-        alike = [m for m in sharing.modules() if isinstance(m, nn.Embedding) and m.weight.shape == words.weight.shape]
-        if len(alike) > 1 or getattr(sharing, "conditions", None) is not None:
-            found.append(
-                f"{name}: moves the embeddings of one encoder that all tasks use alike, and sharing "
-                f"{sharing.registered_as!r} has more than that; leave it out, or use sharing: hard without `condition`"
+                f"{name}: moves the embeddings of one encoder, and {why}; leave it out, or use sharing: hard without "
+                "`condition`, and adapters without embeddings among their `target_modules`"
             )
         return found
-
-    def _words(self) -> Any:
-        return base_of(self.model.sharing.encoder).get_input_embeddings()
 
     def check(self, accelerator: Any, balancer: Any) -> None:
         """See :meth:`Regularizer.check`: what keeps tasks' gradients apart would not see this one's passes."""
@@ -118,11 +108,11 @@ class Adversarial(Regularizer):
         rest = {name: value for name, value in part.items() if name != "input_ids"}
 
         def moved(by: Tensor | None) -> dict[str, Any]:
-            made = self._words()(ids)
+            made = embedded(words_of(self.model), ids)
             made = made if by is None else made + by.to(made.dtype)
             return call({**rest, "stacked": {**(part.get("stacked") or {}), "inputs_embeds": made}})
 
-        count, width = len(ids), self._words().embedding_dim
+        count, width = len(ids), words_of(self.model).embedding_dim
         draw = np.random.default_rng([self.seed, *key]).uniform(-1, 1, (count, width)).astype(np.float32)
         start = torch.from_numpy(draw).to(ids.device)
         sizes = torch.as_tensor(lengths, dtype=torch.float32).to(ids.device)[rows][:, None] * width

@@ -144,7 +144,7 @@ def test_training_goes_on_from_a_loaded_run_and_tunes_again(trained, tmp_path):
     _, folder = trained
     model = mtl.MultiTaskModel.from_pretrained(folder, trainable=True)
     before = recorded(folder)
-    runs._find_files_again(model.heads, runs.recorded(folder))
+    runs.find_files_again(model.heads, runs.recorded(folder))
     args = TrainingArguments(
         str(tmp_path), max_steps=4, learning_rate=5e-2, report_to="none", use_cpu=True, disable_tqdm=True
     )
