@@ -21,6 +21,7 @@ from nlp_mtl.errors import ConfigError, NlpMtlError, shown
 from nlp_mtl.exporting import command as exporting
 from nlp_mtl.forgetting import command as forgetting
 from nlp_mtl.hub import command as hub
+from nlp_mtl.interpretation import command as interpretation
 from nlp_mtl.methods import EPILOG as METHODS_EPILOG
 from nlp_mtl.methods import methods
 from nlp_mtl.newtask import SeveralWords, tasks_new
@@ -66,6 +67,7 @@ app.command("curve", epilog=curves.EPILOG)(curves.curve)
 app.command("probe", epilog=probing.EPILOG)(probing.probe)
 app.command("robustness", epilog=robust.EPILOG)(robust.robustness)
 app.command("attack", epilog=robust.ATTACK_EPILOG)(robust.attack)
+app.command("interpret", epilog=interpretation.EPILOG)(interpretation.interpret)
 app.command("continual", epilog=forgetting.EPILOG)(forgetting.continual)
 
 DataRoot = Annotated[
