@@ -60,7 +60,9 @@ def gradients_through(model: Any, verb: str) -> Iterator[None]:
         UnsupportedError: tasks that do not all use the embeddings of one encoder.
     """
     if why := why_not_embedded(model):
-        raise UnsupportedError(f"{verb}: follows gradients to the embeddings of one encoder, and {why}; use sharing: hard")
+        raise UnsupportedError(
+            f"{verb}: follows gradients to the embeddings of one encoder, and {why}; use sharing: hard"
+        )
     known = [(p, p.requires_grad) for p in model.sharing.encoder.parameters()]
     try:
         for p, _ in known:

@@ -100,7 +100,11 @@ def _of_task(model: Any, task: str, batch: Mapping[str, Any], steps: int) -> Att
         logits = forward(ids[None])[0]
     target = int(logits.argmax())
     values, delta = LayerIntegratedGradients(forward, table).attribute(
-        ids[None], baselines=start[None], target=target, n_steps=steps, internal_batch_size=8,
+        ids[None],
+        baselines=start[None],
+        target=target,
+        n_steps=steps,
+        internal_batch_size=8,
         return_convergence_delta=True,
     )
     words, sums = words_with(model.tokenizer, ids.tolist(), values[0].sum(-1).detach().float().tolist())

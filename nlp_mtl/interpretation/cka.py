@@ -8,7 +8,7 @@ from nlp_mtl.errors import ConfigError
 
 
 def cka(x: np.ndarray, y: np.ndarray) -> float:
-    """Debiased linear centered kernel alignment: 1 for the same states up to rotation and scale, near 0 for unrelated ones.
+    """Debiased linear centered kernel alignment: 1 for the same states up to rotation and scale, near 0 for others.
 
     Args:
         x: [rows, width], states of some texts.

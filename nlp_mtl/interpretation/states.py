@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nlp_mtl.exporting.plain import plain_encoder
 from nlp_mtl.interpretation.cka import cka
 
 _ROWS = 32
@@ -25,8 +26,8 @@ def encoders_of(model: Any, *, name: str = "") -> dict[str, Any]:
     """
     before = f"{name}: " if name else ""
     if model.sharing.ordinary:
-        return {name or "run": model.sharing.collapse(model.tasks[0])}
-    return {f"{before}{task}": model.sharing.collapse(task) for task in model.tasks}
+        return {name or "run": plain_encoder(model, model.tasks[0])}
+    return {f"{before}{task}": plain_encoder(model, task) for task in model.tasks}
 
 
 @torch.no_grad()

@@ -63,7 +63,14 @@ def interpret(
         pro = [said for said, i in zip(named, order, strict=True) if one.values[i] > 0][::-1][:3]
         con = [said for said, i in zip(named, order, strict=True) if one.values[i] < 0][:3]
         rows.append(
-            (one.task, one.label, f"{one.output:+.3f}", f"{one.delta:+.4f}", ", ".join(pro) or "—", ", ".join(con) or "—")
+            (
+                one.task,
+                one.label,
+                f"{one.output:+.3f}",
+                f"{one.delta:+.4f}",
+                ", ".join(pro) or "—",
+                ", ".join(con) or "—",
+            )
         )
     worst = max(found, key=lambda one: abs(one.delta))
     said = [
@@ -121,14 +128,16 @@ def compare_states(
     encoders: dict[str, Any] = {}
     try:
         where = base or beside(folder, model.base) or find_recorded(model.base).folder
-        encoders["pretrained"] = open_base(where)[1]
+        encoders["pretrained"] = open_base(Path(where))[1]
     except (NotFoundError, HubError) as error:
         notes.append(f"The pretrained model is not at hand ({str(error).splitlines()[0]}); --base says where it is.")
     encoders |= encoders_of(model, name=folder.name if others else "")
     for other in others:
         more = MultiTaskModel.from_pretrained(local_folder(other))
         if tokenizer_signature(more.tokenizer) != tokenizer_signature(model.tokenizer):
-            raise ConfigError(f"interpret: {other} has another tokenizer than {run}, and reads other tokens; leave it out")
+            raise ConfigError(
+                f"interpret: {other} has another tokenizer than {run}, and reads other tokens; leave it out"
+            )
         encoders |= encoders_of(more, name=Path(other).name)
     states = {
         name: states_of(encoder, texts)
@@ -141,7 +150,13 @@ def compare_states(
         "the last layer."
         for name, values in layers.items()
     ]
-    tables = [Table("CKA of the last layers", ("", *names), [(n, *(f"{v:.3f}" for v in row)) for n, row in zip(names, matrix, strict=True)])]
+    tables = [
+        Table(
+            "CKA of the last layers",
+            ("", *names),
+            [(n, *(f"{v:.3f}" for v in row)) for n, row in zip(names, matrix, strict=True)],
+        )
+    ]
     if layers:
         depth = max(map(len, layers.values()))
         tables.append(
@@ -195,7 +210,9 @@ def probe_run(
         "interpret", run, tasks, split="train", rows=rows, seed=seed, data_root=data_root, base=base
     )
     if not model.sharing.ordinary:
-        raise UnsupportedError("interpret: --probes looks at one encoder that all tasks share; leave it out for this run")
+        raise UnsupportedError(
+            "interpret: --probes looks at one encoder that all tasks share; leave it out for this run"
+        )
     found, notes = {}, []
     for task, head in tqdm(data.heads.items(), desc="probes", unit="task", disable=not progress, leave=False):
         if hasattr(head, "pooling"):

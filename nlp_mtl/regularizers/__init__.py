@@ -1,4 +1,4 @@
-"""Regularizers: what is added to every step's loss beside the tasks' own: of the parameters alone, or of passes with changed inputs.
+"""Regularizers: what is added to every step's loss, of the parameters alone or of passes with changed embeddings.
 
 A regularizer learns the model, takes its anchor before the first step of a fresh training, and gives a penalty at every
 optimizer step, whose gradient is added once: after the tasks' gradients, whatever weighed those.

@@ -92,13 +92,17 @@ class Adversarial(Regularizer):
                 "train with one"
             )
         if accelerator.mixed_precision == "fp16":
-            mistakes.append(f"{name}: fp16 scales the loss, and its steps would be scaled too; train in bf16 or float32")
+            mistakes.append(
+                f"{name}: fp16 scales the loss, and its steps would be scaled too; train in bf16 or float32"
+            )
         if mistakes:
             raise UnsupportedError("\n".join(mistakes))
 
     # ------------------------------------------------------------------------------------------------------- a pass
 
-    def after_pass(self, call: Call, part: Mapping[str, Any], weights: Mapping[str, float], key: tuple[int, int]) -> None:
+    def after_pass(
+        self, call: Call, part: Mapping[str, Any], weights: Mapping[str, float], key: tuple[int, int]
+    ) -> None:
         """See :meth:`Regularizer.after_pass`."""
         ids, lengths = part.get("input_ids"), part.get("lengths")
         if ids is None or lengths is None or not self.strength or not self.radius or not part.get("targets"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,8 @@ class Attack:
     def finding(self) -> Finding:
         """For the run's report."""
         said = [
-            f"{one.task}: accuracy {one.accuracy:.3f} falls to {one.attacked:.3f} when {one.share:.0%} of the words are "
-            f"chosen by the gradient, and to {one.chance:.3f} when as many are chosen at random."
+            f"{one.task}: accuracy {one.accuracy:.3f} falls to {one.attacked:.3f} when {one.share:.0%} of the words "
+            f"are chosen by the gradient, and to {one.chance:.3f} when as many are chosen at random."
             for one in self.tasks
         ]
         shown = [(one.task, one.before, one.after, one.text, one.changed) for one in self.examples()[:12]]
@@ -261,7 +262,7 @@ def _slopes(model: Any, pool: PoolRows, head: Any, *, slopes: bool = True) -> tu
             continue
         rise = torch.autograd.grad(out["loss"], values)[0].float().cpu()
         starts = [0, *np.cumsum(batch["lengths"].tolist()).tolist()]
-        found += [(ids[a:b].tolist(), rise[a:b]) for a, b in zip(starts, starts[1:], strict=False)]
+        found += [(ids[a:b].tolist(), rise[a:b]) for a, b in pairwise(starts)]
     return np.array(guessed, dtype=int), found
 
 

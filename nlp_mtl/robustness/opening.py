@@ -57,9 +57,7 @@ def open_run(
     folder = local_folder(run)
     model = MultiTaskModel.from_pretrained(folder, base=base)
     if unknown := [name for name in tasks or () if name not in model.heads]:
-        raise ConfigError(
-            [f"{verb}: {run} has no task {name!r}{suggestion(name, model.tasks)}" for name in unknown]
-        )
+        raise ConfigError([f"{verb}: {run} has no task {name!r}{suggestion(name, model.tasks)}" for name in unknown])
     heads = {task: head for task, head in model.heads.items() if not tasks or task in tasks}
     said = recorded(folder)
     find_files_again(heads, said)

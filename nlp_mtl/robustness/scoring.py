@@ -31,7 +31,13 @@ def references_of(pool: PoolRows, head: Any) -> list[Any]:
 
 
 def drop(
-    head: Any, before: Sequence[Any], after: Sequence[Any], references: Sequence[Any], *, draws: int = 500, seed: int = 0
+    head: Any,
+    before: Sequence[Any],
+    after: Sequence[Any],
+    references: Sequence[Any],
+    *,
+    draws: int = 500,
+    seed: int = 0,
 ) -> tuple[float, float] | None:
     """A 95 % bootstrap interval of the first metric before minus after, rows drawn in pairs.
 

@@ -126,7 +126,16 @@ class Robustness:
         )
 
 
-HEAD = ("task", "perturbation", "score", "changed texts", "drop", "95 % interval", "rows changed", "predictions changed")
+HEAD = (
+    "task",
+    "perturbation",
+    "score",
+    "changed texts",
+    "drop",
+    "95 % interval",
+    "rows changed",
+    "predictions changed",
+)
 
 
 def check_robustness(

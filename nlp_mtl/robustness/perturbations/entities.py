@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from nlp_mtl.robustness.base import Perturbation, perturbations
 
 NAMES = {
-    "people": "James Maria David Anna Robert Laura Peter Julia Michael Sarah Thomas Emma Paul Sofia Daniel Alice".split(),
+    "people": "James Maria David Anna Robert Laura Peter Julia Michael Sarah Thomas Emma Paul Sofia Alice".split(),
     "places": "London Paris Berlin Madrid Rome Vienna Lisbon Dublin Oslo Prague Athens Cairo Tokyo Delhi Lima".split(),
     "countries": "France Germany Spain Italy Austria Portugal Ireland Norway Greece Egypt Japan India Peru".split(),
 }

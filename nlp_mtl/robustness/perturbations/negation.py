@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.robustness.base import Perturbation, perturbations
 
-VERBS = (
-    "is are was were am be can could will would shall should must may might has have had do does did".split()
-)
+VERBS = "is are was were am be can could will would shall should must may might has have had do does did".split()
 
 
 @perturbations.register("negation")
