@@ -28,7 +28,7 @@ def draw_words(found: Sequence[Attribution]) -> Picture:
         panel.grid(False)
         panel.set_xlim(0, _LINE + 30)
         panel.set_ylim(len(lines), -0.3)
-        said = {"family": "DejaVu Sans Mono", "fontsize": 7.2, "va": "center", "ha": "left"}
+        said: dict[str, Any] = {"family": "DejaVu Sans Mono", "fontsize": 7.2, "va": "center", "ha": "left"}
         for at, (title, words) in enumerate(lines):
             panel.text(0.5, at + 0.35, cut(title, 26), fontsize=8, va="center", weight="bold", color=INK)
             x = 28.0

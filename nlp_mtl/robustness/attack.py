@@ -201,8 +201,8 @@ def attacked(model: Any, pool: PoolRows, head: Any, near: Neighbours, *, share: 
     was = first == labels
     chance = [[list(words) for words in text] for text in given]
     draw = random.Random(seed)
-    for row, text in enumerate(chance):
-        _at_random(text, len(used[row]), near, draw)
+    for number, text in enumerate(chance):
+        _at_random(text, len(used[number]), near, draw)
     whole = np.arange(len(pool))
     by_chance, _ = _slopes(model, _with_texts(pool, head, model, names, chance, whole), head, slopes=False)
     fooled = [row for row in range(len(pool)) if was[row] and last[row] != labels[row]]
@@ -271,7 +271,8 @@ def _flip(
 ) -> bool:
     """Change the word whose substitute raises the loss most, to first order; whether there was one."""
     ids, rise = slope
-    best, seen = None, {}
+    best: tuple[float, int, int, str] | None = None
+    seen: dict[int, int] = {}
     for column, words in enumerate(text):
         for place, word in enumerate(words):
             number = near.number(word)

@@ -76,7 +76,7 @@ class Robustness:
 
     def table(self) -> list[tuple[str, ...]]:
         """Rows of text: task, perturbation, before, after, drop, its interval, rows changed, predictions changed."""
-        found = []
+        found: list[tuple[str, ...]] = []
         for one in self.held:
             lost = "—" if one.after is None else f"{one.before - one.after:+.3f}"
             ends = "—" if one.interval is None else f"{one.interval[0]:+.3f} to {one.interval[1]:+.3f}"
