@@ -21,10 +21,12 @@ from nlp_mtl.errors import ConfigError, NlpMtlError, shown
 from nlp_mtl.exporting import command as exporting
 from nlp_mtl.forgetting import command as forgetting
 from nlp_mtl.hub import command as hub
+from nlp_mtl.interpretation import command as interpretation
 from nlp_mtl.methods import EPILOG as METHODS_EPILOG
 from nlp_mtl.methods import methods
 from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.probing import command as probing
+from nlp_mtl.robustness import command as robust
 from nlp_mtl.screen import command, one_process, print_scores, print_table, print_thresholds
 from nlp_mtl.searching import command as searching
 from nlp_mtl.serving import command as serving
@@ -64,6 +66,9 @@ app.command("compare", epilog=judging.COMPARE_EPILOG)(judging.compare)
 app.command("domains", epilog=domains.EPILOG)(domains.domains)
 app.command("curve", epilog=curves.EPILOG)(curves.curve)
 app.command("probe", epilog=probing.EPILOG)(probing.probe)
+app.command("robustness", epilog=robust.EPILOG)(robust.robustness)
+app.command("attack", epilog=robust.ATTACK_EPILOG)(robust.attack)
+app.command("interpret", epilog=interpretation.EPILOG)(interpretation.interpret)
 app.command("continual", epilog=forgetting.EPILOG)(forgetting.continual)
 app.command("groups", epilog=taskgroups.EPILOG)(taskgroups.groups)
 app.command("search", epilog=searching.EPILOG)(searching.search)

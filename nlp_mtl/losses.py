@@ -19,6 +19,7 @@ from nlp_mtl.data import Data
 from nlp_mtl.errors import TrainingError, UnsupportedError
 from nlp_mtl.heads.told import units_of
 from nlp_mtl.penalties import Penalties
+from nlp_mtl.rehearsing import look_again, random_state, set_random_state
 from nlp_mtl.samplers import Sampler
 from nlp_mtl.steps import StepRecord
 from nlp_mtl.stepsfile import StepsFile, line_of
@@ -87,7 +88,7 @@ class MixedLosses(Trainer):
         """Begin to weigh; not before the first pass, for a resumed run sets the random state between the two."""
         if not self._begun:
             self._begun = True
-            self._before = _random_state() if "new_losses" in self.balancer.needs else None
+            self._before = random_state() if "new_losses" in self.balancer.needs else None
             self.weighing.begin(self._facts, self.model_wrapped, self._parts, self._single)
 
     def own_model(self) -> Any:
@@ -130,6 +131,8 @@ class MixedLosses(Trainer):
             self._left -= 1
             last_here = number == len(parts) - 1
             losses.append(self.weighing.train(model, part, last=not self._left, sync=last_here))
+            if self._penalties.looks:
+                look_again(self, part, self._left)
         if not self._left:
             scaler = getattr(self.accelerator, "scaler", None)
             sharing = self.own_model().sharing
@@ -156,7 +159,7 @@ class MixedLosses(Trainer):
         """[tasks]: the step's losses by forward passes alone, over all processes, with the dropout of its passes."""
         with self.rehearsal(), torch.no_grad():
             if not self._left and self._before is not None:  # the step is made: as its passes were
-                _set_random_state(self._before)
+                set_random_state(self._before)
             for part in parts:
                 self.outputs(model, part, facts, None)
             return self.noted()
@@ -164,13 +167,13 @@ class MixedLosses(Trainer):
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
         """Passes inside this block leave no trace: random numbers and losses are afterwards what they were."""
-        state, noted, logged = _random_state(), self._step_losses, self._task_losses.clone()
+        state, noted, logged = random_state(), self._step_losses, self._task_losses.clone()
         self._step_losses = torch.zeros_like(noted)
         try:
             yield
         finally:
             self._step_losses, self._task_losses = noted, logged
-            _set_random_state(state)
+            set_random_state(state)
 
     def noted(self) -> Tensor:
         """[tasks]: the step's losses noted so far, over all processes."""
@@ -278,13 +281,3 @@ class MixedLosses(Trainer):
             if self.steps_file is not None:
                 self.steps_file.flush()
         super().log(logs, start_time)
-
-
-def _random_state() -> tuple[Tensor, list[Tensor]]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-
-
-def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1]:
-        torch.cuda.set_rng_state_all(state[1])

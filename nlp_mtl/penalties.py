@@ -72,6 +72,19 @@ class Penalties:
                 broadcast_object_list(state, from_process=0)
                 one.load_state_dict(state[0])
 
+    @property
+    def looks(self) -> bool:
+        """Whether a regularizer makes passes of its own."""
+        return any(one.looks for one in self.made.values())
+
+    def after_pass(
+        self, call: Any, part: Mapping[str, Any], weights: Mapping[str, float], key: tuple[int, int]
+    ) -> None:
+        """See :meth:`nlp_mtl.regularizers.Regularizer.after_pass`."""
+        for one in self.made.values():
+            if one.looks:
+                one.after_pass(call, part, weights, key)
+
     def add(self, sharing: Any, scale: float = 1.0) -> None:
         """Add the gradients, of parameters that are the same on every process.
 
@@ -149,7 +162,7 @@ class Penalties:
             for name, one in self.made.items():
                 one.load_state_dict(state["of"][name])
 
-    def check(self, accelerator: Any, args: Any) -> None:
+    def check(self, accelerator: Any, args: Any, balancer: Any = None) -> None:
         """Refuse what has no whole gradients to add to.
 
         Raises:
@@ -167,6 +180,8 @@ class Penalties:
                 f"regularizers: {self.kind} adds to gradients after the backward pass, and optim {args.optim.value!r} "
                 "updates the weights in it; use another optim, or leave them out"
             )
+        for one in self.made.values() if balancer is not None else ():
+            one.check(accelerator, balancer)
 
 
 def _of_others(model: Any, learning: Collection[str]) -> set[int]:

@@ -294,7 +294,12 @@ def evaluate(
 
 
 def find_files_again(heads: Mapping[str, Any], said: Mapping[str, Any]) -> None:
-    """Tasks with local files name them relative to their task file, which the run file knows and the model does not."""
+    """Tasks with local files name them relative to their task file, which the run file knows and the model does not.
+
+    Args:
+        heads: task → head, of a run's model; their tasks are changed.
+        said: what :func:`recorded` gave.
+    """
     local = [
         head
         for head in heads.values()

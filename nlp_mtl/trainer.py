@@ -198,7 +198,7 @@ class MultiTaskTrainer(FusedUpdates, MixedBatches, MixedLosses, MixedEvaluations
         self.steps_file = StepsFile(args.output_dir) if args.should_save and args.save_strategy != "no" else None
         chosen_rates(model, self.learning_rates)  # refused before anything is written
         check_sharded(model.sharing, self.accelerator, model.heads)
-        self._penalties.check(self.accelerator, self.args)
+        self._penalties.check(self.accelerator, self.args, self.balancer)
         if self._distilling is not None:
             self._distilling.check(self.accelerator)
         check_changing(model, self.accelerator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -21,11 +21,13 @@ class Regularizer:
 
     Attributes:
         cost: what it takes beside a plain step.
+        looks: whether it makes passes of its own, see :meth:`after_pass`.
         carries: whether :meth:`carried` gives something.
         carries_to: the file of the run folder that it is saved in.
         new_lora: whether of several runs each is to learn a LoRA of its own on weights with the earlier ones merged in.
     """
 
+    looks: ClassVar[bool] = False
     carries: bool = False
     carries_to: ClassVar[str] = "importance.safetensors"
     new_lora: ClassVar[bool] = False
@@ -61,6 +63,36 @@ class Regularizer:
         found = torch.autograd.grad(value, trained, allow_unused=True)
         both = [(p, g.contiguous()) for p, g in zip(trained, found, strict=True) if g is not None]
         return float(value.detach()), [p for p, _ in both], [g for _, g in both]
+
+    def check(self, accelerator: Any, balancer: Any) -> None:
+        """Refuse what it does not go with, once, before any training.
+
+        Args:
+            accelerator: the trainer's.
+            balancer: the run's.
+
+        Raises:
+            UnsupportedError: with the way out.
+        """
+
+    def after_pass(
+        self,
+        call: Callable[[Mapping[str, Any]], dict[str, Any]],
+        part: Mapping[str, Any],
+        weights: Mapping[str, float],
+        key: tuple[int, int],
+    ) -> None:
+        """A forward and backward pass of the step was made; asked of those that :attr:`looks`.
+
+        What comes of it is handed out by :meth:`penalty_gradients` at the end of the step.
+
+        Args:
+            call: a forward pass in training mode that leaves no trace, with the same dropout each time: what the model
+                gives for a mixed batch, logits included.
+            part: the mixed batch; ``units`` says by task what its loss was divided by.
+            weights: task → what its loss was weighed with.
+            key: numbers of the step, and of the pass in it.
+        """
 
     def before_step(self, scale: float) -> None:
         """The gradients of the tasks' losses are there, those of penalties are not added yet.

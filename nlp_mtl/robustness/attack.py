@@ -1,0 +1,300 @@
+"""Words in the place of others, chosen by the gradient so as to mislead a classifier (HotFlip)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from nlp_mtl.batches import Collator, to_device
+from nlp_mtl.data import PoolRows
+from nlp_mtl.embedded import embedded, from_embeddings, gradients_through, words_of
+from nlp_mtl.errors import ConfigError
+from nlp_mtl.findings import Finding, Table, write_finding
+from nlp_mtl.robustness.neighbours import Neighbours
+from nlp_mtl.robustness.opening import is_classification, open_run, some_rows
+from nlp_mtl.robustness.rows import tokenized
+
+HEAD = ("task", "rows", "accuracy", "under attack", "random words", "words changed", "passes per row")
+_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text that misled: before and after, with the labels that were given."""
+
+    task: str
+    text: str
+    changed: str
+    before: str
+    after: str
+
+
+@dataclass
+class Attacked:
+    """What an attack did to one task.
+
+    Attributes:
+        task, rows: whose, and how many.
+        accuracy, attacked, chance: accuracy on the texts as they are, attacked, and with as many random substitutes.
+        share: mean share of words that the attack changed, of rows that were right before.
+        passes: forward passes for each such row.
+        examples: texts that misled.
+    """
+
+    task: str
+    rows: int
+    accuracy: float
+    attacked: float
+    chance: float
+    share: float
+    passes: float
+    examples: list[Example] = field(default_factory=list)
+
+
+@dataclass
+class Attack:
+    """An attack on several tasks."""
+
+    tasks: list[Attacked]
+
+    def table(self) -> list[tuple[str, ...]]:
+        """A row for each task, as text; see :data:`HEAD`."""
+        return [
+            (
+                one.task,
+                str(one.rows),
+                f"{one.accuracy:.3f}",
+                f"{one.attacked:.3f}",
+                f"{one.chance:.3f}",
+                f"{one.share:.1%}",
+                f"{one.passes:.1f}",
+            )
+            for one in self.tasks
+        ]
+
+    def examples(self) -> list[Example]:
+        """Texts that misled, of all tasks."""
+        return [example for one in self.tasks for example in one.examples]
+
+    def finding(self) -> Finding:
+        """For the run's report."""
+        said = [
+            f"{one.task}: accuracy {one.accuracy:.3f} falls to {one.attacked:.3f} when {one.share:.0%} of the words "
+            f"are chosen by the gradient, and to {one.chance:.3f} when as many are chosen at random."
+            for one in self.tasks
+        ]
+        shown = [(one.task, one.before, one.after, one.text, one.changed) for one in self.examples()[:12]]
+        tables = [Table("Accuracy under attack", HEAD, self.table())]
+        if shown:
+            tables.append(Table("Texts that misled", ("task", "was", "became", "text", "changed text"), shown))
+        data = [{**vars(one), "examples": [vars(example) for example in one.examples]} for one in self.tasks]
+        return Finding("attack", "Words chosen to mislead", said, tables, (), {"tasks": data})
+
+
+def attack_run(
+    run: str | Path,
+    tasks: Sequence[str],
+    *,
+    rows: int = 100,
+    share: float = 0.2,
+    similarity: float = 0.4,
+    split: str = "validation",
+    seed: int = 0,
+    data_root: str | Path | None = None,
+    base: str | Path | None = None,
+    progress: bool = False,
+) -> Attack:
+    """Attack classification tasks of a run; writes the finding `attack` beside it.
+
+    Word by word, the substitute with the greatest first-order rise of the loss is taken, among words whose embeddings
+    are near, until the prediction changes or the share of words is used up (one word at least).
+
+    Args:
+        run: a run folder.
+        tasks: names, of classification tasks.
+        rows: at most so many labelled rows of each.
+        share: of a text's words that may be changed, above 0 and at most 1.
+        similarity: the least cosine of a word and its substitute, in the model's own embeddings.
+        split, seed, data_root, base, progress: see :func:`nlp_mtl.robustness.study.check_robustness`.
+
+    Raises:
+        ConfigError: wrong arguments, or tasks of another kind.
+        UnsupportedError: tasks that do not share one encoder's embeddings.
+
+    Relations: HotFlip (Ebrahimi et al., 2018, arXiv:1712.06751) for words, greedy; near embeddings stand for synonyms,
+    so a label may be wrong after it: random substitutes of the same number beside it say how much that matters.
+
+    cost: one forward and one backward pass of a row for each word that is changed.
+    """
+    mistakes = []
+    for name, value, least in (("share", share, 0.0), ("similarity", similarity, -1.0)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= 1 or value == least:
+            mistakes.append(f"attack: `{name}` is a number above {least:g} and at most 1, found {value!r}")
+    if not tasks:
+        mistakes.append("attack: `tasks` names classification tasks, found none; name one")
+    if mistakes:
+        raise ConfigError(mistakes)
+    folder, model, data = open_run(
+        "attack", run, tasks, split=split, rows=rows, seed=seed, data_root=data_root, base=base
+    )
+    pools = {task: some_rows(data, task, split, rows, seed) for task in data.heads}
+    mistakes = [
+        f"attack: {task} is {head.task.head_name}, and only sequence_classification is attacked; leave it out"
+        for task, head in data.heads.items()
+        if not is_classification(head)
+    ]
+    mistakes += [f"attack: {task} has no labelled {split} rows" for task, pool in pools.items() if pool is None]
+    if mistakes:
+        raise ConfigError(mistakes)
+    near, found = Neighbours(model, similarity=similarity), []
+    for task, pool in tqdm(pools.items(), desc="attack", unit="task", disable=not progress, leave=False):
+        assert pool is not None
+        found.append(attacked(model, pool, data.heads[task], near, share=share, seed=seed))
+    made = Attack(found)
+    write_finding(folder, made.finding())
+    return made
+
+
+def attacked(model: Any, pool: PoolRows, head: Any, near: Neighbours, *, share: float, seed: int = 0) -> Attacked:
+    """Attack some rows of a task.
+
+    Args:
+        model: in eval mode.
+        pool: rows of one task, with labels.
+        head: the task's.
+        near: what a word may become.
+        share: of the words.
+        seed: of the random substitutes.
+    """
+    task = head.task.name
+    names = [column for column in head.needed_columns() if column in pool.table.column_names]
+    texts = [[_words(pool.table[column][row]) for column in names] for row in range(len(pool))]
+    given = [[list(words) for words in text] for text in texts]
+    labels = np.array(pool.labels(task))
+    budget = [max(1, int(share * sum(map(len, text)))) for text in texts]
+    used: list[set[tuple[int, int]]] = [set() for _ in texts]
+    first: np.ndarray | None = None
+    active, passes = np.arange(len(pool)), np.zeros(len(pool))
+    last = np.zeros(len(pool), dtype=int)
+    with gradients_through(model, "attack"):
+        while len(active):
+            part = _with_texts(pool, head, model, names, texts, active)
+            guessed, slopes = _slopes(model, part, head)
+            last[active] = guessed
+            passes[active] += 1
+            first = guessed.copy() if first is None else first
+            right = guessed == labels[active]
+            still = []
+            for place, row in enumerate(active):
+                if right[place] and len(used[row]) < budget[row] and _flip(texts[row], used[row], near, slopes[place]):
+                    still.append(row)
+            active = np.array(still, dtype=int)
+    assert first is not None
+    was = first == labels
+    chance = [[list(words) for words in text] for text in given]
+    draw = random.Random(seed)
+    for number, text in enumerate(chance):
+        _at_random(text, len(used[number]), near, draw)
+    whole = np.arange(len(pool))
+    by_chance, _ = _slopes(model, _with_texts(pool, head, model, names, chance, whole), head, slopes=False)
+    fooled = [row for row in range(len(pool)) if was[row] and last[row] != labels[row]]
+    named = head.labels or []
+    sizes = [len(used[row]) / max(1, sum(map(len, given[row]))) for row in range(len(pool)) if was[row]]
+    return Attacked(
+        task,
+        len(pool),
+        float(was.mean()),
+        float((last == labels).mean()),
+        float((was & (by_chance == labels)).mean()),
+        float(np.mean(sizes)) if sizes else 0.0,
+        float(passes[was].mean()) if was.any() else 0.0,
+        [
+            Example(task, _shown(given[row]), _shown(texts[row]), named[labels[row]], named[last[row]])
+            for row in fooled[:10]
+        ],
+    )
+
+
+def _words(value: Any) -> list[str]:
+    return value.split() if isinstance(value, str) else list(value or [])
+
+
+def _shown(text: Sequence[Sequence[str]]) -> str:
+    return " | ".join(" ".join(words) for words in text)
+
+
+def _with_texts(pool: PoolRows, head: Any, model: Any, names: Sequence[str], texts: Any, rows: np.ndarray) -> PoolRows:
+    part = PoolRows(pool.key, pool.tasks, pool.table.select(rows).flatten_indices(), pool.facts, pool.needs_labels)
+    columns = {
+        name: [
+            " ".join(texts[row][i]) if isinstance(pool.table[name][int(row)], str) else texts[row][i] for row in rows
+        ]
+        for i, name in enumerate(names)
+    }
+    return tokenized(part, head, model.tokenizer, model.max_length, columns)
+
+
+Slopes = list[tuple[list[int], torch.Tensor]]
+
+
+def _slopes(model: Any, pool: PoolRows, head: Any, *, slopes: bool = True) -> tuple[np.ndarray, Slopes]:
+    """The predictions, and for each row its tokens with the loss's gradient times all words' embeddings' rows."""
+    task, collate = head.task.name, Collator([pool], {head.task.name: head})
+    guessed: list[int] = []
+    found: Slopes = []
+    table = words_of(model)
+    for begin in range(0, len(pool), _ROWS):
+        batch = to_device(collate([(0, row, -1) for row in range(begin, min(begin + _ROWS, len(pool)))]), model.device)
+        ids = batch["input_ids"]
+        values = embedded(table, ids).detach().requires_grad_(slopes)
+        with torch.set_grad_enabled(slopes):
+            out = from_embeddings(model, batch, values)
+        guessed += out["logits"][task].argmax(-1).tolist()
+        if not slopes:
+            continue
+        rise = torch.autograd.grad(out["loss"], values)[0].float().cpu()
+        starts = [0, *np.cumsum(batch["lengths"].tolist()).tolist()]
+        found += [(ids[a:b].tolist(), rise[a:b]) for a, b in pairwise(starts)]
+    return np.array(guessed, dtype=int), found
+
+
+def _flip(
+    text: list[list[str]], used: set[tuple[int, int]], near: Neighbours, slope: tuple[list[int], torch.Tensor]
+) -> bool:
+    """Change the word whose substitute raises the loss most, to first order; whether there was one."""
+    ids, rise = slope
+    best: tuple[float, int, int, str] | None = None
+    seen: dict[int, int] = {}
+    for column, words in enumerate(text):
+        for place, word in enumerate(words):
+            number = near.number(word)
+            if number is None:
+                continue
+            nth = seen[number] = seen.get(number, -1) + 1
+            at = [i for i, known in enumerate(ids) if known == number][nth : nth + 1]
+            if not at or (column, place) in used:
+                continue
+            for other in near.of(word):
+                gain = float(near.difference(other, word) @ rise[at[0]])
+                if best is None or gain > best[0]:
+                    best = (gain, column, place, other)
+    if best is None or best[0] <= 0:
+        return False
+    _, column, place, other = best
+    text[column][place] = other
+    used.add((column, place))
+    return True
+
+
+def _at_random(text: list[list[str]], count: int, near: Neighbours, draw: random.Random) -> None:
+    free = [(c, p) for c, words in enumerate(text) for p, word in enumerate(words) if near.of(word)]
+    for column, place in draw.sample(free, min(count, len(free))):
+        text[column][place] = draw.choice(near.of(text[column][place]))
