@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nlp_mtl.batches import collate, to_device
 from nlp_mtl.embedded import embedded, from_embeddings, gradients_through, words_of
-from nlp_mtl.errors import ConfigError, UnsupportedError, pip_install
+from nlp_mtl.errors import ConfigError, NotFoundError, UnsupportedError, pip_install
 from nlp_mtl.inputs import Input, read_window
 from nlp_mtl.prediction import readers_of
 
@@ -84,7 +84,9 @@ def _of_task(model: Any, task: str, batch: Mapping[str, Any], steps: int) -> Att
     try:
         from captum.attr import LayerIntegratedGradients
     except ImportError:
-        raise UnsupportedError(f"interpret: needs captum, which is not installed; {pip_install('interpret')}") from None
+        raise NotFoundError(
+            "the package captum, needed for attributions,", ["import captum"], [pip_install("interpret")]
+        ) from None
     head, ids = model.heads[task], batch["input_ids"]
     table = _Words(words_of(model))
 

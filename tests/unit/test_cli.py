@@ -45,6 +45,9 @@ VERBS = [
     ["domains"],
     ["groups"],
     ["search"],
+    ["robustness"],
+    ["attack"],
+    ["interpret"],
 ]
 ROOT = Path(nlp_mtl.__file__).parent.parent
 

@@ -75,7 +75,7 @@ def test_every_import_is_of_a_dependency_or_names_its_extra():
         seen |= extras
         text = file.read_text(encoding="utf-8")
         assert any(f'pip_install("{extra}")' in text for extra in extras), f"{file}:{line}: the extra is not named"
-    assert seen == {"demo", "gguf", "onnx", "search", "serve"}, (
+    assert seen == {"demo", "gguf", "interpret", "onnx", "search", "serve"}, (
         "a new extra: test what is said without it, here or in test_exporting.py"
     )
 
@@ -116,6 +116,19 @@ def test_without_its_extra_a_verb_says_what_to_install(monkeypatch, run, tmp_pat
     code, out, err = run(verb, tmp_path / "run", "--port", "0")
     assert (code, out) == (2, "")
     assert f"pip install 'nlp_mtl[{extra}]'" in err
+
+
+def test_without_captum_attributions_say_what_to_install(monkeypatch, run, tmp_path):
+    from nlp_mtl.testing import tiny_model
+
+    tiny_model(["cola"]).save_pretrained(tmp_path / "run")
+    for name in [name for name in sys.modules if name.split(".")[0] == "captum"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "captum", None)
+    code, out, err = run("interpret", tmp_path / "run", "--text", "a film")
+    assert (code, out) == (2, "")
+    assert "pip install 'nlp_mtl[interpret]'" in err
+    assert not (tmp_path / "run" / "findings").exists()
 
 
 def test_without_optuna_a_search_says_what_to_install(monkeypatch, run, tmp_path):
