@@ -75,6 +75,7 @@ def draw_cka(layers: Mapping[str, Sequence[float]], names: Sequence[str], matrix
                 panel.annotate(
                     cut(name, 18), (len(values) - 1, values[-1]), xytext=(4, 0), textcoords="offset points", fontsize=7
                 )
+            panel.set_xticks(range(max(map(len, layers.values()))))
             panel.set_xlabel("layer (0: embeddings)")
             panel.set_title("CKA with the pretrained encoder")
             panel.set_ylim(min(0.0, *(min(values) for values in layers.values())), 1.05)

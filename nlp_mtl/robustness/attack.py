@@ -232,7 +232,7 @@ def _shown(text: Sequence[Sequence[str]]) -> str:
 
 
 def _with_texts(pool: PoolRows, head: Any, model: Any, names: Sequence[str], texts: Any, rows: np.ndarray) -> PoolRows:
-    part = PoolRows(pool.key, pool.tasks, pool.table.select(rows).flatten_indices(), pool.facts, pool.needs_labels)
+    part = PoolRows(pool.key, pool.tasks, pool.table.select(rows), pool.facts, pool.needs_labels)
     columns = {
         name: [
             " ".join(texts[row][i]) if isinstance(pool.table[name][int(row)], str) else texts[row][i] for row in rows

@@ -12,6 +12,7 @@ from nlp_mtl.data import Data, PoolRows, load_data
 from nlp_mtl.errors import ConfigError, near, suggestion
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.pulling import local_folder
+from nlp_mtl.reading import quiet_datasets
 from nlp_mtl.run import find_files_again, recorded
 from nlp_mtl.taskfile import SPLITS
 
@@ -75,7 +76,8 @@ def some_rows(data: Data, task: str, split: str, rows: int, seed: int) -> PoolRo
     chosen = np.sort(np.random.default_rng(seed).permutation(known)[:rows])
     if not len(chosen):
         return None
-    table = pool.table.select(chosen).flatten_indices()
+    with quiet_datasets():
+        table = pool.table.select(chosen).flatten_indices()
     return PoolRows(task, (task,), table, {task: {}}, {task: pool.needs_labels[task]})
 
 
