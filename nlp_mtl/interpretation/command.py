@@ -11,7 +11,7 @@ import typer
 from nlp_mtl.screen import one_process, print_table
 
 EPILOG = (
-    'nlp-mtl interpret runs/quickstart --text "a film with a big heart and no brain"\n\n'
+    'nlp-mtl interpret runs/quickstart --text "no heart, no brain"\n\n'
     "nlp-mtl interpret runs/quickstart --cka --probes --rows 200"
 )
 

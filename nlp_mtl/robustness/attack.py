@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -248,8 +247,8 @@ Slopes = list[tuple[list[int], torch.Tensor]]
 def _slopes(model: Any, pool: PoolRows, head: Any, *, slopes: bool = True) -> tuple[np.ndarray, Slopes]:
     """The predictions, and for each row its tokens with the loss's gradient times all words' embeddings' rows."""
     task, collate = head.task.name, Collator([pool], {head.task.name: head})
-    guessed: list[int] = []
-    found: Slopes = []
+    guessed = np.zeros(len(pool), dtype=int)
+    found: Slopes = [([], torch.zeros(0))] * len(pool)
     table = words_of(model)
     for begin in range(0, len(pool), _ROWS):
         batch = to_device(collate([(0, row, -1) for row in range(begin, min(begin + _ROWS, len(pool)))]), model.device)
@@ -257,13 +256,17 @@ def _slopes(model: Any, pool: PoolRows, head: Any, *, slopes: bool = True) -> tu
         values = embedded(table, ids).detach().requires_grad_(slopes)
         with torch.set_grad_enabled(slopes):
             out = from_embeddings(model, batch, values)
-        guessed += out["logits"][task].argmax(-1).tolist()
+        # a batch has its rows in an order of its own
+        rows = [begin + owner for owner in batch["owners"][task].tolist()]
+        guessed[rows] = out["logits"][task].argmax(-1).cpu().numpy()
         if not slopes:
             continue
         rise = torch.autograd.grad(out["loss"], values)[0].float().cpu()
-        starts = [0, *np.cumsum(batch["lengths"].tolist()).tolist()]
-        found += [(ids[a:b].tolist(), rise[a:b]) for a, b in pairwise(starts)]
-    return np.array(guessed, dtype=int), found
+        ends = np.cumsum([0, *batch["lengths"].tolist()]).tolist()
+        for row, number in zip(rows, batch["targets"][task]["sequences"].tolist(), strict=True):
+            part = slice(ends[number], ends[number + 1])
+            found[row] = (ids[part].tolist(), rise[part])
+    return guessed, found
 
 
 def _flip(

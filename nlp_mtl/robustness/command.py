@@ -12,7 +12,7 @@ from nlp_mtl.screen import one_process, print_table
 
 EPILOG = (
     "nlp-mtl robustness runs/quickstart --rows 200\n\n"
-    "nlp-mtl robustness runs/quickstart --task quick_movies --using typos --using '{name: case, to: lower}'"
+    "nlp-mtl robustness runs/quickstart --task quick_movies --using typos"
 )
 ATTACK_EPILOG = (
     "nlp-mtl attack runs/quickstart --task quick_movies --rows 50\n\n"

@@ -115,3 +115,29 @@ def test_mistakes_are_told_together(world):
         attack_run(world[0], ["alike"])
     with pytest.raises(ConfigError, match="`share`"):
         attack_run(world[0], ["mood"], share=0)
+
+
+def test_each_row_has_its_own_slopes(world):
+    """A batch has its rows in an order of its own."""
+    import numpy as np
+
+    from nlp_mtl.embedded import gradients_through
+    from nlp_mtl.robustness.attack import _slopes
+    from nlp_mtl.robustness.opening import open_run, some_rows
+
+    _, model, data = open_run("attack", world[0].parent / "rainy", ["rainy"], split="train", rows=40, seed=0)
+    pool, head = some_rows(data, "rainy", "train", 40, 0), data.heads["rainy"]
+    with gradients_through(model, "attack"):
+        guessed, slopes = _slopes(model, pool, head)
+        alone = [
+            _slopes(
+                model, type(pool)(pool.key, pool.tasks, pool.table.select([row]), pool.facts, pool.needs_labels), head
+            )
+            for row in range(len(pool))
+        ]
+    assert len({len(ids) for ids, _ in slopes}) > 2
+    for row, (ids, rise) in enumerate(slopes):
+        assert ids == list(pool.row(row)["input_ids"])
+        (guess,), ((_, own),) = alone[row]
+        assert guess == guessed[row]
+        np.testing.assert_allclose(rise / rise.norm(), own / own.norm(), atol=2e-3)
