@@ -27,6 +27,7 @@ from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.probing import command as probing
 from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
 from nlp_mtl.serving import command as serving
+from nlp_mtl.suites import command as suites
 from nlp_mtl.verdicts import command as judging
 
 app = typer.Typer(
@@ -134,15 +135,32 @@ def train(
     epilog="nlp-mtl evaluate runs/quickstart --split test\n\nnlp-mtl evaluate runs/quickstart --task quick_ner"
 )
 def evaluate(
-    run: RunFolder,
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="A run folder or me/repo[@revision]; with --suite, several.")
+    ],
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be given several times.")] = None,
     data_root: DataRoot = None,
     base: Annotated[
         str | None, typer.Option(help="Where the pretrained model is, if it is not found by its id.")
     ] = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="Score as the owners of glue or superglue do, over several runs.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="With --suite: write it here too; - is the screen.")
+    ] = None,
 ) -> None:
     """Score a run on a split; an unlabelled split is predicted, into RUN/predictions."""
+    if suite is not None:
+        bar = sys.stderr.isatty()
+        told = {"split": split, "task": task, "data_root": data_root, "base": base, "json_file": json_file}
+        suites.evaluate_suite(runs, suite, **told, progress=bar)  # type: ignore[arg-type]
+        return
+    if len(runs) > 1 or json_file is not None:
+        found = f"{len(runs)} runs" if len(runs) > 1 else "--json"
+        raise ConfigError(f"evaluate: one run, found {found}; add --suite, or leave that out")
+    run = runs[0]
     from nlp_mtl.run import evaluate as score
 
     scores = score(run, split, tasks=task, data_root=data_root, base=base, progress=sys.stderr.isatty())  # type: ignore[arg-type]

@@ -1,0 +1,63 @@
+"""``nlp-mtl evaluate … --suite``: what the command line shows of a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nlp_mtl.atomic import write_text
+from nlp_mtl.errors import ConfigError
+from nlp_mtl.screen import one_process, print_table
+
+
+def evaluate_suite(
+    runs: Sequence[Path],
+    suite: str,
+    *,
+    split: str,
+    task: Sequence[str] | None,
+    data_root: Path | None,
+    base: str | None,
+    json_file: Path | None,
+    progress: bool,
+) -> None:
+    """Score runs on a suite, and show it."""
+    from nlp_mtl.suites.tables import suite_named
+
+    one_process("evaluate --suite")
+    chosen = suite_named(suite)
+    wrong = []
+    if split != "validation":
+        wrong.append(
+            f"evaluate: --suite {suite} scores validation rows, found --split {split}: labels of test rows are hidden; "
+            "leave it out"
+        )
+    if task:
+        wrong.append(f"evaluate: --suite {suite} takes all tasks of it that the runs have, found --task; leave it out")
+    if json_file is not None and str(json_file) != "-" and not json_file.absolute().parent.is_dir():
+        wrong.append(
+            f"evaluate: --json is a file to write, found {json_file}: there is no folder {json_file.parent}; make it "
+            "first"
+        )
+    if wrong:
+        raise ConfigError(wrong)
+    from nlp_mtl.suites.scoring import score_suite
+
+    found = score_suite(runs, chosen, data_root=data_root, base=base, progress=progress)
+    show(found.table(), found.sentences(), found.as_json(), json_file)
+
+
+def show(rows: Sequence[dict[str, str]], sentences: Sequence[str], text: str, json_file: Path | None) -> None:
+    """A table with sentences; and as JSON, alone on the screen where it is asked for there."""
+    if str(json_file) == "-":
+        print(text, end="")
+        return
+    if rows:
+        head = tuple(rows[0])
+        right = tuple(i for i, name in enumerate(head) if name not in ("task", "metrics", "category", "subject"))
+        print_table(head, [tuple(row[key] for key in head) for row in rows], right=right)
+    print()
+    for sentence in sentences:
+        print(sentence)
+    if json_file is not None:
+        write_text(json_file, text)
