@@ -150,15 +150,22 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="With --suite: write it here too; - is the screen.")
     ] = None,
+    submission: Annotated[
+        Path | None, typer.Option("--submission", help="With --suite: write the zip file that its server takes.")
+    ] = None,
+    fill: Annotated[
+        bool, typer.Option("--fill-missing", help="With --submission: the trivial answer for tasks that no run has.")
+    ] = False,
 ) -> None:
     """Score a run on a split; an unlabelled split is predicted, into RUN/predictions."""
     if suite is not None:
         bar = sys.stderr.isatty()
         told = {"split": split, "task": task, "data_root": data_root, "base": base, "json_file": json_file}
+        told |= {"submission": submission, "fill": fill}
         suites.evaluate_suite(runs, suite, **told, progress=bar)  # type: ignore[arg-type]
         return
-    if len(runs) > 1 or json_file is not None:
-        found = f"{len(runs)} runs" if len(runs) > 1 else "--json"
+    if len(runs) > 1 or json_file is not None or submission is not None or fill:
+        found = f"{len(runs)} runs" if len(runs) > 1 else "--json, --submission or --fill-missing"
         raise ConfigError(f"evaluate: one run, found {found}; add --suite, or leave that out")
     run = runs[0]
     from nlp_mtl.run import evaluate as score

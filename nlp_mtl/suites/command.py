@@ -19,19 +19,25 @@ def evaluate_suite(
     data_root: Path | None,
     base: str | None,
     json_file: Path | None,
+    submission: Path | None,
+    fill: bool,
     progress: bool,
 ) -> None:
-    """Score runs on a suite, and show it."""
+    """Score runs on a suite, or write its submission, and show what came of it."""
     from nlp_mtl.suites.tables import suite_named
 
     one_process("evaluate --suite")
     chosen = suite_named(suite)
     wrong = []
-    if split != "validation":
+    if split != "validation" and submission is None:
         wrong.append(
             f"evaluate: --suite {suite} scores validation rows, found --split {split}: labels of test rows are hidden; "
-            "leave it out"
+            "leave it out, or write a --submission"
         )
+    if fill and submission is None:
+        wrong.append("evaluate: --fill-missing goes with --submission FILE.zip; add it, or leave that out")
+    if json_file is not None and submission is not None:
+        wrong.append("evaluate: --json holds scores, which a --submission of test rows has not; leave one out")
     if task:
         wrong.append(f"evaluate: --suite {suite} takes all tasks of it that the runs have, found --task; leave it out")
     if json_file is not None and str(json_file) != "-" and not json_file.absolute().parent.is_dir():
@@ -41,6 +47,13 @@ def evaluate_suite(
         )
     if wrong:
         raise ConfigError(wrong)
+    if submission is not None:
+        from nlp_mtl.suites.submission import write_submission
+
+        made = write_submission(runs, chosen, submission, fill=fill, data_root=data_root, base=base, progress=progress)
+        print_table(("file", "answers"), [(name, str(count)) for name, count in made.lines.items()], right=(1,))
+        print("\n" + "\n".join(made.sentences()))
+        return
     from nlp_mtl.suites.scoring import score_suite
 
     found = score_suite(runs, chosen, data_root=data_root, base=base, progress=progress)

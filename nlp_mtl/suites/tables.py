@@ -3,9 +3,9 @@
 GLUE: Wang, Singh, Michael, Hill, Levy and Bowman (2018, arXiv 1804.07461). SuperGLUE: Wang, Pruksachatkun, Nangia,
 Singh, Michael, Hill, Levy and Bowman (2019, arXiv 1905.00537).
 
-The file names and forms of answers rest on two programs that wrote files for the servers: `evaluate.py` of the owners'
-own jiant 1.x (``GLUE_NAME_MAP``, ``SUPERGLUE_NAME_MAP``, ``_write_*_preds``), and the submission script of T5. Both agree
-on all that stands here; of AX.tsv only the first says something, and the server takes label words there.
+File names and forms of answers rest on two programs that wrote files for the servers: `evaluate.py` of the owners' own
+jiant 1.x (``GLUE_NAME_MAP``, ``SUPERGLUE_NAME_MAP``, ``_write_*_preds``) and T5's submission script. They agree on all
+that stands here but the words of AX.tsv, of which T5's says nothing; it has MNLI's.
 """
 
 from __future__ import annotations
