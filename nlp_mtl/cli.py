@@ -15,6 +15,7 @@ import typer
 
 from nlp_mtl.adapting.command import adapters_app
 from nlp_mtl.atomic import write_text
+from nlp_mtl.calibration import command as calibration
 from nlp_mtl.curves import command as curves
 from nlp_mtl.domains import command as domains
 from nlp_mtl.errors import ConfigError, NlpMtlError, shown
@@ -60,6 +61,7 @@ app.command("push", epilog=hub.EPILOG)(hub.push)
 app.command("methods", epilog=METHODS_EPILOG)(methods)
 app.command("report", epilog=judging.EPILOG)(judging.report)
 app.command("compare", epilog=judging.COMPARE_EPILOG)(judging.compare)
+app.command("calibrate", epilog=calibration.EPILOG)(calibration.calibrate)
 app.command("domains", epilog=domains.EPILOG)(domains.domains)
 app.command("curve", epilog=curves.EPILOG)(curves.curve)
 app.command("probe", epilog=probing.EPILOG)(probing.probe)

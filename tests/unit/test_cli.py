@@ -43,6 +43,7 @@ VERBS = [
     ["curve"],
     ["probe"],
     ["domains"],
+    ["calibrate"],
 ]
 ROOT = Path(nlp_mtl.__file__).parent.parent
 
