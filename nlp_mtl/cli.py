@@ -15,6 +15,7 @@ import typer
 
 from nlp_mtl.adapting.command import adapters_app
 from nlp_mtl.atomic import write_text
+from nlp_mtl.calibration import command as calibration
 from nlp_mtl.curves import command as curves
 from nlp_mtl.domains import command as domains
 from nlp_mtl.errors import ConfigError, NlpMtlError, shown
@@ -30,6 +31,7 @@ from nlp_mtl.robustness import command as robust
 from nlp_mtl.screen import command, one_process, print_scores, print_table, print_thresholds
 from nlp_mtl.searching import command as searching
 from nlp_mtl.serving import command as serving
+from nlp_mtl.suites import command as suites
 from nlp_mtl.taskgroups import command as taskgroups
 from nlp_mtl.verdicts import command as judging
 
@@ -63,6 +65,7 @@ app.command("push", epilog=hub.EPILOG)(hub.push)
 app.command("methods", epilog=METHODS_EPILOG)(methods)
 app.command("report", epilog=judging.EPILOG)(judging.report)
 app.command("compare", epilog=judging.COMPARE_EPILOG)(judging.compare)
+app.command("calibrate", epilog=calibration.EPILOG)(calibration.calibrate)
 app.command("domains", epilog=domains.EPILOG)(domains.domains)
 app.command("curve", epilog=curves.EPILOG)(curves.curve)
 app.command("probe", epilog=probing.EPILOG)(probing.probe)
@@ -143,18 +146,51 @@ def train(
     epilog="nlp-mtl evaluate runs/quickstart --split test\n\nnlp-mtl evaluate runs/quickstart --task quick_ner"
 )
 def evaluate(
-    run: RunFolder,
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="A run folder or me/repo[@revision]; with --suite, several.")
+    ],
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be given several times.")] = None,
     data_root: DataRoot = None,
     base: Annotated[
         str | None, typer.Option(help="Where the pretrained model is, if it is not found by its id.")
     ] = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="Score as the owners of glue or superglue do, over several runs.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="With --suite: write it here too; - is the screen.")
+    ] = None,
+    submission: Annotated[
+        Path | None, typer.Option("--submission", help="With --suite: write the zip file that its server takes.")
+    ] = None,
+    fill: Annotated[
+        bool, typer.Option("--fill-missing", help="With --submission: the trivial answer for tasks that no run has.")
+    ] = False,
 ) -> None:
     """Score a run on a split; an unlabelled split is predicted, into RUN/predictions."""
+    one_process("evaluate")
+    if suite is not None:
+        bar = sys.stderr.isatty()
+        suites.evaluate_suite(
+            runs,
+            suite,
+            split=split,
+            task=task,
+            data_root=data_root,
+            base=base,
+            json_file=json_file,
+            submission=submission,
+            fill=fill,
+            progress=bar,
+        )
+        return
+    if len(runs) > 1 or json_file is not None or submission is not None or fill:
+        given = f"{len(runs)} runs" if len(runs) > 1 else "--json, --submission or --fill-missing"
+        raise ConfigError(f"evaluate: one run, found {given}; add --suite, or leave that out")
+    run = runs[0]
     from nlp_mtl.run import evaluate as score
 
-    one_process("evaluate")
     scores = score(run, split, tasks=task, data_root=data_root, base=base, progress=sys.stderr.isatty())  # type: ignore[arg-type]
     if not scores:
         raise ConfigError(f"{run}: --split is one that a task has, found {split!r}, which none has; name another")

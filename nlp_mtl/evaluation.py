@@ -34,6 +34,7 @@ class TaskScores:
             0.5 in their place: on the rows it was tuned on, the first metric is optimistic.
         references: what `decoded` is compared with, and `given` what the metrics need besides; one for each row.
         labels: names of the classes, of a head that has some.
+        predictions: what `decoded` was made of, e.g. logits; where they were asked for.
     """
 
     metrics: dict[str, float]
@@ -47,6 +48,7 @@ class TaskScores:
     references: list[Any] = field(repr=False, compare=False, default_factory=list)
     given: dict[str, Any] = field(repr=False, compare=False, default_factory=dict)
     labels: list[str] | None = field(repr=False, compare=False, default=None)
+    predictions: list[Any] = field(repr=False, compare=False, default_factory=list)
 
     @property
     def first(self) -> str | None:
@@ -70,10 +72,11 @@ class Evaluator:
     Args:
         data: the tokenized rows.
         batch_rows: at least so many rows per batch.
+        keep_predictions: hand over what the heads predicted, before it is decoded.
     """
 
-    def __init__(self, data: Data, *, batch_rows: int = 8):
-        self.data, self.batch_rows = data, batch_rows
+    def __init__(self, data: Data, *, batch_rows: int = 8, keep_predictions: bool = False):
+        self.data, self.batch_rows, self.keep_predictions = data, batch_rows, keep_predictions
         self._trivial: dict[tuple[str, Split], dict[str, float]] = {}
 
     def evaluate(
@@ -197,7 +200,8 @@ class Evaluator:
         labelled = self._labelled(task, pool)
         if labelled is None:
             decoded = head.decode(predictions, pool.table)
-            return TaskScores({}, {}, len(pool), None, decoded=decoded, in_words=head.in_words)
+            raw = predictions if self.keep_predictions else []
+            return TaskScores({}, {}, len(pool), None, decoded=decoded, in_words=head.in_words, predictions=raw)
         rows_with, table, _, references = labelled
         kept = [predictions[i] for i in rows_with]
         if tune and head.tunes:
@@ -210,7 +214,8 @@ class Evaluator:
             scored[f"{first}_at_half"] = head.score(head.undecided(kept, table), references, given)[first]
         trivial = {} if head.auxiliary else self._baseline(task, split, *labelled)
         better = metrics.greater_is_better(head.metrics[0])
-        told = (decoded, head.in_words, head.chosen(), references, given, head.labels)
+        raw = kept if self.keep_predictions else []
+        told = (decoded, head.in_words, head.chosen(), references, given, head.labels, raw)
         return TaskScores(scored, trivial, len(decoded), loss, better, *told)
 
     def _labelled(self, task: str, pool: PoolRows) -> tuple[np.ndarray, Any, list[Any], list[Any]] | None:

@@ -248,6 +248,7 @@ def evaluate(
     data_root: str | Path | None = None,
     base: str | Path | None = None,
     rows: int | None = None,
+    predictions: bool = False,
     progress: bool = False,
 ) -> dict[str, TaskScores]:
     """Scores of a run folder on a split; an unlabelled split gives predictions (`decoded`) and no metrics.
@@ -260,6 +261,7 @@ def evaluate(
         data_root: where data sets are looked for first; default that of the run.
         base: see :meth:`MultiTaskModel.from_pretrained`.
         rows: at most so many of each task, drawn as its `rows` are; of other splits, none more than are needed.
+        predictions: hand over what the heads predicted, before it was decoded, e.g. logits.
         progress: show a bar.
     """
     if split not in SPLITS:
@@ -290,7 +292,8 @@ def evaluate(
         head.task = head.task.with_(rows=limits)
     data = load_data(heads, model.tokenizer, max_length=model.max_length, data_root=root)
     with autocast(model.device, model.strategies.get("precision")):  # as it was trained and scored
-        return Evaluator(data, batch_rows=32).evaluate(model, split, tasks=names, progress=progress)
+        found = Evaluator(data, batch_rows=32, keep_predictions=predictions)
+        return found.evaluate(model, split, tasks=names, progress=progress)
 
 
 def find_files_again(heads: Mapping[str, Any], said: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nlp_mtl.batches import collate, to_device
 from nlp_mtl.embedded import embedded, from_embeddings, gradients_through, words_of
-from nlp_mtl.errors import ConfigError, NotFoundError, UnsupportedError, pip_install
+from nlp_mtl.errors import ConfigError, NotFoundError, pip_install
 from nlp_mtl.inputs import Input, read_window
 from nlp_mtl.prediction import readers_of
 

@@ -48,6 +48,7 @@ VERBS = [
     ["robustness"],
     ["attack"],
     ["interpret"],
+    ["calibrate"],
 ]
 ROOT = Path(nlp_mtl.__file__).parent.parent
 

@@ -1,0 +1,1 @@
+"""Calibration: whether a task's probabilities are as often right as they say, and a temperature that mends it."""
