@@ -17,8 +17,15 @@ from tqdm.auto import tqdm
 from nlp_mtl.batches import Collator, to_device
 from nlp_mtl.depth import heights, layers_of
 from nlp_mtl.errors import ConfigError
+from nlp_mtl.heads.few import only
+from nlp_mtl.heads.pooled import PooledHead
+from nlp_mtl.heads.token_classification import TokenClassification
+from nlp_mtl.heads.told import units_of
 from nlp_mtl.packing import base_of
+from nlp_mtl.terms import encoded
 from nlp_mtl.transferability.opening import Opened
+
+_SHIFTS = 31  # of a batch's labels among its rows; all there are in batches of 32
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Gradients:
 
 
 def gradients_of(
-    opened: Opened, *, layers: int | None, rows: int, passes: int, rate: float, batch: int = 16
+    opened: Opened, *, layers: int | None, rows: int, passes: int, rate: float, batch: int = 32
 ) -> Gradients:
     """Warm heads up on half of the rows, then take the mean gradients over the two quarters that are left.
 
@@ -80,6 +87,28 @@ def loss_of(model: Any, batch: dict[str, Any], task: str) -> Tensor:
         return type(model).forward(model, **{**batch, "targets": {task: batch["targets"][task]}}, return_logits=False)[
             "loss"
         ]
+
+
+def label_loss(model: Any, batch: dict[str, Any], task: str) -> tuple[Tensor, float]:
+    """A task's mean loss less what it is, on average, with the batch's labels dealt anew; and the loss.
+
+    What the difference says of the encoder comes from which row has which label. Else gradients of new heads tell most
+    of all how often each label is in the batch, and how sure the head is. Only the losses are computed several times.
+    Where labels can't change places (spans of a text, words to write), it is the loss as it is.
+    """
+    target, head, module = batch["targets"][task], model.heads[task], model.module_of(task)
+    inputs = {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
+    with torch.autocast(torch.device(model.device).type, enabled=False):
+        packed, _ = encoded(model, inputs, batch["lengths"].tolist(), {task: target}, [])
+        scores = head.forward(module, only(packed[task], head.dimensions), target)
+        units = units_of(head, target)
+        loss = head.loss(scores, target) / units
+        many = len(target["labels"])
+        if many < 2 or not isinstance(head, (PooledHead, TokenClassification)):
+            return loss, float(loss.detach())
+        shifts = np.unique(np.linspace(1, many - 1, min(many - 1, _SHIFTS)).astype(int)).tolist()
+        dealt = [head.loss(scores, {**target, "labels": target["labels"].roll(by, 0)}) / units for by in shifts]
+        return loss - torch.stack(dealt).mean(), float(loss.detach())
 
 
 def batches(opened: Opened, model: Any, task: str, rows: np.ndarray, size: int) -> list[dict[str, Any]]:
@@ -157,9 +186,7 @@ def _chosen(opened: Opened, layers: int | None) -> list[nn.Parameter]:
     base = base_of(opened.model.sharing.encoder)
     count = len(layers_of(base))
     if layers is not None and layers > count:
-        raise ConfigError(
-            f"evidence: `layers` is at most {count} for this encoder, found {layers}; leave it out"
-        )
+        raise ConfigError(f"evidence: `layers` is at most {count} for this encoder, found {layers}; leave it out")
     lowest, at = 1 if layers is None else count - layers + 1, heights(base)
     found = [p for name, p in base.named_parameters() if lowest <= at[name] <= count]
     need = 2 * len(opened.tasks) * sum(p.numel() for p in found) * 4
@@ -202,15 +229,15 @@ def _computed(
 
 
 def mean_gradient(
-    opened: Opened, model: Any, task: str, rows: np.ndarray, chosen: list[nn.Parameter], size: int = 16
+    opened: Opened, model: Any, task: str, rows: np.ndarray, chosen: list[nn.Parameter], size: int = 32
 ) -> tuple[Tensor, float]:
-    """The gradient of a task's mean loss over rows, flat, and the loss; without dropout."""
+    """The gradient of :func:`label_loss`, its mean over rows, flat; and the mean loss. There is no dropout."""
     total, mean = torch.zeros(sum(p.numel() for p in chosen)), 0.0
     for number, part in enumerate(batches(opened, model, task, rows, size)):
         share = min(size, len(rows) - number * size) / len(rows)
-        loss = loss_of(model, part, task)
+        loss, plain = label_loss(model, part, task)
         given = torch.autograd.grad(loss, chosen, allow_unused=True)
         flat = [torch.zeros_like(p) if g is None else g for p, g in zip(chosen, given, strict=True)]
         total += share * torch.cat([g.flatten() for g in flat]).float().cpu()
-        mean += share * float(loss.detach())
+        mean += share * plain
     return total, mean

@@ -11,7 +11,7 @@ from nlp_mtl.transferability.evidence.base import Evidence, check_above_zero, ch
 from nlp_mtl.transferability.gradients import Gradients, gradients_of
 from nlp_mtl.transferability.opening import Opened
 
-SMALL = 0.05  # an agreement of halves, below which a gradient is chance
+SMALL = 0.1  # an agreement of halves, below which a gradient is chance
 
 
 class OfGradients(Evidence):
@@ -52,16 +52,16 @@ class OfGradients(Evidence):
 class GradientCosine(OfGradients):
     """Cosine of the tasks' mean gradients of the shared encoder, as it would be without the noise of few rows.
 
-    Heads are warmed up on fixed features, so that gradients are not those of chance heads. cos(i, j) is divided by
-    √(rᵢ rⱼ), with r the agreement of a task's gradients on two samples of rows (the correction for attenuation of
-    Spearman, 1904), and cut to −1 … 1; a task whose samples do not agree gets 0.
+    Heads are warmed up on fixed features, so that gradients are not those of chance heads. Gradients are of what labels
+    tell of rows, and not of how often they come (:func:`nlp_mtl.transferability.gradients.label_loss`). cos(i, j) is
+    divided by √(rᵢ rⱼ), with r the agreement of a task's gradients on two samples of rows (the correction for
+    attenuation of Spearman, 1904), and cut to −1 … 1; a task whose samples do not agree gets 0.
 
     Args:
         layers, rows, passes, rate: see :class:`OfGradients`.
 
     Relations: the cosine that `pcgrad` acts on within a step, as a mean over many rows; `gradient_affinity` has a
-    direction. Heads must tell labels in the same order for tasks to be alike: bad, good and good, bad pull apart only
-    through heads, which learn either.
+    direction. Labels in another order change nothing, as heads learn either.
     """
 
     paper = "Yu et al., 2020, arXiv:2001.06782"
