@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from nlp_mtl.taskfile import Task
     from nlp_mtl.tasks import load_tasks
     from nlp_mtl.trainer import MultiTaskTrainer
-    from nlp_mtl.transferability.affinities import affinity
-    from nlp_mtl.transferability.study import transferability
+    from nlp_mtl.transferring.study import transferability
     from nlp_mtl.verdicts.judge import verdict
     from nlp_mtl.verdicts.sidebyside import compare_runs
 
@@ -64,7 +63,6 @@ _WHERE = {
     "Run": "run",
     "Task": "tasks",
     "add_task": "adapting.adding",
-    "affinity": "transferability.affinities",
     "compare_domains": "domains.look",
     "compare_runs": "verdicts.sidebyside",
     "continual": "forgetting.study",
@@ -86,7 +84,7 @@ _WHERE = {
     "report": "reporting.report",
     "save_importance": "regularizers",
     "train": "run",
-    "transferability": "transferability.study",
+    "transferability": "transferring.study",
     "verdict": "verdicts.judge",
 }
 
@@ -109,7 +107,6 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "add_task",
-    "affinity",
     "compare_domains",
     "compare_runs",
     "continual",

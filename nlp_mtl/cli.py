@@ -27,7 +27,7 @@ from nlp_mtl.newtask import SeveralWords, tasks_new
 from nlp_mtl.probing import command as probing
 from nlp_mtl.screen import command, print_scores, print_table, print_thresholds
 from nlp_mtl.serving import command as serving
-from nlp_mtl.transferability import command as transferring
+from nlp_mtl.transferring import command as before_training
 from nlp_mtl.verdicts import command as judging
 
 app = typer.Typer(
@@ -63,7 +63,7 @@ app.command("compare", epilog=judging.COMPARE_EPILOG)(judging.compare)
 app.command("domains", epilog=domains.EPILOG)(domains.domains)
 app.command("curve", epilog=curves.EPILOG)(curves.curve)
 app.command("probe", epilog=probing.EPILOG)(probing.probe)
-app.command("transferability", epilog=transferring.EPILOG)(transferring.transferability)
+app.command("transferability", epilog=before_training.EPILOG)(before_training.transferability)
 app.command("continual", epilog=forgetting.EPILOG)(forgetting.continual)
 
 DataRoot = Annotated[

@@ -240,8 +240,8 @@ regularizers = Registry("regularizer", "nlp_mtl.regularizers")
 tunings = Registry("tuning", "nlp_mtl.regimes")
 metrics = Registry("metric", "nlp_mtl.metrics")
 preparations = Registry("preparation", "nlp_mtl.preparations")
-evidences = Registry("evidence", "nlp_mtl.transferability.evidence")
-estimators = Registry("estimator", "nlp_mtl.transferability.estimators")
+evidences = Registry("evidence", "nlp_mtl.transferring.evidence")
+estimators = Registry("estimator", "nlp_mtl.transferring.estimators")
 
 
 ALL: tuple[Registry, ...] = (

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from nlp_mtl.affinity import Affinity
 from nlp_mtl.errors import ConfigError, DataError
 from nlp_mtl.taskfile import Task
-from nlp_mtl.transferability import features as features_module
-from nlp_mtl.transferability import gradients as gradients_module
-from nlp_mtl.transferability.affinities import affinities_of, affinity, built
-from nlp_mtl.transferability.evidence.embedding import cosines
-from nlp_mtl.transferability.evidence.gradient_affinity import lookahead, relative_drops
-from nlp_mtl.transferability.evidence.gradient_cosine import corrected
-from nlp_mtl.transferability.features import batches_of, features_of
-from nlp_mtl.transferability.gradients import Gradients, gradients_of, mean_gradient
-from nlp_mtl.transferability.opening import open_tasks
+from nlp_mtl.transferring import features as features_module
+from nlp_mtl.transferring import gradients as gradients_module
+from nlp_mtl.transferring.affinities import affinities_of, affinity, built
+from nlp_mtl.transferring.evidence.embedding import cosines
+from nlp_mtl.transferring.evidence.gradient_affinity import lookahead, relative_drops
+from nlp_mtl.transferring.evidence.gradient_cosine import corrected
+from nlp_mtl.transferring.features import batches_of, features_of
+from nlp_mtl.transferring.gradients import Gradients, gradients_of, mean_gradient
+from nlp_mtl.transferring.opening import open_tasks
 from tests.integration.tiny import write_base
 
 EVERY = ["embedding", "gradient_cosine", "gradient_affinity", {"name": "lora", "steps": 8, "rows": 96}]

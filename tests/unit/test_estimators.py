@@ -13,9 +13,9 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from nlp_mtl import registry
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.transferability.estimators import KNN, LEEP, NCE, HScore, LinearProbe, LogME
-from nlp_mtl.transferability.estimators.base import folds_of
-from nlp_mtl.transferability.estimators.nce import conditional_entropy
+from nlp_mtl.transferring.estimators import KNN, LEEP, NCE, HScore, LinearProbe, LogME
+from nlp_mtl.transferring.estimators.base import folds_of
+from nlp_mtl.transferring.estimators.nce import conditional_entropy
 
 OF_UNITS = [name for name in registry.estimators if not hasattr(registry.estimators[name], "of_pair")]
 

@@ -15,8 +15,8 @@ import nlp_mtl as mtl
 from nlp_mtl.affinity import Affinity
 from nlp_mtl.cli import app
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.transferability import features as features_module
-from nlp_mtl.transferability.plot import dendrogram, joined, matrix
+from nlp_mtl.transferring import features as features_module
+from nlp_mtl.transferring.plot import dendrogram, joined, matrix
 from tests.integration.tiny import write_base, write_tasks
 
 
@@ -41,7 +41,7 @@ def found(world, tmp_path_factory):
 
             more.setattr(features_module, "encode_at", never)
             more.setattr("nlp_mtl.sharing.hard.encode_at", never)
-            more.setattr("nlp_mtl.transferability.scoring._pairs", never)
+            more.setattr("nlp_mtl.transferring.scoring._pairs", never)
             again = mtl.transferability(world["models"], world["tasks"], rows=40, evidence=evidence)
     return first, again
 

@@ -23,7 +23,7 @@ from nlp_mtl.heads.token_classification import TokenClassification
 from nlp_mtl.heads.told import units_of
 from nlp_mtl.packing import base_of
 from nlp_mtl.terms import encoded
-from nlp_mtl.transferability.opening import Opened
+from nlp_mtl.transferring.opening import Opened
 
 _SHIFTS = 31  # of a batch's labels among its rows; all there are in batches of 32
 

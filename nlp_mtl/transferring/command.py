@@ -40,8 +40,8 @@ def transferability(
 ) -> None:
     """Before training: how well encoders fit tasks, and which tasks may gain from one another."""
     one_process("transferability")
-    from nlp_mtl.transferability.study import ESTIMATORS
-    from nlp_mtl.transferability.study import transferability as look
+    from nlp_mtl.transferring.study import ESTIMATORS
+    from nlp_mtl.transferring.study import transferability as look
 
     wanted = None if evidence is None else [] if evidence == "none" else _parts(evidence)
     found = look(

@@ -14,10 +14,10 @@ from nlp_mtl.affinity import Affinity
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.registry import Spec
-from nlp_mtl.transferability.affinities import affinities_of, built
-from nlp_mtl.transferability.features import features_of
-from nlp_mtl.transferability.opening import open_tasks
-from nlp_mtl.transferability.scoring import pairs_of, scores_of, trivial_of
+from nlp_mtl.transferring.affinities import affinities_of, built
+from nlp_mtl.transferring.features import features_of
+from nlp_mtl.transferring.opening import open_tasks
+from nlp_mtl.transferring.scoring import pairs_of, scores_of, trivial_of
 
 FORMAT = 1
 ESTIMATORS = ("logme", "h_score", "knn", "linear_probe", "leep", "nce")
@@ -114,7 +114,7 @@ class Transferability:
         place = self.folder = checkpoint.made_folder(folder)
         write_text(place / "transferability.json", json.dumps(self.as_json(), indent=1, ensure_ascii=False) + "\n")
         write_text(place / "transferability.md", self.markdown())
-        from nlp_mtl.transferability.plot import dendrogram, matrix
+        from nlp_mtl.transferring.plot import dendrogram, matrix
 
         for name, one in self.affinities.items():
             one.save(place / f"affinity_{name}.json")
@@ -144,7 +144,7 @@ def transferability(
     Args:
         models: pretrained folders, packaged models' names or Hub ids; one or several.
         tasks: names, tags, paths or tasks.
-        evidence: on the first encoder, see :func:`nlp_mtl.transferability.affinities.affinity`; default
+        evidence: on the first encoder, see :func:`nlp_mtl.transferring.affinities.affinity`; default
             ``embedding`` and ``gradient_cosine`` where there are several tasks. Empty for none.
         estimators: names or ``{name: …, arguments}``; ``nlp-mtl methods estimator`` lists them.
         rows: at most so many labelled training rows of each task.

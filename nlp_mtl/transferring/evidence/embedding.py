@@ -8,9 +8,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from nlp_mtl.registry import evidences
-from nlp_mtl.transferability.evidence.base import Evidence
-from nlp_mtl.transferability.features import features_of
-from nlp_mtl.transferability.opening import Opened
+from nlp_mtl.transferring.evidence.base import Evidence
+from nlp_mtl.transferring.features import features_of
+from nlp_mtl.transferring.opening import Opened
 
 
 @evidences.register("embedding")

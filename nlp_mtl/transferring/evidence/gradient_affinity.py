@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from nlp_mtl.registry import evidences
-from nlp_mtl.transferability.evidence.gradient_cosine import SMALL, OfGradients
-from nlp_mtl.transferability.gradients import Gradients
+from nlp_mtl.transferring.evidence.gradient_cosine import SMALL, OfGradients
+from nlp_mtl.transferring.gradients import Gradients
 
 
 @evidences.register("gradient_affinity")
@@ -19,7 +19,7 @@ class GradientAffinity(OfGradients):
     A task whose own step does not lower its loss on other rows gets 0.
 
     Args:
-        layers, rows, passes, rate: see :class:`nlp_mtl.transferability.evidence.gradient_cosine.OfGradients`.
+        layers, rows, passes, rate: see :class:`nlp_mtl.transferring.evidence.gradient_cosine.OfGradients`.
 
     Relations: the inter-task affinity of TAG (Fifty et al.), at the pretrained weights and to first order instead of
     along a training; steps are equally long, so tasks with large losses do not seem to help more.

@@ -8,7 +8,7 @@ import numpy as np
 
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.registry import estimators
-from nlp_mtl.transferability.estimators.base import Estimator
+from nlp_mtl.transferring.estimators.base import Estimator
 
 
 @estimators.register("h_score")

@@ -13,7 +13,7 @@ from nlp_mtl.errors import UnsupportedError
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, encode_at
 from nlp_mtl.probing.features import places_read
-from nlp_mtl.transferability.opening import Opened
+from nlp_mtl.transferring.opening import Opened
 
 
 @dataclass(frozen=True)

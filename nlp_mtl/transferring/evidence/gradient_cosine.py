@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from nlp_mtl.registry import evidences
-from nlp_mtl.transferability.evidence.base import Evidence, check_above_zero, check_whole
-from nlp_mtl.transferability.gradients import Gradients, gradients_of
-from nlp_mtl.transferability.opening import Opened
+from nlp_mtl.transferring.evidence.base import Evidence, check_above_zero, check_whole
+from nlp_mtl.transferring.gradients import Gradients, gradients_of
+from nlp_mtl.transferring.opening import Opened
 
 SMALL = 0.1  # an agreement of halves, below which a gradient is chance
 
@@ -53,7 +53,7 @@ class GradientCosine(OfGradients):
     """Cosine of the tasks' mean gradients of the shared encoder, as it would be without the noise of few rows.
 
     Heads are warmed up on fixed features, so that gradients are not those of chance heads. Gradients are of what labels
-    tell of rows, and not of how often they come (:func:`nlp_mtl.transferability.gradients.label_loss`). cos(i, j) is
+    tell of rows, and not of how often they come (:func:`nlp_mtl.transferring.gradients.label_loss`). cos(i, j) is
     divided by √(rᵢ rⱼ), with r the agreement of a task's gradients on two samples of rows (the correction for
     attenuation of Spearman, 1904), and cut to −1 … 1; a task whose samples do not agree gets 0.
 

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from nlp_mtl.registry import estimators
-from nlp_mtl.transferability.estimators.base import Estimator, agreement, check_number, folds_of
+from nlp_mtl.transferring.estimators.base import Estimator, agreement, check_number, folds_of
 
 
 @estimators.register("linear_probe")

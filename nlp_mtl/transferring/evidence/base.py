@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.transferability.opening import Opened
+from nlp_mtl.transferring.opening import Opened
 
 
 class Evidence:

@@ -11,7 +11,7 @@ from nlp_mtl import registry
 from nlp_mtl.affinity import Affinity
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.registry import Spec
-from nlp_mtl.transferability.opening import Opened, open_tasks
+from nlp_mtl.transferring.opening import Opened, open_tasks
 
 
 def affinity(

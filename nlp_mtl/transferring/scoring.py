@@ -9,10 +9,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from nlp_mtl.affinity import Affinity
-from nlp_mtl.transferability.estimators.base import PairEstimator, folds_of
-from nlp_mtl.transferability.estimators.linear_probe import fitted
-from nlp_mtl.transferability.features import TaskFeatures, features_of
-from nlp_mtl.transferability.opening import Opened
+from nlp_mtl.transferring.estimators.base import PairEstimator, folds_of
+from nlp_mtl.transferring.estimators.linear_probe import fitted
+from nlp_mtl.transferring.features import TaskFeatures, features_of
+from nlp_mtl.transferring.opening import Opened
 
 _MOST = 2  # units (words of a tagging task) for each row, at most
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nlp_mtl.registry import estimators
-from nlp_mtl.transferability.estimators.base import Estimator, agreement, check_number
+from nlp_mtl.transferring.estimators.base import Estimator, agreement, check_number
 
 _AT_ONCE = 1024  # units whose neighbours are looked for together
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nlp_mtl.registry import estimators
-from nlp_mtl.transferability.estimators.base import PairEstimator
+from nlp_mtl.transferring.estimators.base import PairEstimator
 
 
 @estimators.register("leep")

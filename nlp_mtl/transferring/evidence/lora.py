@@ -10,9 +10,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from nlp_mtl.registry import evidences
-from nlp_mtl.transferability.evidence.base import Evidence, check_above_zero, check_whole
-from nlp_mtl.transferability.gradients import batches, loss_of, start_alike, warm_up
-from nlp_mtl.transferability.opening import Opened
+from nlp_mtl.transferring.evidence.base import Evidence, check_above_zero, check_whole
+from nlp_mtl.transferring.gradients import batches, loss_of, start_alike, warm_up
+from nlp_mtl.transferring.opening import Opened
 
 
 @evidences.register("lora")
