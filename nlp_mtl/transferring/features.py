@@ -51,7 +51,7 @@ def features_of(opened: Opened, task: str) -> TaskFeatures:
     if (key := f"features:{task}") not in opened.known:
         found = opened.kept("features", [opened.fingerprint(task)], lambda: _computed(opened, task))
         opened.known[key] = TaskFeatures(**found)
-    return opened.known[key]  # type: ignore[no-any-return]
+    return opened.known[key]
 
 
 def batches_of(lengths: np.ndarray, *, rows: int = 64, tokens: int = 8192) -> list[np.ndarray]:

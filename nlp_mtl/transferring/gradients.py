@@ -78,7 +78,7 @@ def gradients_of(
         of = [arguments, [opened.fingerprint(task) for task in opened.tasks]]
         found = opened.kept("gradients", of, lambda: _computed(opened, chosen, rows, passes, rate, batch))
         opened.known[key] = Gradients(**found)
-    return opened.known[key]  # type: ignore[no-any-return]
+    return opened.known[key]
 
 
 def loss_of(model: Any, batch: dict[str, Any], task: str) -> Tensor:
@@ -97,7 +97,7 @@ def label_loss(model: Any, batch: dict[str, Any], task: str) -> tuple[Tensor, fl
     Where labels can't change places (spans of a text, words to write), it is the loss as it is.
     """
     target, head, module = batch["targets"][task], model.heads[task], model.module_of(task)
-    inputs = {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
+    inputs: dict[str, Tensor] = {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
     with torch.autocast(torch.device(model.device).type, enabled=False):
         packed, _ = encoded(model, inputs, batch["lengths"].tolist(), {task: target}, [])
         scores = head.forward(module, only(packed[task], head.dimensions), target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,16 +34,12 @@ def scores_of(opened: Opened, estimators: Mapping[str, Any]) -> dict[str, dict[s
             if not len(features.labels) or (features.numbers and not one.of_values):
                 continue
             of = [opened.fingerprint(task), name, vars(one), opened.seed]
-            found[task][name] = float(
-                opened.kept(
-                    "score",
-                    of,
-                    lambda one=one, features=features: {  # type: ignore[misc]
-                        "score": np.float64(one(features.units, features.labels, features.groups))
-                    },
-                )["score"]
-            )
+            found[task][name] = float(opened.kept("score", of, partial(_score, one, features))["score"])
     return found
+
+
+def _score(estimator: Any, features: TaskFeatures) -> dict[str, np.ndarray]:
+    return {"score": np.asarray(estimator(features.units, features.labels, features.groups), dtype=float)}
 
 
 def pairs_of(opened: Opened, estimators: Mapping[str, Any]) -> dict[str, Affinity]:

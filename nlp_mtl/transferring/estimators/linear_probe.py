@@ -82,10 +82,10 @@ class Probe:
         """[units]: classes or values."""
         if self.model is None:
             return np.repeat(self.kinds, len(features))
-        return self.model.predict((features - self.mean) / self.spread)  # type: ignore[attr-defined, no-any-return]
+        return self.model.predict((features - self.mean) / self.spread)  # type: ignore[attr-defined]
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """[units, classes]."""
         if self.model is None:
             return np.ones((len(features), 1))
-        return self.model.predict_proba((features - self.mean) / self.spread)  # type: ignore[attr-defined, no-any-return]
+        return self.model.predict_proba((features - self.mean) / self.spread)  # type: ignore[attr-defined]
