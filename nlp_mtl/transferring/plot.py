@@ -63,7 +63,7 @@ def dendrogram(affinity: Affinity) -> Picture:
         axis: Any = figure.subplots()
         drawn = hierarchy.dendrogram(tree, no_plot=True)
         for across, up in zip(drawn["dcoord"], drawn["icoord"], strict=True):
-            axis.plot(across, up, color=COLOURS[0], linewidth=1.4, solid_capstyle="round")
+            axis.plot(across, up, color=COLOURS[0], linewidth=1.4, clip_on=False)
         places = 10 * np.arange(len(affinity.tasks)) + 5  # where scipy puts leaves
         axis.set_yticks(places, [cut(affinity.tasks[place], 30) for place in drawn["leaves"]])
         axis.invert_yaxis()

@@ -42,6 +42,7 @@ VERBS = [
     ["continual"],
     ["curve"],
     ["probe"],
+    ["transferability"],
     ["domains"],
 ]
 ROOT = Path(nlp_mtl.__file__).parent.parent
