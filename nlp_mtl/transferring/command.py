@@ -11,10 +11,7 @@ import typer
 from nlp_mtl.screen import command, one_process, print_table
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-EPILOG = (
-    f"nlp-mtl transferability {MODEL} --tasks rte,mrpc,sst2\n\n"
-    f"nlp-mtl transferability {MODEL} --tasks glue --evidence embedding,gradient_affinity --rows 500"
-)
+EPILOG = f"nlp-mtl transferability {MODEL} --tasks rte,cb\n\nnlp-mtl transferability {MODEL} --tasks glue"
 
 
 def transferability(

@@ -68,8 +68,10 @@ def agreement(found: np.ndarray, labels: np.ndarray) -> float:
     """Accuracy of classes; Pearson's r of values, 0 where one side is the same everywhere.
 
     Example:
-        >>> agreement(np.array([0, 1, 1]), np.array([0, 1, 0])), agreement(np.array([1.0, 2.0]), np.array([2.0, 4.0]))
-        (0.6666666666666666, 1.0)
+        >>> agreement(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]))
+        0.75
+        >>> round(agreement(np.array([1.0, 2.0]), np.array([2.0, 4.0])), 6)
+        1.0
     """
     if labels.dtype.kind != "f":
         return float((found == labels).mean())

@@ -13,7 +13,7 @@ from nlp_mtl.transferring.estimators.base import Estimator
 
 @estimators.register("h_score")
 class HScore(Estimator):
-    """tr(Σ⁻¹ Σ_z), with Σ the covariance of the features and Σ_z that of each unit's class mean.
+    """Trace of Σ⁻¹ Σ_z, with Σ the covariance of the features and Σ_z that of each unit's class mean.
 
     Args:
         shrinkage: how much of Σ is replaced by its mean variance in every direction: ``ledoit_wolf`` finds it (2004,
