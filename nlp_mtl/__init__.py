@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from nlp_mtl.taskgroups.proposal import propose_groups
     from nlp_mtl.tasks import load_tasks
     from nlp_mtl.trainer import MultiTaskTrainer
+    from nlp_mtl.transferring.study import transferability
     from nlp_mtl.verdicts.judge import verdict
     from nlp_mtl.verdicts.sidebyside import compare_runs
 
@@ -87,6 +88,7 @@ _WHERE = {
     "save_importance": "regularizers",
     "search": "searching.search",
     "train": "run",
+    "transferability": "transferring.study",
     "verdict": "verdicts.judge",
 }
 
@@ -132,6 +134,7 @@ __all__ = [
     "save_importance",
     "search",
     "train",
+    "transferability",
     "verdict",
 ]
 

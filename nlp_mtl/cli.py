@@ -33,6 +33,7 @@ from nlp_mtl.searching import command as searching
 from nlp_mtl.serving import command as serving
 from nlp_mtl.suites import command as suites
 from nlp_mtl.taskgroups import command as taskgroups
+from nlp_mtl.transferring import command as before_training
 from nlp_mtl.verdicts import command as judging
 
 app = typer.Typer(
@@ -72,6 +73,7 @@ app.command("probe", epilog=probing.EPILOG)(probing.probe)
 app.command("robustness", epilog=robust.EPILOG)(robust.robustness)
 app.command("attack", epilog=robust.ATTACK_EPILOG)(robust.attack)
 app.command("interpret", epilog=interpretation.EPILOG)(interpretation.interpret)
+app.command("transferability", epilog=before_training.EPILOG)(before_training.transferability)
 app.command("continual", epilog=forgetting.EPILOG)(forgetting.continual)
 app.command("groups", epilog=taskgroups.EPILOG)(taskgroups.groups)
 app.command("search", epilog=searching.EPILOG)(searching.search)

@@ -1,5 +1,5 @@
-"""Names for strategies: heads, sharings, samplers, balancers, regularizers, tunings, metrics and
-preparations.
+"""Names for strategies: heads, sharings, samplers, balancers, regularizers, tunings, metrics, preparations, evidence
+and estimators.
 
 A strategy is one decorated class (or function) in one file::
 
@@ -240,5 +240,11 @@ regularizers = Registry("regularizer", "nlp_mtl.regularizers")
 tunings = Registry("tuning", "nlp_mtl.regimes")
 metrics = Registry("metric", "nlp_mtl.metrics")
 preparations = Registry("preparation", "nlp_mtl.preparations")
+evidences = Registry("evidence", "nlp_mtl.transferring.evidence")
+estimators = Registry("estimator", "nlp_mtl.transferring.estimators")
 
-ALL: tuple[Registry, ...] = (heads, sharings, samplers, balancers, regularizers, tunings, metrics, preparations)
+
+ALL: tuple[Registry, ...] = (
+    *(heads, sharings, samplers, balancers, regularizers, tunings, metrics, preparations),
+    *(evidences, estimators),
+)

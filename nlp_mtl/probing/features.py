@@ -69,7 +69,7 @@ def features_of(model: Any, data: Any, task: str, split: str, *, most: int = 200
             target, layout = batch["targets"][task], Layout(batch["lengths"].tolist(), model.device)
             inputs = {key: batch[key] for key in ("input_ids", "token_type_ids") if key in batch}
             found = encode_at(model.sharing.encoder, inputs, layout, model.sharing.way, set(depths.values()))
-            places, own = _places(task, head, module, layout, target)
+            places, own = places_read(task, head, module, layout, target)
             values = target["labels"].cpu().numpy()
             known = (
                 values >= 0 if values.dtype.kind in "iu" else np.ones(len(values), dtype=bool)
@@ -86,7 +86,7 @@ def features_of(model: Any, data: Any, task: str, split: str, *, most: int = 200
     )
 
 
-def _places(task: str, head: Any, module: Any, layout: Layout, target: Any) -> tuple[Any, np.ndarray | None]:
+def places_read(task: str, head: Any, module: Any, layout: Layout, target: Any) -> tuple[Any, np.ndarray | None]:
     """The tokens that are read, one for each label (None: the mean of all), and which row each is of (None: each)."""
     labels = target.get("labels")
     if labels is None or labels.ndim != 1:

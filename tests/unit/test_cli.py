@@ -42,6 +42,7 @@ VERBS = [
     ["continual"],
     ["curve"],
     ["probe"],
+    ["transferability"],
     ["domains"],
     ["groups"],
     ["search"],

@@ -71,6 +71,7 @@ def test_a_paper_can_be_found(kind, name):
 
 def test_all_kinds_are_listed_once_and_filled():
     kinds = ["head", "sharing", "sampler", "balancer", "regularizer", "tuning", "metric", "preparation"]
+    kinds += ["evidence", "estimator"]
     assert [kind.kind for kind in registry.ALL] == kinds
     assert all(kind.names() for kind in registry.ALL)
     assert "temperature" in registry.samplers
