@@ -198,6 +198,7 @@ NOTEBOOKS = {
     "06_domain_adaptation": 0,
     "07_continual": 0,
     "08_verdict": 1,
+    "09_transferability_and_groups": 2,
 }
 
 
