@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,12 +22,11 @@ from nlp_mtl.initial import opened
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.peak import PeakMemory
 from nlp_mtl.pulling import local_folder
-from nlp_mtl.runfiles import FROM_RUNS, write_task_file
+from nlp_mtl.recording import find_files_again, recordable, recorded
 from nlp_mtl.settings import autocast
 from nlp_mtl.stages import first_stage, scores_in, train_stages, whole_metrics
 from nlp_mtl.starting import check_folder, read_run, trainer_of
-from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, TASKS, Split, Task
-from nlp_mtl.tasks import inner_tasks, load_tasks
+from nlp_mtl.taskfile import SPLITS, Split, Task
 from nlp_mtl.trainer import MultiTaskTrainer
 
 logger = logging.getLogger("nlp_mtl")
@@ -155,65 +153,7 @@ def _finished(folder: Path, model: str) -> Run:
 def _record(settings: config.RunConfig, folder: Path) -> None:
     """Write the run file into the run folder, which begins with it."""
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_text(folder / "run.yaml", yamlfile.dumps(_recordable(settings, folder)))
-
-
-def _recordable(settings: config.RunConfig, folder: Path) -> dict[str, Any]:
-    """The run file for the run folder, its relative paths told from there."""
-    said = settings.model_dump(exclude_defaults=True, exclude={"tasks", "stages"})
-    said["tasks"] = settings.tasks
-    said = _told_from(said, folder)
-    if settings.stages:
-        said["stages"] = [_told_from(stage, folder) for stage in settings.stages]
-    return said
-
-
-def _told_from(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    said = dict(keys)
-    if "tasks" in said:
-        tasks = said["tasks"] if isinstance(said["tasks"], list) else [said["tasks"]]
-        said["tasks"] = [_recordable_task(item, folder) for item in tasks]
-    for key in ("registry", "data_root"):
-        if isinstance(said.get(key), list):
-            said[key] = [told_from(folder, item) for item in said[key]]
-        elif said.get(key):
-            said[key] = told_from(folder, said[key])
-    for key, tell in (("regularizers", _told_of_runs), ("distillation", _told_teacher)):
-        if given := said.get(key):  # of a stage it may be one alone
-            said[key] = [tell(one, folder) for one in (given if isinstance(given, list) else [given])]
-    start = said.get("init_from")
-    if (place := start.get("run") if isinstance(start, Mapping) else start) is not None:
-        place = told_from(folder, place) if Path(place).exists() else place
-        said["init_from"] = {**start, "run": place} if isinstance(start, Mapping) else place
-    return said
-
-
-def _told_of_runs(spec: Any, folder: Path) -> Any:
-    places = {key: spec.get(key) for key in FROM_RUNS} if isinstance(spec, Mapping) else {}
-    told = {key: told_from(folder, place) for key, place in places.items() if isinstance(place, str) and place}
-    return {**spec, **told} if told else spec
-
-
-def _told_teacher(one: Any, folder: Path) -> Any:
-    if not isinstance(one, Mapping):
-        return one
-    places = {key: one[key] for key in ("teacher", "base") if isinstance(one.get(key), str) and Path(one[key]).exists()}
-    return {**one, **{key: told_from(folder, place) for key, place in places.items()}}
-
-
-def _recordable_task(item: str | dict[str, Any] | Task, folder: Path) -> str | dict[str, Any]:
-    if isinstance(item, Task):
-        return write_task_file(item, folder)
-    return told_from(folder, item) if isinstance(item, str) and _is_task_file(item) else item
-
-
-def _is_task_file(item: Any) -> bool:
-    return isinstance(item, str) and Path(item).suffix in (".yaml", ".yml")
-
-
-def told_from(folder: Path, path: str) -> str:
-    """A path as it is told from a folder; one that begins at the root as it is."""
-    return path if Path(path).is_absolute() else os.path.relpath(path, folder)
+    checkpoint.write_text(folder / "run.yaml", yamlfile.dumps(recordable(settings, folder)))
 
 
 def metrics_of(run: Run, seconds: float, peak: int | None = None) -> dict[str, Any]:
@@ -294,50 +234,3 @@ def evaluate(
     with autocast(model.device, model.strategies.get("precision")):  # as it was trained and scored
         found = Evaluator(data, batch_rows=32, keep_predictions=predictions)
         return found.evaluate(model, split, tasks=names, progress=progress)
-
-
-def find_files_again(heads: Mapping[str, Any], said: Mapping[str, Any]) -> None:
-    """Tasks with local files name them relative to their task file, which the run file knows and the model does not.
-
-    Args:
-        heads: task → head, of a run's model; their tasks are changed.
-        said: what :func:`recorded` gave.
-    """
-    local = [
-        head
-        for head in heads.values()
-        if any(
-            one.dataset.path in LOCAL_FORMATS and not one.dataset.package
-            for one in (inner_tasks(head.task) if head.task.dataset.path == TASKS else [head.task])
-        )
-    ]
-    if not local or "tasks" not in said:
-        return
-    try:
-        again = {task.name: task for task in load_tasks(said["tasks"], registry=said.get("registry", ()))}
-    except ConfigError as error:
-        logger.warning("the task files that run.yaml names can't be read again: %s", error)
-        return
-    for head in local:
-        known = again.get(head.task.name)
-        if known is not None and known.inner:
-            head.task = head.task.with_(dataset=known.dataset.model_dump(exclude_unset=True))
-            head.task.reading_texts_of(known.inner)
-        elif known is not None and known.file:
-            spec = head.task.dataset.model_copy(update={"data_files": known.dataset.data_files})
-            head.task = head.task.model_copy(update={"file": known.file, "dataset": spec})
-
-
-def recorded(folder: str | Path) -> dict[str, Any]:
-    """The run file of a run folder, or of the one that a checkpoint lies in, with its paths told from here."""
-    for place in (Path(folder), Path(folder).parent):
-        if (place / "run.yaml").is_file():
-            said = yamlfile.load(place / "run.yaml")[0] or {}
-            break
-    else:
-        return {}
-    said["tasks"] = [str(place / item) if _is_task_file(item) else item for item in said.get("tasks", [])]
-    said["registry"] = [str(place / item) for item in said.get("registry", [])]
-    if said.get("data_root"):
-        said["data_root"] = str(place / said["data_root"])
-    return said

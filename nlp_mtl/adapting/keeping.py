@@ -14,9 +14,10 @@ from nlp_mtl.bases import find_base
 from nlp_mtl.distilspec import without_forgetting
 from nlp_mtl.errors import ConfigError, suggestion
 from nlp_mtl.pulling import local_folder
+from nlp_mtl.recording import recorded
 from nlp_mtl.regularizers import IMPORTANCE
 from nlp_mtl.replay import Replay, rows_met, with_rows
-from nlp_mtl.run import Run, evaluate, recorded, train
+from nlp_mtl.run import Run, evaluate, train
 from nlp_mtl.runspec import read_spec
 from nlp_mtl.taskfile import Task
 from nlp_mtl.tasks import load_tasks

@@ -11,7 +11,7 @@ from nlp_mtl import checkpoint, yamlfile
 from nlp_mtl.errors import ConfigError, shown, suggestion
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.paths import no_name
-from nlp_mtl.run import recorded, told_from
+from nlp_mtl.recording import recorded, told_from
 from nlp_mtl.tasks import load_tasks
 
 _BY_TASK = ("validation", "trivial", "skill", "thresholds", "own_best", "data")

@@ -15,7 +15,7 @@ from nlp_mtl.initial import model_from, source_folder
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.opening import beside
 from nlp_mtl.pulling import local_folder
-from nlp_mtl.run import recorded
+from nlp_mtl.recording import recorded
 from nlp_mtl.taskfile import Task
 from nlp_mtl.tasks import load_tasks
 

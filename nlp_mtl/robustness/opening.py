@@ -13,7 +13,7 @@ from nlp_mtl.errors import ConfigError, near, suggestion
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.pulling import local_folder
 from nlp_mtl.reading import quiet_datasets
-from nlp_mtl.run import find_files_again, recorded
+from nlp_mtl.recording import find_files_again, recorded
 from nlp_mtl.taskfile import SPLITS
 
 Opened = tuple[Path, MultiTaskModel, Data]

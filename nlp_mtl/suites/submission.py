@@ -16,7 +16,7 @@ import numpy as np
 from nlp_mtl import sources
 from nlp_mtl.errors import ConfigError, DataError, NotFoundError
 from nlp_mtl.evaluation import TaskScores
-from nlp_mtl.run import recorded
+from nlp_mtl.recording import recorded
 from nlp_mtl.suites.answering import Answers, answers, registered, rows_of
 from nlp_mtl.suites.tables import Part, Suite, suite_named
 from nlp_mtl.taskfile import Task

@@ -13,7 +13,7 @@ import numpy as np
 from nlp_mtl.data import Data, load_data
 from nlp_mtl.findings import Finding, Table
 from nlp_mtl.model import MultiTaskModel
-from nlp_mtl.run import find_files_again, recorded
+from nlp_mtl.recording import find_files_again, recorded
 from nlp_mtl.taskfile import SPLITS, Split
 
 NAME, _MOST = "data", 8

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from nlp_mtl import checkpoint
 from nlp_mtl.errors import ConfigError, RunFolderError, UnsupportedError, near
-from nlp_mtl.run import recorded
+from nlp_mtl.recording import recorded
 from nlp_mtl.studies.study import PlannedRun, one_by_one
 from nlp_mtl.tasks import load_tasks
 

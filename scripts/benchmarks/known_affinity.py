@@ -2,8 +2,8 @@
 
     python scripts/benchmarks/known_affinity.py --data-root DIR [--model FOLDER]     recorded/known_affinity.json
 
-MRPC, a copy of it under another name, RTE, STS-B, and MRPC with its labels dealt anew. The copy must be near 1 to MRPC; the
-shuffled task must be near 0 to all others, score no better than guessing, and be put apart by the grouping.
+MRPC, a copy of it under another name, RTE, STS-B, and MRPC with its labels dealt anew. The copy must be near 1 to MRPC;
+the shuffled task must be near 0 to all others, score no better than guessing, and be put apart by the grouping.
 """
 
 from __future__ import annotations
