@@ -40,7 +40,12 @@ def verdicts(done: Baselines, split: str = "validation", *, data_root: str | Pat
             continue
         place = alone[outcome.run.task] if outcome.run.task else together
         place[outcome.run.seed] = (known, outcome.run.folder)
-    found = [one for task in plan.tasks if (one := _judged(task, plan.run.seed, together, alone[task])) is not None]
+    trivial = _metrics(plan.run.folder)["trivial"] if split == "validation" else {}
+    found = [
+        one
+        for task in plan.tasks
+        if (one := _judged(task, plan.run.seed, together, alone[task], trivial.get(task, {}))) is not None
+    ]
     adjusted = holm({one.task: one.found.p for one in found})
     judged = [
         replace(one, p=adjusted[one.task], said=words(one.found, adjusted[one.task], _CONFIDENCE)) for one in found
@@ -62,7 +67,11 @@ def verdicts(done: Baselines, split: str = "validation", *, data_root: str | Pat
 
 
 def _judged(
-    task: str, seed: int, together: Mapping[int, tuple[Scored, Path]], alone: Mapping[int, tuple[Scored, Path]]
+    task: str,
+    seed: int,
+    together: Mapping[int, tuple[Scored, Path]],
+    alone: Mapping[int, tuple[Scored, Path]],
+    trivial: Mapping[str, float],
 ) -> TaskVerdict | None:
     pairs = [
         (number, together[number][0], alone[number][0])
@@ -84,12 +93,14 @@ def _judged(
         task,
         first.metric,
         first.better,
-        float(np.mean([one.score for one in ours])),
+        first.score,
         bootstrap(first.row_score(), confidence=_CONFIDENCE),
+        float(np.mean([one.score for one in ours])),
         float(np.mean([one.score for one in theirs])),
         found,
         found.p,
         "",
+        trivial.get(first.metric),
         _gap_of(task, [pair[1] for pair in pairs], first.better),
         _gap_of(task, [pair[2] for pair in pairs], first.better),
         tuple(pair[0] for pair in pairs),
@@ -112,8 +123,13 @@ def _delta(judged: Sequence[TaskVerdict], together: Mapping[int, Any], alone: Ma
     return interval(values) if values else None
 
 
+def _metrics(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return found
+
+
 def _cost(folders: Sequence[Path]) -> Cost | None:
-    said = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in folders]
+    said = [_metrics(folder) for folder in folders]
     if not said:
         return None
     peaks = [one["peak_memory_bytes"] for one in said if one.get("peak_memory_bytes")]

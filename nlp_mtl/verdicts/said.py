@@ -9,6 +9,8 @@ from typing import Any
 from nlp_mtl.studies.statistics import Interval
 from nlp_mtl.verdicts.judging import HELPED, HURT, LEAST_SEEDS, NOTHING, Difference
 
+_SMALL = 0.02  # of a score: a difference that few would act on
+
 
 @dataclass(frozen=True)
 class TaskVerdict:
@@ -18,12 +20,14 @@ class TaskVerdict:
         task: its name.
         metric: its first.
         better: whether more of it is better.
-        together: the run's score, the mean over seeds.
-        interval: of that over rows, by bootstrap, of the run itself.
+        own: the score of the run itself.
+        interval: of that over rows, by bootstrap.
+        together: the score of training together, the mean over seeds.
         alone: the twins' score, the mean over seeds.
         found: the difference, above 0 where training together is better.
         p: as it counts among all tasks (Holm).
         said: helped, hurt, no difference shown, or why it is not decidable.
+        trivial: the score of a baseline that reads nothing; None without one.
         gap, gap_alone: training score less validation score, of the run and of the twins: how much it overfits.
         seeds: of the pairs.
     """
@@ -31,15 +35,28 @@ class TaskVerdict:
     task: str
     metric: str
     better: bool
-    together: float
+    own: float
     interval: tuple[float, float]
+    together: float
     alone: float
     found: Difference
     p: float
     said: str
+    trivial: float | None
     gap: float
     gap_alone: float
     seeds: tuple[int, ...]
+
+    @property
+    def learned(self) -> bool:
+        """Whether one side at least is above the baseline that reads nothing."""
+        sign = 1 if self.better else -1
+        return self.trivial is None or max(sign * self.together, sign * self.alone) > sign * self.trivial + 1e-9
+
+    @property
+    def wide(self) -> bool:
+        """Whether its interval leaves room for more than two points either way."""
+        return not math.isnan(self.found.half) and max(abs(self.found.low), abs(self.found.high)) > _SMALL
 
     def sentence(self) -> str:
         """The verdict in plain words."""
@@ -49,10 +66,15 @@ class TaskVerdict:
             return f"{self.task}: training together helped, {self.metric} is better by {by} over {seeds} seeds."
         if self.said == HURT:
             return f"{self.task}: training together hurt (negative transfer), {self.metric} is worse by {by}."
-        if self.said == NOTHING:
+        if not self.learned:
             return (
-                f"{self.task}: no difference shown over {seeds} seeds ({self.found}); more than "
-                f"{max(abs(self.found.low), abs(self.found.high)):.3f} is unlikely."
+                f"{self.task}: {self.said}, and nothing was learned: neither together nor alone is it above the "
+                f"{self.trivial:.3f} of a baseline that reads nothing."
+            )
+        if self.said == NOTHING:
+            least, most = self.found.low, self.found.high
+            return (
+                f"{self.task}: no difference shown over {seeds} seeds; it may lie between {least:+.3f} and {most:+.3f}."
             )
         return f"{self.task}: {self.said}; the difference seen is {self.found.mean:+.3f}."
 
@@ -103,8 +125,9 @@ class Verdicts:
 
     def advice(self) -> list[str]:
         """What to do next, from what was found; sentences."""
-        by = {said: [one.task for one in self.tasks if one.said == said] for said in (HELPED, HURT, NOTHING)}
+        by = {said: [one.task for one in self.tasks if one.said == said] for said in (HELPED, HURT)}
         undecided = [one for one in self.tasks if one.said not in (HELPED, HURT, NOTHING)]
+        equal = [one for one in self.tasks if one.said == NOTHING and one.learned]
         told = []
         if undecided:
             need = max(LEAST_SEEDS, *(len(one.seeds) for one in undecided))
@@ -119,12 +142,19 @@ class Verdicts:
             )
         if by[HELPED]:
             told.append(f"Keep training {', '.join(by[HELPED])} together with the others.")
-        if by[NOTHING]:
-            few = "its score" if len(by[NOTHING]) == 1 else "their scores"
+        if narrow := [one.task for one in equal if not one.wide]:
             told.append(
-                f"For {', '.join(by[NOTHING])}, {few} decide nothing: one model for all is cheaper to keep and to "
-                "serve, and alone is as good."
+                f"For {', '.join(narrow)} it makes no difference above {_SMALL:g}: one model is cheaper to keep."
             )
+        if wide := [one for one in equal if one.wide]:
+            named = ", ".join(f"{one.task} ({one.found.mean:+.3f})" for one in wide)
+            more = max(len(one.seeds) for one in wide) + 2
+            told.append(
+                f"Still open: {named}. No difference shown is not no difference: more seeds (--seeds {more}) or more "
+                "validation rows would tell."
+            )
+        if idle := [one.task for one in self.tasks if not one.learned]:
+            told.append(f"Train longer, or on more rows, before asking about {', '.join(idle)}.")
         return told
 
     def sentences(self) -> list[str]:
@@ -151,8 +181,8 @@ class Verdicts:
             {
                 "task": one.task,
                 "metric": one.metric,
+                "this run (95 % over rows)": f"{one.own:.3f} ({one.interval[0]:.3f} to {one.interval[1]:.3f})",
                 "together": f"{one.together:.3f}",
-                "rows' interval": f"{one.interval[0]:.3f} to {one.interval[1]:.3f}",
                 "alone": f"{one.alone:.3f}",
                 "difference": str(one.found),
                 "p (Holm)": "—" if math.isnan(one.p) else f"{one.p:.3f}",
@@ -173,8 +203,10 @@ class Verdicts:
                 one.task: {
                     "metric": one.metric,
                     "greater_is_better": one.better,
-                    "together": _number(one.together),
+                    "own": _number(one.own),
                     "interval": [_number(end) for end in one.interval],
+                    "together": _number(one.together),
+                    "trivial": None if one.trivial is None else _number(one.trivial),
                     "alone": _number(one.alone),
                     "difference": _number(one.found.mean),
                     "half": _number(one.found.half),

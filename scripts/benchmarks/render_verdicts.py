@@ -8,7 +8,7 @@ from markdown import load, table
 
 _SAID = {
     "copies": "One task under two names, with a head each: no negative transfer may be found.",
-    "tiny": "200 rows of MRPC beside 2000 of RTE and of STS-B.",
+    "tiny": "200 rows of MRPC beside 800 of RTE and 800 of STS-B, three epochs.",
     "six": "Six tasks in one run, 400 training rows each, three epochs.",
 }
 
@@ -53,7 +53,7 @@ def known_verdicts(recorded: Path) -> str:
     parts = ["## Verdicts\n\n`python scripts/benchmarks/known_verdicts.py --data-root DIR`, MiniLM-L6, seeds 0 to 2"]
     for name, said in found.items():
         rows = said["table"]
-        keep = [key for key in rows[0] if key != "rows' interval"]
+        keep = [key for key in rows[0] if key != "this run (95 % over rows)"]
         parts.append(f"**{name}.** {_SAID[name]}\n\n" + table(keep, [[row[key] for key in keep] for row in rows]))
         delta, cost = said["delta_m"], said["cost"]
         words = [f"Δm {delta['mean']:+.1f} % ± {delta['half']:.1f}."] if delta and delta["half"] is not None else []

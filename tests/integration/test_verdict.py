@@ -83,7 +83,9 @@ def test_the_verdict_is_that_of_the_runs_scores(trained, judged):
         assert one.found.each == pytest.approx([sign * d for d in each], abs=1e-6)
         assert one.together == pytest.approx(np.mean([scores["together", s, one.task] for s in (0, 1, 2)]), abs=1e-6)
         assert one.said in ("helped", "hurt", "no difference shown") and one.p >= one.found.p
-        assert one.interval[0] <= scores["together", 0, one.task] + 1e-6 and not np.isnan(one.gap)
+        assert one.interval[0] <= one.own + 1e-6 and not np.isnan(one.gap)
+        assert one.own == pytest.approx(scores["together", 0, one.task], abs=1e-6)
+        assert one.trivial == own["trivial"][one.task][one.metric]
     assert judged.delta is not None and judged.delta.count == 3
     assert judged.alone.rows == judged.together.rows
 
@@ -221,3 +223,21 @@ def test_a_report_without_the_rows_says_what_the_folder_holds(trained, tmp_path,
     assert "no intervals" in caplog.text and (place / "report.html").is_file()
     assert not (place / "findings").exists()
     assert call("report", place, "--no-rows") == 0
+
+
+def test_words_do_not_say_more_than_is_known():
+    """A wide interval is no proof of nothing, and two models that learned nothing are no tie."""
+    from nlp_mtl.verdicts.judging import NOTHING, Difference
+    from nlp_mtl.verdicts.said import TaskVerdict, Verdicts
+
+    def one(task, mean, half, together=0.7):
+        found = Difference(mean, half, half, 0.5, 2.0, (mean,) * 3, 100)
+        rest = (0.7, (0.6, 0.8), together, 0.7, found, 0.5, NOTHING, 0.5, 0.1, 0.1, (0, 1, 2))
+        return TaskVerdict(task, "accuracy", True, *rest)
+
+    narrow, wide, idle = one("narrow", 0.001, 0.01), one("wide", -0.1, 0.12), one("idle", 0.0, 0.0, together=0.5)
+    idle = type(idle)(**{**vars(idle), "alone": 0.5})
+    said = " ".join(Verdicts("validation", [narrow, wide, idle], {}, None, None, None, "rows", [0, 1, 2]).sentences())
+    assert "narrow it makes no difference above 0.02" in said
+    assert "Still open: wide (-0.100)" in said and "--seeds 5" in said
+    assert "nothing was learned" in said and "before asking about idle" in said
