@@ -140,14 +140,16 @@ def evaluate(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN", help="A run folder or me/repo[@revision]; with --suite, several.")
     ],
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
+    split: Annotated[
+        str | None, typer.Option(help="train, validation or test; default validation, of --suite mmlu test.")
+    ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be given several times.")] = None,
     data_root: DataRoot = None,
     base: Annotated[
         str | None, typer.Option(help="Where the pretrained model is, if it is not found by its id.")
     ] = None,
     suite: Annotated[
-        str | None, typer.Option("--suite", help="Score as the owners of glue or superglue do, over several runs.")
+        str | None, typer.Option("--suite", help="Score as the owners of glue, superglue or mmlu do.")
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="With --suite: write it here too; - is the screen.")
@@ -158,18 +160,26 @@ def evaluate(
     fill: Annotated[
         bool, typer.Option("--fill-missing", help="With --submission: the trivial answer for tasks that no run has.")
     ] = False,
+    shots: Annotated[
+        int | None, typer.Option("--shots", help="With --suite mmlu: solved questions before each, 0 to 5.")
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option("--rows", help="With --suite mmlu: at most so many questions of a subject.")
+    ] = None,
 ) -> None:
     """Score a run on a split; an unlabelled split is predicted, into RUN/predictions."""
     if suite is not None:
         bar = sys.stderr.isatty()
         told = {"split": split, "task": task, "data_root": data_root, "base": base, "json_file": json_file}
-        told |= {"submission": submission, "fill": fill}
+        told |= {"submission": submission, "fill": fill, "shots": shots, "rows": rows}
         suites.evaluate_suite(runs, suite, **told, progress=bar)  # type: ignore[arg-type]
         return
-    if len(runs) > 1 or json_file is not None or submission is not None or fill:
-        found = f"{len(runs)} runs" if len(runs) > 1 else "--json, --submission or --fill-missing"
+    only = {"--json": json_file, "--submission": submission, "--shots": shots, "--rows": rows}
+    lonely = [name for name, value in {**only, "--fill-missing": fill or None}.items() if value is not None]
+    if len(runs) > 1 or lonely:
+        found = f"{len(runs)} runs" if len(runs) > 1 else ", ".join(lonely)
         raise ConfigError(f"evaluate: one run, found {found}; add --suite, or leave that out")
-    run = runs[0]
+    run, split = runs[0], split or "validation"
     from nlp_mtl.run import evaluate as score
 
     scores = score(run, split, tasks=task, data_root=data_root, base=base, progress=sys.stderr.isatty())  # type: ignore[arg-type]
