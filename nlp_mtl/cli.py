@@ -169,10 +169,20 @@ def evaluate(
 ) -> None:
     """Score a run on a split; an unlabelled split is predicted, into RUN/predictions."""
     if suite is not None:
-        bar = sys.stderr.isatty()
-        told = {"split": split, "task": task, "data_root": data_root, "base": base, "json_file": json_file}
-        told |= {"submission": submission, "fill": fill, "shots": shots, "rows": rows}
-        suites.evaluate_suite(runs, suite, **told, progress=bar)  # type: ignore[arg-type]
+        suites.evaluate_suite(
+            runs,
+            suite,
+            split=split,
+            task=task,
+            data_root=data_root,
+            base=base,
+            json_file=json_file,
+            submission=submission,
+            fill=fill,
+            shots=shots,
+            rows=rows,
+            progress=sys.stderr.isatty(),
+        )
         return
     only = {"--json": json_file, "--submission": submission, "--shots": shots, "--rows": rows}
     lonely = [name for name, value in {**only, "--fill-missing": fill or None}.items() if value is not None]
@@ -188,12 +198,12 @@ def evaluate(
     from nlp_mtl.evaluation import score_table
 
     print_scores([row for row in score_table(scores, every=True) if row["metric"]], split)
-    for name, found in scores.items():
-        if not found.metrics:
+    for name, one in scores.items():
+        if not one.metrics:
             file = (run if run.is_dir() else Path()) / "predictions" / f"{name}.{split}.jsonl"  # or of the Hub
             file.parent.mkdir(exist_ok=True)
-            write_text(file, "".join(json.dumps(_plain(found.in_words(p))) + "\n" for p in found.decoded))
-            print(f"{name}: {found.rows} rows without labels; predictions in {file}")
+            write_text(file, "".join(json.dumps(_plain(one.in_words(p))) + "\n" for p in one.decoded))
+            print(f"{name}: {one.rows} rows without labels; predictions in {file}")
 
 
 @app.command(

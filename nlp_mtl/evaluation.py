@@ -215,8 +215,8 @@ class Evaluator:
         trivial = {} if head.auxiliary else self._baseline(task, split, *labelled)
         better = metrics.greater_is_better(head.metrics[0])
         told = (decoded, head.in_words, head.chosen(), references, given, head.labels)
-        told = (*told, kept if self.keep_predictions else [])
-        return TaskScores(scored, trivial, len(decoded), loss, better, *told)
+        raw = kept if self.keep_predictions else []
+        return TaskScores(scored, trivial, len(decoded), loss, better, *told, predictions=raw)
 
     def _labelled(self, task: str, pool: PoolRows) -> tuple[np.ndarray, Any, list[Any], list[Any]] | None:
         """The rows with labels: their numbers, their table, labels and references; None if there are none."""

@@ -109,7 +109,7 @@ def test_it_is_one_option_at_a_time(place, shots):
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "qwen2"])
 def test_other_decoders_and_a_batch_of_any_lengths(tmp_path, family):
-    model, tokenizer = open_decoder(write_decoder(tmp_path, family))
+    model, tokenizer = open_decoder(write_decoder(tmp_path, family))[0], tiny_tokenizer(decoder=True)
     rows = made_rows(2, np.random.default_rng(1))
     prompts = [prompt(row, [], tokenizer, None) for row in rows]
     assert all(len(ids) == 1 for one in prompts for ids in one.letters)
