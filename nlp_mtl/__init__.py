@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nlp_mtl.adapting.listing import list_adapters
     from nlp_mtl.adapting.merging import merge_adapters
     from nlp_mtl.adapting.removing import remove_adapter
+    from nlp_mtl.calibration.study import calibrate
     from nlp_mtl.curves.study import curve
     from nlp_mtl.domains.look import compare_domains
     from nlp_mtl.dryrun import DryRun, dry_run
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from nlp_mtl.reporting.report import Report, report
     from nlp_mtl.run import Run, evaluate, train
     from nlp_mtl.searching.search import search
+    from nlp_mtl.suites.mmlu import score_mmlu
+    from nlp_mtl.suites.scoring import score_suite
+    from nlp_mtl.suites.submission import write_submission
     from nlp_mtl.taskfile import Task
     from nlp_mtl.taskgroups.proposal import propose_groups
     from nlp_mtl.tasks import load_tasks
@@ -65,6 +69,7 @@ _WHERE = {
     "Run": "run",
     "Task": "tasks",
     "add_task": "adapting.adding",
+    "calibrate": "calibration.study",
     "compare_domains": "domains.look",
     "compare_runs": "verdicts.sidebyside",
     "continual": "forgetting.study",
@@ -87,9 +92,12 @@ _WHERE = {
     "report": "reporting.report",
     "save_importance": "regularizers",
     "search": "searching.search",
+    "score_mmlu": "suites.mmlu",
+    "score_suite": "suites.scoring",
     "train": "run",
     "transferability": "transferring.study",
     "verdict": "verdicts.judge",
+    "write_submission": "suites.submission",
 }
 
 __all__ = [
@@ -111,6 +119,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "add_task",
+    "calibrate",
     "compare_domains",
     "compare_runs",
     "continual",
@@ -132,10 +141,13 @@ __all__ = [
     "remove_adapter",
     "report",
     "save_importance",
+    "score_mmlu",
+    "score_suite",
     "search",
     "train",
     "transferability",
     "verdict",
+    "write_submission",
 ]
 
 

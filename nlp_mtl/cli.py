@@ -151,14 +151,16 @@ def evaluate(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN", help="A run folder or me/repo[@revision]; with --suite, several.")
     ],
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
+    split: Annotated[
+        str | None, typer.Option(help="train, validation or test; default validation, of --suite mmlu test.")
+    ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be given several times.")] = None,
     data_root: DataRoot = None,
     base: Annotated[
         str | None, typer.Option(help="Where the pretrained model is, if it is not found by its id.")
     ] = None,
     suite: Annotated[
-        str | None, typer.Option("--suite", help="Score as the owners of glue or superglue do, over several runs.")
+        str | None, typer.Option("--suite", help="Score as the owners of glue, superglue or mmlu do.")
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="With --suite: write it here too; - is the screen.")
@@ -169,11 +171,16 @@ def evaluate(
     fill: Annotated[
         bool, typer.Option("--fill-missing", help="With --submission: the trivial answer for tasks that no run has.")
     ] = False,
+    shots: Annotated[
+        int | None, typer.Option("--shots", help="With --suite mmlu: solved questions before each, 0 to 5.")
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option("--rows", help="With --suite mmlu: at most so many questions of a subject.")
+    ] = None,
 ) -> None:
     """Score a run on a split; an unlabelled split is predicted, into RUN/predictions."""
     one_process("evaluate")
     if suite is not None:
-        bar = sys.stderr.isatty()
         suites.evaluate_suite(
             runs,
             suite,
@@ -184,13 +191,17 @@ def evaluate(
             json_file=json_file,
             submission=submission,
             fill=fill,
-            progress=bar,
+            shots=shots,
+            rows=rows,
+            progress=sys.stderr.isatty(),
         )
         return
-    if len(runs) > 1 or json_file is not None or submission is not None or fill:
-        given = f"{len(runs)} runs" if len(runs) > 1 else "--json, --submission or --fill-missing"
+    only = {"--json": json_file, "--submission": submission, "--shots": shots, "--rows": rows}
+    lonely = [name for name, value in {**only, "--fill-missing": fill or None}.items() if value is not None]
+    if len(runs) > 1 or lonely:
+        given = f"{len(runs)} runs" if len(runs) > 1 else ", ".join(lonely)
         raise ConfigError(f"evaluate: one run, found {given}; add --suite, or leave that out")
-    run = runs[0]
+    run, split = runs[0], split or "validation"
     from nlp_mtl.run import evaluate as score
 
     scores = score(run, split, tasks=task, data_root=data_root, base=base, progress=sys.stderr.isatty())  # type: ignore[arg-type]
@@ -199,12 +210,12 @@ def evaluate(
     from nlp_mtl.evaluation import score_table
 
     print_scores([row for row in score_table(scores, every=True) if row["metric"]], split)
-    for name, found in scores.items():
-        if not found.metrics:
+    for name, one in scores.items():
+        if not one.metrics:
             file = (run if run.is_dir() else Path()) / "predictions" / f"{name}.{split}.jsonl"  # or of the Hub
             file.parent.mkdir(exist_ok=True)
-            write_text(file, "".join(json.dumps(_plain(found.in_words(p))) + "\n" for p in found.decoded))
-            print(f"{name}: {found.rows} rows without labels; predictions in {file}")
+            write_text(file, "".join(json.dumps(_plain(one.in_words(p))) + "\n" for p in one.decoded))
+            print(f"{name}: {one.rows} rows without labels; predictions in {file}")
 
 
 @app.command(

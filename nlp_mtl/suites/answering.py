@@ -82,6 +82,10 @@ def answers(
             for name, one in first.items():
                 if name in found:
                     _keep(result, one, found[name], folder)
+                else:
+                    result.notes.append(
+                        f"{one.part.file}: {folder} has its task, but the data here has no {split} rows"
+                    )
         for one in asked:
             if one in first.values():
                 continue

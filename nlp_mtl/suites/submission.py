@@ -130,7 +130,7 @@ def lines_of(part: Part, said: Answers, data_root: str | Path | None) -> list[An
             f"task {part.task!r}: {len(found.decoded)} predictions for {len(rows)} test rows; a submission answers each"
         )
     names = rows.column_names
-    numbers: Any = rows["idx"][:] if "idx" in names else list(range(len(rows)))
+    numbers: list[Any] = rows["idx"][:] if "idx" in names else list(range(len(rows)))
     if part.answer == "questions":
         return passages(numbers, [_answer(part, found, value) for value in found.decoded])
     if part.answer == "candidates":

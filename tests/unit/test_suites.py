@@ -259,6 +259,19 @@ def test_a_submission_with_gaps_is_not_written_unasked(place, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_task_without_test_rows_is_said(place, tmp_path):
+    root = tmp_path / "data" / "nyu-mll" / "glue"
+    rows = [{"sentence1": "it was red", "sentence2": "it was blue", "label": 1, "idx": 0}]
+    for split in ("train", "validation"):
+        write_split(root / "rte", split, rows)
+    files = [{"split": split, "path": f"rte/{split}-*"} for split in ("train", "validation")]
+    card = yamlfile.dumps({"configs": [{"config_name": "rte", "data_files": files}]})
+    (root / "README.md").write_text(f"---\n{card}---\n")
+    mtl.MultiTaskModel.from_base(str(place / "base"), load_tasks(["rte"])).save_pretrained(tmp_path / "rte")
+    with pytest.raises(ConfigError, match=r"RTE: .* has its task, but the data here has no test rows"):
+        write_submission([tmp_path / "rte"], "glue", tmp_path / "glue.zip", data_root=tmp_path / "data")
+
+
 def write_superglue(root):
     """Test rows of every set, shuffled where an order could be mistaken for the numbers; few rows to train."""
     draw = np.random.default_rng(1)
