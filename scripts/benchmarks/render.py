@@ -10,7 +10,7 @@ from markdown import load, table
 from render_adapters import adapters, adapters_predict, merging
 from render_sharing import sharing_speed, sharings_compared
 from render_transfer import probing, studies
-from render_verdicts import false_alarms, known_verdicts
+from render_verdicts import false_alarms, known_affinity, known_verdicts
 from texts import texts
 
 FIRST = {
@@ -46,6 +46,7 @@ def render(recorded: Path) -> str:
         *studies(recorded),
         false_alarms(recorded),
         known_verdicts(recorded),
+        known_affinity(recorded),
         prediction(recorded),
         serving(recorded),
         memory(recorded),

@@ -66,3 +66,24 @@ def known_verdicts(recorded: Path) -> str:
         words.append(f"With all runs done, verdict, summaries and page took {said['report_seconds']} s.")
         parts.append(" ".join(words))
     return "\n\n".join(parts)
+
+
+def known_affinity(recorded: Path) -> str:
+    """Affinities and groups whose answer was known before."""
+    found = load(recorded / "known_affinity.json")
+    if not found:
+        return ""
+    tasks, parts = found["tasks"], ["## Affinities whose answer is known"]
+    parts.append(
+        "`python scripts/benchmarks/known_affinity.py --data-root DIR`, MiniLM-L6, 600 rows a task, seeds 0 to 2"
+    )
+    for measure, values in found["affinity"].items():
+        rows = [[task, *(f"{value:+.2f}" for value in row)] for task, row in zip(tasks, values, strict=True)]
+        parts.append(f"`{measure}`, the mean over seeds:\n\n" + table(["", *tasks], rows))
+    groups = "; ".join(" and ".join(f"{{{', '.join(group)}}}" for group in one) for one in found["groups"])
+    parts.append(
+        "`mrpc_again` is MRPC under another name; `mrpc_shuffled` has its labels dealt anew. Groups for two encoders, "
+        f"seed by seed: {groups}. The shuffled task is never with MRPC; RTE, which nothing here is expected to "
+        "help, may stand with it where there are two encoders."
+    )
+    return "\n\n".join(parts)

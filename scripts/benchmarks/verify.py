@@ -96,6 +96,7 @@ def run_part(part: str, data: Path, peers: Path, given: argparse.Namespace) -> N
     elif part == "verdicts":
         call("false_alarms.py", *common)
         call("known_verdicts.py", *common)
+        call("known_affinity.py", *common)
     elif part == "fuzz":  # findings are recorded too
         words = ["--minutes", "60", "--json", str(done), "--findings", str(ROOT / "fuzz_findings")]
         subprocess.run([sys.executable, str(ROOT / "scripts" / "fuzz.py"), *words], cwd=ROOT)
