@@ -145,7 +145,7 @@ def evaluate(
         str | None, typer.Option(help="Where the pretrained model is, if it is not found by its id.")
     ] = None,
     suite: Annotated[
-        str | None, typer.Option("--suite", help="Score as the owners of glue, superglue or mmlu do.")
+        str | None, typer.Option("--suite", help="Score as the owners of glue, superglue, advglue or mmlu do.")
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="With --suite: write it here too; - is the screen.")

@@ -112,11 +112,12 @@ def score_suite(
     """Score runs on a suite's validation rows (labels of test rows are hidden) as its owners do.
 
     Per task the official metrics; the average is the mean over tasks of the mean of each task's metrics. MNLI's two
-    halves are one task; the diagnostic sets (AX, AX-b, AX-g) are not in it.
+    halves are one task; the diagnostic sets (AX, AX-b, AX-g) are not in it. AdvGLUE's rows are GLUE's, changed to
+    mislead: the heads of GLUE's tasks answer them.
 
     Args:
         runs: run folders; each may answer some tasks, the first that has one answers it.
-        suite: glue or superglue.
+        suite: glue, superglue or advglue.
         data_root, base: see :func:`nlp_mtl.run.evaluate`.
         progress: show a bar.
 
@@ -125,7 +126,8 @@ def score_suite(
         ConfigError: no run has a task of it.
 
     References:
-        GLUE: Wang et al., 2018, arXiv 1804.07461. SuperGLUE: Wang et al., 2019, arXiv 1905.00537.
+        GLUE: Wang et al., 2018, arXiv 1804.07461. SuperGLUE: Wang et al., 2019, arXiv 1905.00537. AdvGLUE: Wang et
+        al., 2021, arXiv 2111.02840.
     """
     chosen = suite_named(suite) if isinstance(suite, str) else suite
     split: Split = "validation"

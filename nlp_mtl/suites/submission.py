@@ -72,10 +72,16 @@ def write_submission(
         progress: show a bar.
 
     Raises:
-        ConfigError: sets that no run answers, without `fill`; a file that can't be written there.
+        ConfigError: sets that no run answers, without `fill`; a file that can't be written there; a suite whose test
+            rows are not public.
         DataError: rows whose numbers are not those of a test split.
     """
     chosen, place = suite_named(suite) if isinstance(suite, str) else suite, Path(file)
+    if not chosen.ending:
+        raise ConfigError(
+            f"--submission: of glue or superglue, found --suite {chosen.name}: the test rows of {chosen.title} are not "
+            "public, so that there are no answers to send; leave it out"
+        )
     check_place(place)
     said = answers(runs, chosen, "test", data_root=data_root, base=base, progress=progress)
     missing = [part for part in chosen.parts if part.task not in said.found]

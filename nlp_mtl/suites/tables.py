@@ -1,7 +1,8 @@
-"""GLUE and SuperGLUE as their owners have them: tasks, metrics, what the average is over, and the server's files.
+"""GLUE, SuperGLUE and AdvGLUE as their owners have them: tasks, metrics, the average, and the server's files.
 
 GLUE: Wang, Singh, Michael, Hill, Levy and Bowman (2018, arXiv 1804.07461). SuperGLUE: Wang, Pruksachatkun, Nangia,
-Singh, Michael, Hill, Levy and Bowman (2019, arXiv 1905.00537).
+Singh, Michael, Hill, Levy and Bowman (2019, arXiv 1905.00537). AdvGLUE: Wang, Xu, Wang, Gan, Cheng,
+Gao, Awadallah and Li (2021, arXiv 2111.02840); its average follows GLUE's rule (its paper was not here to be read).
 
 File names and forms of answers rest on two programs that wrote files for the servers: `evaluate.py` of the owners' own
 jiant 1.x (``GLUE_NAME_MAP``, ``SUPERGLUE_NAME_MAP``, ``_write_*_preds``) and T5's submission script. They agree on all
@@ -27,7 +28,7 @@ class Part:
         task: its name in the task registry.
         file: its name in a submission, without the ending.
         metrics: the owners', as the registry of metrics calls them.
-        test_rows: lines of its file: of MultiRC passages, of ReCoRD queries, else rows.
+        test_rows: lines of its file: of MultiRC passages, of ReCoRD queries, else rows; 0 where they are not public.
         trivial: the answer that fills the file of a task that no run has.
         words: label name → the owners' answer; {} where they are the same.
         answer: how a prediction becomes an answer.
@@ -57,7 +58,7 @@ class Suite:
         title: as its owners write it.
         scored: the tasks that the average is over; a task may have two parts (MNLI), whose metrics are one task's.
         parts: every set of rows that a submission has, the diagnostic ones too.
-        ending: of the files in a submission.
+        ending: of the files in a submission; "" where no server takes answers.
     """
 
     name: str
@@ -151,7 +152,28 @@ SUPERGLUE = Suite(
     "jsonl",
 )
 
-SUITES: Mapping[str, Suite] = {suite.name: suite for suite in (GLUE, SUPERGLUE)}
+ADVGLUE = Suite(
+    "advglue",
+    "AdvGLUE",
+    {
+        "SST-2": ("adv_sst2",),
+        "QQP": ("adv_qqp",),
+        "MNLI": ("adv_mnli", "adv_mnli_mismatched"),
+        "QNLI": ("adv_qnli",),
+        "RTE": ("adv_rte",),
+    },
+    (
+        Part("adv_sst2", "SST-2", _ACC, 0, owner="sst2"),
+        Part("adv_qqp", "QQP", _F1, 0, owner="qqp"),
+        Part("adv_mnli", "MNLI-m", _ACC, 0, owner="mnli"),
+        Part("adv_mnli_mismatched", "MNLI-mm", _ACC, 0, owner="mnli"),
+        Part("adv_qnli", "QNLI", _ACC, 0, owner="qnli"),
+        Part("adv_rte", "RTE", _ACC, 0, owner="rte"),
+    ),
+    "",
+)
+
+SUITES: Mapping[str, Suite] = {suite.name: suite for suite in (GLUE, SUPERGLUE, ADVGLUE)}
 
 
 def suite_named(name: str) -> Suite:
