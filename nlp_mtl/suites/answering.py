@@ -92,16 +92,17 @@ def answers(
             try:
                 found = evaluate(folder, split, tasks=[one.task], data_root=data_root, base=base, predictions=True)
             except (NotFoundError, DataError) as error:
-                why = str(error).splitlines()[0]
+                why = str(error).splitlines()[0].removesuffix(" Tried, in order:").removesuffix(".")
                 result.notes.append(f"{one.part.file}: the head of {one.task.name} could answer it, but {why}")
                 continue
             if one.task.name in found:
                 _keep(result, one, found[one.task.name], folder)
     if not result.found:
+        answer = dict.fromkeys(part.owner or part.task for part in suite.parts)
         raise ConfigError(
             [
                 f"--suite {suite.name}: a run with a task of {suite.title} that has rows in {split}, found none in "
-                f"{', '.join(map(str, runs))}; its tasks are {', '.join(part.task for part in suite.parts)}",
+                f"{', '.join(map(str, runs))}; tasks that answer it are {', '.join(answer)}",
                 *result.notes,
             ]
         )

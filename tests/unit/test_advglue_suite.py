@@ -82,3 +82,6 @@ def test_the_command_and_what_it_refuses(place, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="a run with a task of AdvGLUE that has rows in validation, found none"):
         score_suite([place / "cola"], "advglue", data_root=place / "data")
+    with pytest.raises(ConfigError, match=r"'AI-Secure/adv_glue' \(adv_sst2\) of task 'sst2' was not found\n") as said:
+        score_suite([place / "one"], "advglue", data_root=tmp_path)
+    assert "tasks that answer it are sst2, qqp, mnli, qnli, rte" in str(said.value)
