@@ -101,10 +101,7 @@ def report(folder: str | Path, *, out: str | Path | None = None, see_saw: float 
             found.summary["gradients"]["conflicting_share"]
             found.pictures["cosines"]
     """
-    if isinstance(see_saw, bool) or not isinstance(see_saw, (int, float)) or not 0 <= see_saw < float("inf"):
-        raise ConfigError(f"report: `see_saw` is a change of score from 0, found {see_saw!r}; leave it out for 0.01")
-    folder = last_stage(Path(folder))
-    run = read_folder(folder)
+    folder, run = readable(folder, out, see_saw)
     found = summed_up(run, float(see_saw))
     known = read_findings(folder)
     found["findings"] = {one.name: dict(one.data) for one in known}
@@ -120,6 +117,24 @@ def report(folder: str | Path, *, out: str | Path | None = None, see_saw: float 
     for name, text in texts.items():
         write_text(place / name, text)
     return replace(made, files=tuple(place / name for name in texts))
+
+
+def readable(folder: str | Path, out: str | Path | None, see_saw: float) -> tuple[Path, Reading]:
+    """The folder that a report is of, and what it holds; nothing is written but the folder that was asked for.
+
+    Args:
+        folder, out, see_saw: see :func:`report`.
+
+    Raises:
+        RunFolderError, ConfigError: see :func:`report`.
+    """
+    if isinstance(see_saw, bool) or not isinstance(see_saw, (int, float)) or not 0 <= see_saw < float("inf"):
+        raise ConfigError(f"report: `see_saw` is a change of score from 0, found {see_saw!r}; leave it out for 0.01")
+    place = last_stage(Path(folder))
+    found = read_folder(place)
+    if out is not None:
+        _made(out)
+    return place, found
 
 
 def _markdown(made: Report, known: Sequence[Finding]) -> str:

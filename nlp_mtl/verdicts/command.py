@@ -75,9 +75,10 @@ def report(
     if not baselines and (lonely := [name for name, value in given.items() if value is not None]):
         raise ConfigError(f"report: {', '.join(lonely)} goes with --baselines; add it, or leave that out")
     from nlp_mtl.atomic import write_text
-    from nlp_mtl.reporting.report import as_json
+    from nlp_mtl.reporting.report import as_json, readable
     from nlp_mtl.reporting.report import report as draw
 
+    readable(run, out, see_saw)  # before anything is trained, scored or written
     quiet, missing = str(json_file) == "-", 0
     if baselines:
         one_process("report --baselines")

@@ -27,6 +27,14 @@ CASES = {
             {"x": ["a split without labels"]},
         ),
     ],
+    "shuffle_labels": [
+        (
+            {"column": "y"},
+            {"y": ["a", "b", "c", "d"], "x": [1, 2, 3, 4]},
+            {"x": [1, 2, 3, 4], "y": ["c", "a", "b", "d"]},
+        ),
+        ({"column": "y"}, {"x": ["a split without labels"]}, {"x": ["a split without labels"]}),
+    ],
     "number_text": [
         (
             {"column": "y", "step": 0.2},

@@ -42,7 +42,7 @@ class Appended(Perturbation):
 
     Example:
         >>> len(Appended(times=2).words(["Good"], None))
-        31
+        33
     """
 
     paper = "Ribeiro et al., 2020, arXiv:2005.04118"
