@@ -73,6 +73,11 @@ class TaskVerdict:
             )
         if self.said == NOTHING:
             least, most = self.found.low, self.found.high
+            if least > 0 or most < 0:
+                return (
+                    f"{self.task}: no difference shown over {seeds} seeds: its own interval, {least:+.3f} to "
+                    f"{most:+.3f}, leaves out 0, but with so many tasks one of them may do so by chance."
+                )
             return (
                 f"{self.task}: no difference shown over {seeds} seeds; it may lie between {least:+.3f} and {most:+.3f}."
             )
