@@ -96,7 +96,7 @@ def places_read(task: str, head: Any, module: Any, layout: Layout, target: Any) 
         )
     if isinstance(head, PooledHead):
         sequences = target["sequences"]
-        if sequences.ndim != 1:
+        if sequences.ndim != 1 or len(sequences) != len(labels):
             raise UnsupportedError(f"probe: task {task!r} reads several texts for a label; probe another")
         way = head._way(module)
         return (None if way == "mean" else (layout.firsts if way == "cls" else layout.lasts)[sequences]), None

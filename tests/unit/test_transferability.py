@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import nlp_mtl as mtl
 from nlp_mtl.affinity import Affinity
 from nlp_mtl.cli import app
-from nlp_mtl.errors import ConfigError
+from nlp_mtl.errors import ConfigError, UnsupportedError
 from nlp_mtl.transferring import features as features_module
 from nlp_mtl.transferring.plot import dendrogram, joined, matrix
 from tests.integration.tiny import write_base, write_tasks
@@ -137,3 +137,24 @@ def test_pictures_name_every_task_and_are_the_same_again():
         assert make(one).svg() == make(one).svg()
         shown = [label.get_text() for label in make(one).figure.axes[0].get_yticklabels()]
         assert sorted(shown) == list(tasks)
+
+
+def test_of_a_task_with_several_texts_for_a_label_only_the_texts_are_looked_at(world, tmp_path):
+    """Multiple choice reads a text for each option: there is no single vector that a label is read from."""
+    rows = [{"q": f"the cat {i % 7}", "one": "is red", "two": "was old", "label": i % 2} for i in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    spec = {
+        "name": "chosen",
+        "head": {"name": "multiple_choice", "choices": ["one", "two"]},
+        "inputs": ["q"],
+        "target": "label",
+        "labels": ["one", "two"],
+        "dataset": {"path": "json", "data_files": {"train": "rows.jsonl"}},
+    }
+    (tmp_path / "chosen.yaml").write_text(json.dumps(spec), encoding="utf-8")
+    tasks = [str(tmp_path / "chosen.yaml"), world["tasks"][0]]
+    found = mtl.transferability(world["models"][0], tasks, rows=30, evidence=[])
+    assert not found.scores["one"]["chosen"] and found.scores["one"]["mood"]
+    assert any(note.startswith("chosen: ") for note in found.notes)
+    with pytest.raises(UnsupportedError, match="several texts for a label"):
+        mtl.probe(world["models"][0], [str(tmp_path / "chosen.yaml")], rows=30)
