@@ -9,7 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from nlp_mtl.errors import ConfigError, near, suggestion
 from nlp_mtl.registry import parse_spec
-from nlp_mtl.searching.library import optuna_here
+from nlp_mtl.searching.backend import optuna_here
 
 KNOWN: dict[str, dict[str, int]] = {"median": {"after": 4, "wait": 0}, "hyperband": {"reduction": 3}, "none": {}}
 _LEAST = {"after": 1, "wait": 0, "reduction": 2}
