@@ -118,9 +118,11 @@ def damage(folder: str | Path) -> str | None:
 
 def checkpoints(run: str | Path) -> list[Path]:
     """The checkpoint folders of a run, oldest first."""
-    found = [
-        (int(match[1]), part) for part in Path(run).glob("checkpoint-*") if (match := _CHECKPOINT.fullmatch(part.name))
-    ]
+    try:
+        names = os.listdir(run)
+    except FileNotFoundError:  # not made yet, or just being moved: another process may be at work on it
+        return []
+    found = [(int(match[1]), Path(run, name)) for name in names if (match := _CHECKPOINT.fullmatch(name))]
     return [part for _, part in sorted(found)]
 
 

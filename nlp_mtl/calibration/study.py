@@ -18,7 +18,7 @@ from nlp_mtl.calibration.measures import (
 )
 from nlp_mtl.calibration.temperature import HIGHEST, LOWEST, cross_fitted, fit_temperature, probabilities
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.findings import Drawing, Finding, Table, write_finding
+from nlp_mtl.findings import Finding, Table, write_finding
 from nlp_mtl.pulling import local_folder
 from nlp_mtl.runspec import read_spec
 from nlp_mtl.taskfile import Split
@@ -138,7 +138,7 @@ class Calibration:
                 f"the {self.split} rows; the temperature in the table was found on all of them.",
             ],
             [Table("", head, [[row[key] for key in head] for row in rows])],
-            [Drawing(one.title, one.alt, one.note, one.svg()) for one in pictures],
+            [one.drawing() for one in pictures],
             {
                 "split": self.split,
                 "tasks": {task: asdict(one) for task, one in self.tasks.items()},

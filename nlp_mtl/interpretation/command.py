@@ -38,7 +38,7 @@ def interpret(
     """What each word adds to each task's answer; where tasks live in the encoder; how alike their hidden states are."""
     one_process("interpret")
     from nlp_mtl.errors import ConfigError
-    from nlp_mtl.interpretation import study
+    from nlp_mtl.interpretation import comparing, study
 
     mistakes = []
     if not (text or cka or probes):
@@ -58,7 +58,7 @@ def interpret(
     if probes:
         made.append(study.probe_run(run, task, **more))
     if cka:
-        made.append(study.compare_states(run, other or (), task=task[0] if task else None, **more))
+        made.append(comparing.compare_states(run, other or (), tasks=task, **more))
     for found in made:
         print("\n" + "\n".join(found.said))
         for table in found.tables:

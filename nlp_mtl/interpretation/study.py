@@ -1,30 +1,21 @@
-"""What a run's tasks look at, where in the encoder they live, and how alike their states are."""
+"""What a run's tasks look at, and where in the encoder they live. How alike their states are: `comparing.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from nlp_mtl.bases import find_recorded
-from nlp_mtl.data import tokenizer_signature
-from nlp_mtl.errors import ConfigError, HubError, NotFoundError, UnsupportedError
-from nlp_mtl.findings import Drawing, Finding, Table, write_finding
+from nlp_mtl.errors import ConfigError, UnsupportedError
+from nlp_mtl.findings import Finding, Table, write_finding
 from nlp_mtl.inputs import Input
 from nlp_mtl.interpretation.attributions import Attribution, attributions
-from nlp_mtl.interpretation.plot import draw_cka, draw_words
-from nlp_mtl.interpretation.states import alike, by_layer, encoders_of, states_of
+from nlp_mtl.interpretation.plot import draw_words
 from nlp_mtl.model import MultiTaskModel
-from nlp_mtl.opening import beside, open_base
 from nlp_mtl.pulling import local_folder
-from nlp_mtl.robustness.opening import open_run, some_rows
-
-
-def _drawing(picture: Any) -> Drawing:
-    return Drawing(picture.title, picture.alt, picture.note, picture.svg())
+from nlp_mtl.robustness.opening import open_run
 
 
 def interpret(
@@ -80,105 +71,10 @@ def interpret(
     ]
     data = {"tasks": [vars(one) for one in found], "steps": steps, "notes": notes}
     made = Finding(
-        "interpretation", "What tasks look at", said, [Table("", head, rows)], [_drawing(draw_words(found))], data
+        "interpretation", "What tasks look at", said, [Table("", head, rows)], [draw_words(found).drawing()], data
     )
     write_finding(folder, made)
     return found, made
-
-
-def compare_states(
-    run: str | Path,
-    others: Sequence[str | Path] = (),
-    *,
-    task: str | None = None,
-    rows: int = 300,
-    split: str = "validation",
-    seed: int = 0,
-    data_root: str | Path | None = None,
-    base: str | Path | None = None,
-    progress: bool = False,
-) -> Finding:
-    """CKA of the encoders that tasks use, with the pretrained one by layer and with each other; the finding `cka`.
-
-    With hard sharing all tasks have one encoder; with `task_lora`, soft sharing, or several runs, there are more.
-
-    Args:
-        run: a run folder.
-        others: more run folders with the same tokenizer, e.g. single-task twins.
-        task: whose texts all of them read; default the first of the run.
-        rows: at most so many, 4 at least.
-        split, seed, data_root, base, progress: see :func:`nlp_mtl.robustness.study.check_robustness`.
-
-    Raises:
-        ConfigError: wrong arguments, or another tokenizer.
-        UnsupportedError: a sharing whose parts make no ordinary encoder.
-
-    cost: one pass over the rows for each encoder.
-    """
-    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 4:
-        raise ConfigError(f"interpret: `rows` is a whole number from 4, found {rows!r}")
-    first = task or MultiTaskModel.from_pretrained(local_folder(run), base=base).tasks[0]
-    folder, model, data = open_run(
-        "interpret", run, [first], split=split, rows=rows, seed=seed, data_root=data_root, base=base
-    )
-    pool = some_rows(data, first, split, rows, seed)
-    if pool is None or len(pool) < 4:
-        raise ConfigError(f"interpret: {first} has fewer than 4 labelled {split} rows; name another `task` or `split`")
-    texts, notes = pool.table["input_ids"][:], []
-    encoders: dict[str, Any] = {}
-    try:
-        where = base or beside(folder, model.base) or find_recorded(model.base).folder
-        encoders["pretrained"] = open_base(Path(where))[1]
-    except (NotFoundError, HubError) as error:
-        notes.append(f"The pretrained model is not at hand ({str(error).splitlines()[0]}); --base says where it is.")
-    encoders |= encoders_of(model, name=folder.name if others else "")
-    for other in others:
-        more = MultiTaskModel.from_pretrained(local_folder(other))
-        if tokenizer_signature(more.tokenizer) != tokenizer_signature(model.tokenizer):
-            raise ConfigError(
-                f"interpret: {other} has another tokenizer than {run}, and reads other tokens; leave it out"
-            )
-        encoders |= encoders_of(more, name=Path(other).name)
-    states = {
-        name: states_of(encoder, texts)
-        for name, encoder in tqdm(encoders.items(), desc="states", unit="encoder", disable=not progress, leave=False)
-    }
-    layers = by_layer(states, "pretrained") if "pretrained" in states else {}
-    names, matrix = list(states), alike(states)
-    said = [
-        f"{name}: CKA with the pretrained encoder falls from {values[0]:.2f} at the embeddings to {values[-1]:.2f} at "
-        "the last layer."
-        for name, values in layers.items()
-    ]
-    tables = [
-        Table(
-            "CKA of the last layers",
-            ("", *names),
-            [(n, *(f"{v:.3f}" for v in row)) for n, row in zip(names, matrix, strict=True)],
-        )
-    ]
-    if layers:
-        depth = max(map(len, layers.values()))
-        tables.append(
-            Table(
-                "CKA with the pretrained encoder",
-                ("layer", *layers),
-                [
-                    (str(i), *(f"{values[i]:.3f}" if i < len(values) else "—" for values in layers.values()))
-                    for i in range(depth)
-                ],
-            )
-        )
-    made = Finding(
-        "cka",
-        "How alike hidden states are",
-        [*said, f"On {len(texts)} texts of {first}.", *notes],
-        tables,
-        [_drawing(draw_cka(layers, names, matrix))],
-        {"names": names, "last": matrix.tolist(), "layers": layers, "rows": len(texts), "task": first},
-    )
-    write_finding(folder, made)
-    return made
 
 
 def probe_run(
@@ -196,7 +92,7 @@ def probe_run(
     Args:
         run: a run folder.
         tasks: names; default all that give one label to what they read.
-        rows, seed, data_root, base, progress: see :func:`compare_states`.
+        rows, seed, data_root, base, progress: see :func:`nlp_mtl.interpretation.comparing.compare_states`.
 
     Raises:
         UnsupportedError: tasks that do not share one encoder, or none that can be probed.

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from nlp_mtl.findings import Drawing
+
 # What stands for the page's colours of text and of fine lines; on paper, nearly black and a light grey.
 INK, FAINT = "#1c2127", "#d4d8dd"
 COLOURS = ("#3d7fd9", "#df7d22", "#2b9d6c", "#c9527a", "#8663cf", "#9a7a45", "#1b9fb5", "#84902b")
@@ -51,6 +53,10 @@ class Picture:
         said = self.alt.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
         begin = f'<svg role="img" aria-label="{said}" style="width:100%;max-width:{width * 4 / 3:.0f}px"'
         return text.replace("<svg", begin, 1)
+
+    def drawing(self) -> Drawing:
+        """The same for a finding."""
+        return Drawing(self.title, self.alt, self.note, self.svg())
 
     def png(self) -> bytes:
         """The same on white, for who can't show SVG."""

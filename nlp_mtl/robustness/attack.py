@@ -9,20 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
-from nlp_mtl.batches import Collator, to_device
 from nlp_mtl.data import PoolRows
-from nlp_mtl.embedded import embedded, from_embeddings, gradients_through, words_of
+from nlp_mtl.embedded import gradients_through
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.findings import Finding, Table, write_finding
+from nlp_mtl.robustness.flipping import at_random, flip, shown, slopes_of, with_texts, words_in
 from nlp_mtl.robustness.neighbours import Neighbours
 from nlp_mtl.robustness.opening import is_classification, open_run, some_rows
-from nlp_mtl.robustness.rows import tokenized
 
 HEAD = ("task", "rows", "accuracy", "under attack", "random words", "words changed", "passes per row")
-_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -175,7 +172,7 @@ def attacked(model: Any, pool: PoolRows, head: Any, near: Neighbours, *, share: 
     """
     task = head.task.name
     names = [column for column in head.needed_columns() if column in pool.table.column_names]
-    texts = [[_words(pool.table[column][row]) for column in names] for row in range(len(pool))]
+    texts = [[words_in(pool.table[column][row]) for column in names] for row in range(len(pool))]
     given = [[list(words) for words in text] for text in texts]
     labels = np.array(pool.labels(task))
     budget = [max(1, int(share * sum(map(len, text)))) for text in texts]
@@ -185,15 +182,15 @@ def attacked(model: Any, pool: PoolRows, head: Any, near: Neighbours, *, share: 
     last = np.zeros(len(pool), dtype=int)
     with gradients_through(model, "attack"):
         while len(active):
-            part = _with_texts(pool, head, model, names, texts, active)
-            guessed, slopes = _slopes(model, part, head)
+            part = with_texts(pool, head, model, names, texts, active)
+            guessed, slopes = slopes_of(model, part, head)
             last[active] = guessed
             passes[active] += 1
             first = guessed.copy() if first is None else first
             right = guessed == labels[active]
             still = []
             for place, row in enumerate(active):
-                if right[place] and len(used[row]) < budget[row] and _flip(texts[row], used[row], near, slopes[place]):
+                if right[place] and len(used[row]) < budget[row] and flip(texts[row], used[row], near, slopes[place]):
                     still.append(row)
             active = np.array(still, dtype=int)
     assert first is not None
@@ -201,9 +198,9 @@ def attacked(model: Any, pool: PoolRows, head: Any, near: Neighbours, *, share: 
     chance = [[list(words) for words in text] for text in given]
     draw = random.Random(seed)
     for number, text in enumerate(chance):
-        _at_random(text, len(used[number]), near, draw)
+        at_random(text, len(used[number]), near, draw)
     whole = np.arange(len(pool))
-    by_chance, _ = _slopes(model, _with_texts(pool, head, model, names, chance, whole), head, slopes=False)
+    by_chance, _ = slopes_of(model, with_texts(pool, head, model, names, chance, whole), head, slopes=False)
     fooled = [row for row in range(len(pool)) if was[row] and last[row] != labels[row]]
     named = head.labels or []
     sizes = [len(used[row]) / max(1, sum(map(len, given[row]))) for row in range(len(pool)) if was[row]]
@@ -216,88 +213,7 @@ def attacked(model: Any, pool: PoolRows, head: Any, near: Neighbours, *, share: 
         float(np.mean(sizes)) if sizes else 0.0,
         float(passes[was].mean()) if was.any() else 0.0,
         [
-            Example(task, _shown(given[row]), _shown(texts[row]), named[labels[row]], named[last[row]])
+            Example(task, shown(given[row]), shown(texts[row]), named[labels[row]], named[last[row]])
             for row in fooled[:10]
         ],
     )
-
-
-def _words(value: Any) -> list[str]:
-    return value.split() if isinstance(value, str) else list(value or [])
-
-
-def _shown(text: Sequence[Sequence[str]]) -> str:
-    return " | ".join(" ".join(words) for words in text)
-
-
-def _with_texts(pool: PoolRows, head: Any, model: Any, names: Sequence[str], texts: Any, rows: np.ndarray) -> PoolRows:
-    part = PoolRows(pool.key, pool.tasks, pool.table.select(rows), pool.facts, pool.needs_labels)
-    columns = {
-        name: [
-            " ".join(texts[row][i]) if isinstance(pool.table[name][int(row)], str) else texts[row][i] for row in rows
-        ]
-        for i, name in enumerate(names)
-    }
-    return tokenized(part, head, model.tokenizer, model.max_length, columns)
-
-
-Slopes = list[tuple[list[int], torch.Tensor]]
-
-
-def _slopes(model: Any, pool: PoolRows, head: Any, *, slopes: bool = True) -> tuple[np.ndarray, Slopes]:
-    """The predictions, and for each row its tokens with the loss's gradient times all words' embeddings' rows."""
-    task, collate = head.task.name, Collator([pool], {head.task.name: head})
-    guessed = np.zeros(len(pool), dtype=int)
-    found: Slopes = [([], torch.zeros(0))] * len(pool)
-    table = words_of(model)
-    for begin in range(0, len(pool), _ROWS):
-        batch = to_device(collate([(0, row, -1) for row in range(begin, min(begin + _ROWS, len(pool)))]), model.device)
-        ids = batch["input_ids"]
-        values = embedded(table, ids).detach().requires_grad_(slopes)
-        with torch.set_grad_enabled(slopes):
-            out = from_embeddings(model, batch, values)
-        # a batch has its rows in an order of its own
-        rows = [begin + owner for owner in batch["owners"][task].tolist()]
-        guessed[rows] = out["logits"][task].argmax(-1).cpu().numpy()
-        if not slopes:
-            continue
-        rise = torch.autograd.grad(out["loss"], values)[0].float().cpu()
-        ends = np.cumsum([0, *batch["lengths"].tolist()]).tolist()
-        for row, number in zip(rows, batch["targets"][task]["sequences"].tolist(), strict=True):
-            part = slice(ends[number], ends[number + 1])
-            found[row] = (ids[part].tolist(), rise[part])
-    return guessed, found
-
-
-def _flip(
-    text: list[list[str]], used: set[tuple[int, int]], near: Neighbours, slope: tuple[list[int], torch.Tensor]
-) -> bool:
-    """Change the word whose substitute raises the loss most, to first order; whether there was one."""
-    ids, rise = slope
-    best: tuple[float, int, int, str] | None = None
-    seen: dict[int, int] = {}
-    for column, words in enumerate(text):
-        for place, word in enumerate(words):
-            number = near.number(word)
-            if number is None:
-                continue
-            nth = seen[number] = seen.get(number, -1) + 1
-            at = [i for i, known in enumerate(ids) if known == number][nth : nth + 1]
-            if not at or (column, place) in used:
-                continue
-            for other in near.of(word):
-                gain = float(near.difference(other, word) @ rise[at[0]])
-                if best is None or gain > best[0]:
-                    best = (gain, column, place, other)
-    if best is None or best[0] <= 0:
-        return False
-    _, column, place, other = best
-    text[column][place] = other
-    used.add((column, place))
-    return True
-
-
-def _at_random(text: list[list[str]], count: int, near: Neighbours, draw: random.Random) -> None:
-    free = [(c, p) for c, words in enumerate(text) for p, word in enumerate(words) if near.of(word)]
-    for column, place in draw.sample(free, min(count, len(free))):
-        text[column][place] = draw.choice(near.of(text[column][place]))

@@ -19,10 +19,13 @@ class Perturbation:
         keeps_words: whether every word stays one word in its place, so that tagged words keep their tags.
         directional: whether labels may change with the text, so that no score is taken and only how often the
             prediction changes is told (a directional test of CheckList).
+        by_row: whether all texts of a row are changed by the same random numbers: what a name becomes in one of them
+            it becomes in the other.
     """
 
     keeps_words: ClassVar[bool] = False
     directional: ClassVar[bool] = False
+    by_row: ClassVar[bool] = False
     paper: ClassVar[str] = ""
     registered_as: ClassVar[str] = ""
 
@@ -42,9 +45,11 @@ class Perturbation:
         raise NotImplementedError
 
     def changed(self, value: Any, draw: random.Random) -> Any:
-        """A text, or a list of words, changed; what is neither stays as it is."""
+        """A text, or a list of words, changed; what is neither stays as it is, and so does the space between words."""
         if isinstance(value, str):
-            return " ".join(self.words(value.split(), draw)) or value
+            words = value.split()
+            found = self.words(words, draw)
+            return value if found == words else " ".join(found) or value
         if isinstance(value, (list, tuple)) and all(isinstance(word, str) for word in value):
             return list(self.words(value, draw)) if self.keeps_words else list(value)
         return value
@@ -61,8 +66,8 @@ def check_rate(name: str, rate: Any, argument: str = "rate") -> float:
     return float(rate)
 
 
-def draw_of(seed: int, name: str, row: int, column: str) -> random.Random:
-    """Random numbers for one text, whatever other texts there are.
+def draw_of(seed: int, name: str, row: int, column: str = "") -> random.Random:
+    """Random numbers for one text, whatever other texts there are; without a column, for all texts of a row.
 
     Example:
         >>> draw_of(0, "typos", 3, "text").random() == draw_of(0, "typos", 3, "text").random()

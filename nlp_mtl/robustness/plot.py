@@ -30,15 +30,15 @@ def draw(found: Robustness) -> Picture | None:
             for one in held:
                 if one.task != task:
                     continue
-                at, lost = names.index(one.name), one.before - (one.after or 0.0)
+                at, lost = names.index(one.name), found.cost(one)
                 if one.interval is not None:
                     panel.plot(one.interval, (at, at), color=COLOURS[0], linewidth=1.4)
                 panel.plot([lost], [at], "o", color=COLOURS[0], markersize=4)
-            panel.set_title(f"{cut(task, 22)}: drop in {cut(next(o.metric for o in held if o.task == task), 16)}")
+            panel.set_title(f"{cut(task, 22)}: cost in {cut(next(o.metric for o in held if o.task == task), 16)}")
             panel.set_yticks(range(len(names)), [cut(name, 22) for name in names])
             panel.set_ylim(len(names) - 0.5, -0.5)
         for spare in range(len(tasks), across * down):
             panels[spare // across][spare % across].set_visible(False)
-    alt = "; ".join(f"{one.task} under {one.name}: {one.before - (one.after or 0.0):+.3f}" for one in held)
+    alt = "; ".join(f"{one.task} under {one.name}: {found.cost(one):+.3f}" for one in held)
     note = "What the score loses when texts are changed, and its 95 % interval over rows; right of the line is a loss."
     return Picture("robustness", "What changed texts cost", alt, note, figure)

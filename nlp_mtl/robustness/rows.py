@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from nlp_mtl.data import PoolRows
@@ -31,17 +32,34 @@ def perturbed(
     names = [column for column in dict.fromkeys(head.needed_columns()) if column in pool.table.column_names]
     given = {column: pool.table[column][:] for column in names}
     made = {
-        column: [_changed(how, value, seed, name, row, column) for row, value in enumerate(values)]
+        column: [
+            changed(how, value, draw_of(seed, name, row, "" if how.by_row else column))
+            for row, value in enumerate(values)
+        ]
         for column, values in given.items()
     }
     differs = [any(made[c][row] != given[c][row] for c in names) for row in range(len(pool))]
     return tokenized(pool, head, tokenizer, max_length, made), differs
 
 
-def _changed(how: Perturbation, value: Any, seed: int, name: str, row: int, column: str) -> Any:
-    if isinstance(value, list) and value and not how.keeps_words:
-        return value  # tagged words, and options that are told apart by their number
-    return how.changed(value, draw_of(seed, name, row, column))
+def changed(how: Perturbation, value: Any, draw: random.Random) -> Any:
+    """What a column holds in one row, changed.
+
+    Args:
+        how: what is done.
+        value: a text; a list of texts, as options are, of which each is changed; a list of words, which are kept one
+            for one; or something else, which stays.
+        draw: of random numbers.
+    """
+    if isinstance(value, list) and any(isinstance(one, str) and " " in one for one in value):
+        state = draw.getstate()
+        found = []
+        for one in value:
+            if how.by_row:
+                draw.setstate(state)
+            found.append(how.changed(one, draw))
+        return found
+    return how.changed(value, draw)
 
 
 def tokenized(pool: PoolRows, head: Any, tokenizer: Any, max_length: int, columns: dict[str, list[Any]]) -> PoolRows:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from nlp_mtl import metrics
 from nlp_mtl.data import Data, PoolRows
 from nlp_mtl.evaluation import Evaluator, TaskScores
+from nlp_mtl.verdicts.judging import Difference, difference
+from nlp_mtl.verdicts.rowstats import RowScore, row_score
 
 
 def scored(model: Any, pool: PoolRows, head: Any) -> TaskScores:
@@ -25,52 +24,22 @@ def scored(model: Any, pool: PoolRows, head: Any) -> TaskScores:
     return Evaluator(data, batch_rows=32).evaluate(model, "validation", tasks=[task])[task]
 
 
-def references_of(pool: PoolRows, head: Any) -> list[Any]:
-    """What predictions of the rows are compared with."""
-    return head.references(pool.labels(head.task.name), pool.table)
-
-
-def drop(
-    head: Any,
-    before: Sequence[Any],
-    after: Sequence[Any],
-    references: Sequence[Any],
-    *,
-    draws: int = 500,
-    seed: int = 0,
-) -> tuple[float, float] | None:
-    """A 95 % bootstrap interval of the first metric before minus after, rows drawn in pairs.
+def cost(before: TaskScores, after: TaskScores) -> Difference:
+    """How much worse the first metric is after than before, over the same rows.
 
     Args:
-        head: the task's.
-        before, after: [rows], decoded predictions.
-        references: [rows].
-        draws: how many times rows are drawn.
-        seed: of the draws.
+        before, after: a task's scores.
 
-    Returns:
-        Lower and upper end; None where the metric needs more than predictions and references, or is not defined on
-        drawn rows.
-
-    Relations: the paired bootstrap over rows (Efron and Tibshirani, 1993); it knows nothing of other seeds of training.
+    Relations: one seed of :func:`nlp_mtl.verdicts.judging.difference`: an interval and a test over rows, which know
+    nothing of other seeds of training.
     """
-    name = head.metrics[0]
-    if metrics.needs(name):
-        return None
-    draw, found = np.random.default_rng(seed), []
-    for _ in range(draws):
-        rows = draw.integers(0, len(references), len(references))
-        said = [references[i] for i in rows]
-        one, other = (
-            metrics.score([name], [values[i] for i in rows], said, labels=head.labels)[name]
-            for values in (before, after)
-        )
-        if np.isfinite(one) and np.isfinite(other):
-            found.append(one - other)
-    if len(found) < draws / 2:
-        return None
-    low, high = np.quantile(found, [0.025, 0.975])
-    return float(low), float(high)
+    return difference([_row_score(before)], [_row_score(after)], better=before.better)
+
+
+def _row_score(scores: TaskScores) -> RowScore:
+    assert scores.first is not None
+    given = {need: list(values) for need, values in scores.given.items()} or None
+    return row_score(scores.first, scores.decoded, scores.references, labels=scores.labels, given=given)
 
 
 def change_rate(before: Sequence[Any], after: Sequence[Any]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +13,13 @@ from tqdm.auto import tqdm
 from nlp_mtl import metrics, registry
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.evaluation import TaskScores
-from nlp_mtl.findings import Drawing, Finding, Table, write_finding
+from nlp_mtl.findings import Finding, Table, write_finding
 from nlp_mtl.robustness.base import Perturbation, perturbations
 from nlp_mtl.robustness.opening import open_run, some_rows
 from nlp_mtl.robustness.rows import KINDS, perturbed
-from nlp_mtl.robustness.scoring import change_rate, drop, references_of, scored
+from nlp_mtl.robustness.scoring import change_rate, cost, scored
 from nlp_mtl.settings import autocast
+from nlp_mtl.verdicts.judging import holm
 
 USUAL: tuple[registry.Spec, ...] = (
     "typos",
@@ -44,7 +46,8 @@ class Held:
         task, name: whose texts, and what was done.
         metric: the task's first.
         before, after: its score; `after` is None where labels may change too.
-        interval: of `before` minus `after`, 95 %; None where there is none.
+        interval: of what it costs, 95 % over rows: above 0 is worse; None where there is none.
+        p: of the test over rows that it costs nothing; None where there is no interval.
         changed: how many rows differ, of `rows`.
         flipped: the share of changed rows with another prediction; None for values.
     """
@@ -55,6 +58,7 @@ class Held:
     before: float
     after: float | None
     interval: tuple[float, float] | None
+    p: float | None
     changed: int
     rows: int
     flipped: float | None
@@ -74,11 +78,16 @@ class Robustness:
     notes: list[str] = field(default_factory=list)
     better: dict[str, bool] = field(default_factory=dict)
 
+    def cost(self, one: Held) -> float:
+        """How much worse a score is than before."""
+        lost = one.before - (one.before if one.after is None else one.after)
+        return lost if self.better.get(one.task, True) else -lost
+
     def table(self) -> list[tuple[str, ...]]:
         """Rows of text: task, perturbation, before, after, drop, its interval, rows changed, predictions changed."""
         found: list[tuple[str, ...]] = []
         for one in self.held:
-            lost = "—" if one.after is None else f"{one.before - one.after:+.3f}"
+            lost = "—" if one.after is None else f"{self.cost(one):+.3f}"
             ends = "—" if one.interval is None else f"{one.interval[0]:+.3f} to {one.interval[1]:+.3f}"
             found.append(
                 (
@@ -95,19 +104,23 @@ class Robustness:
         return found
 
     def said(self) -> list[str]:
-        """Sentences: for each task what costs most."""
+        """Sentences: for each task what costs most, and what is shown to cost anything.
+
+        So many perturbations are tried that one would seem to by chance: p-values are corrected for it (Holm).
+        """
         found = []
         for task in dict.fromkeys(one.task for one in self.held):
             own = [one for one in self.held if one.task == task and one.after is not None and one.changed]
             if not own:
                 continue
-            sign = 1 if self.better.get(task, True) else -1
-            worst = max(own, key=lambda one: sign * (one.before - (one.after or 0.0)))
-            sure = worst.interval is not None and (worst.interval[0] > 0 if sign > 0 else worst.interval[1] < 0)
-            said = "" if sure else "; its interval holds 0, so none is shown to cost anything"
-            found.append(
-                f"{task}: {worst.metric} is {worst.before:.3f}, and worst under {worst.name}, {worst.after:.3f}{said}."
+            adjusted = holm({one.name: math.nan if one.p is None else one.p for one in own})
+            sure = [one.name for one in own if self.cost(one) > 0 and adjusted[one.name] < 0.05]
+            worst = max(own, key=self.cost)
+            said = (
+                f"Shown to cost something, over rows: {', '.join(sure)}" if sure else "None is shown to cost anything"
             )
+            score = f"{task}: {worst.metric} is {worst.before:.3f}, and worst under {worst.name}, {worst.after:.3f}."
+            found.append(f"{score} {said}.")
         return [*found, *self.notes]
 
     def finding(self) -> Finding:
@@ -115,7 +128,7 @@ class Robustness:
         from nlp_mtl.robustness.plot import draw
 
         picture = draw(self)
-        drawings = [] if picture is None else [Drawing(picture.title, picture.alt, picture.note, picture.svg())]
+        drawings = [] if picture is None else [picture.drawing()]
         return Finding(
             "robustness",
             "Robustness",
@@ -131,8 +144,8 @@ HEAD = (
     "perturbation",
     "score",
     "changed texts",
-    "drop",
-    "95 % interval",
+    "cost",
+    "95 % over rows",
     "rows changed",
     "predictions changed",
 )
@@ -158,7 +171,7 @@ def check_robustness(
         rows: at most so many labelled rows of each task.
         split: whose rows.
         using: perturbations, `name` or ``{name: …, arguments}``.
-        seed: of which rows, of what is changed, and of the bootstrap.
+        seed: of which rows, and of what is changed.
         data_root: where data sets are looked for first; default that of the run.
         base: see :meth:`MultiTaskModel.from_pretrained`.
         progress: show a bar.
@@ -188,12 +201,12 @@ def check_robustness(
                 bar.update(len(made))
                 continue
             found.better[task] = metrics.greater_is_better(head.metrics[0])
-            before, references = scored(model, pool, head), references_of(pool, head)
+            before = scored(model, pool, head)
             for name, how in made.items():
                 other, differs = perturbed(pool, head, model.tokenizer, model.max_length, how, name=name, seed=seed)
                 if any(differs):
                     after = scored(model, other, head)
-                    found.held.append(_held(head, name, how, before, after, references, differs, seed))
+                    found.held.append(_held(head, name, how, before, after, differs))
                 bar.update()
             silent = [name for name in made if (task, name) not in {(one.task, one.name) for one in found.held}]
             if silent:
@@ -234,21 +247,21 @@ def _held(
     how: Perturbation,
     before: TaskScores,
     after: TaskScores,
-    references: Sequence[Any],
     differs: Sequence[bool],
-    seed: int,
 ) -> Held:
     first = head.metrics[0]
     pairs = [(a, b) for a, b, d in zip(before.decoded, after.decoded, differs, strict=True) if d]
     values = head.task.head_name == "regression"
-    ends = None if how.directional else drop(head, before.decoded, after.decoded, references, seed=seed)
+    lost = None if how.directional else cost(before, after)
+    known = lost if lost is not None and not math.isnan(lost.rows_half) else None
     return Held(
         head.task.name,
         name,
         first,
         before.metrics[first],
         None if how.directional else after.metrics[first],
-        ends,
+        None if known is None else (known.mean - known.rows_half, known.mean + known.rows_half),
+        None if known is None else known.rows_p,
         sum(differs),
         len(differs),
         None if values else change_rate([a for a, _ in pairs], [b for _, b in pairs]),

@@ -12,9 +12,9 @@ from typing import Any
 from nlp_mtl import yamlfile
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import RunFolderError
+from nlp_mtl.searching.backend import optuna_here
 from nlp_mtl.searching.cheap import measured
 from nlp_mtl.searching.finals import best_trials, controls_of, do_finals, tidy, winner_of
-from nlp_mtl.searching.backend import optuna_here
 from nlp_mtl.searching.plan import Plan, load_search
 from nlp_mtl.searching.result import Search
 from nlp_mtl.searching.spec import LATER

@@ -14,8 +14,8 @@ from typing import Any
 
 from nlp_mtl.affinity import Affinity
 from nlp_mtl.errors import NlpMtlError
-from nlp_mtl.searching.choosing import choose, first_guess
 from nlp_mtl.searching.backend import optuna_here
+from nlp_mtl.searching.choosing import choose, first_guess
 from nlp_mtl.searching.plan import Plan
 from nlp_mtl.searching.pruning import Reports, pruner_of
 from nlp_mtl.searching.ways import Choice, Way, make_way

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.findings import Drawing, Finding, Table, read_findings, write_finding
-from nlp_mtl.reporting.picture import Picture
+from nlp_mtl.findings import Finding, Table, read_findings, write_finding
 from nlp_mtl.verdicts import datafacts
 from nlp_mtl.verdicts.baselines import Plan, do, labelled_splits, plan_of
 from nlp_mtl.verdicts.gathering import verdicts
@@ -138,7 +137,7 @@ def finding(found: Verdicts, key: str, beside: Sequence[Verdicts] = ()) -> Findi
         "A twin is the task alone with the same encoder, seed and rule for the best checkpoint, and "
         + ("the same rows as often." if found.same == "rows" else "as many optimizer steps.")
     )
-    drawings = [_drawing(forest(found))] if found.tasks else []
+    drawings = [forest(found).drawing()] if found.tasks else []
     data = {"run": key, **found.as_json(), "beside": [one.as_json() for one in beside]}
     return Finding(NAME, "Did training together help?", said, tables, drawings, data)
 
@@ -178,7 +177,7 @@ def _scores(folder: Path, key: str, data_root: str | Path | None, progress: bool
             ]
         )
         if drawable(one.labels, one.predictions, one.references):
-            drawings.append(_drawing(confusion(task, one.labels or [], one.predictions, one.references)))
+            drawings.append(confusion(task, one.labels or [], one.predictions, one.references).drawing())
     head = ["task", "metric", "validation", "95 % over rows", "rows", "500 training rows"]
     said = ["The intervals are over rows alone: another seed may differ by more."]
     return Finding(
@@ -189,7 +188,3 @@ def _scores(folder: Path, key: str, data_root: str | Path | None, progress: bool
         drawings,
         {"run": key, "tasks": numbers},
     )
-
-
-def _drawing(picture: Picture) -> Drawing:
-    return Drawing(picture.title, picture.alt, picture.note, picture.svg())

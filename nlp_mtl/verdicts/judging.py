@@ -28,6 +28,7 @@ class Difference:
         freedom: degrees of freedom of the test.
         each: the differences, seed by seed.
         rows: how many rows they are over.
+        rows_p: of the test over rows alone.
     """
 
     mean: float
@@ -37,6 +38,7 @@ class Difference:
     freedom: float
     each: tuple[float, ...]
     rows: int
+    rows_p: float = math.nan
 
     @property
     def low(self) -> float:
@@ -101,28 +103,36 @@ def difference(
     table = sign * np.stack([_pseudo(a) - _pseudo(b) for a, b in zip(ours, theirs, strict=True)])  # [seeds, rows]
     by_row = table.mean(0)
     of_rows = seeds * float(by_row.var(ddof=1))
-    rows_half = _quantile(confidence, rows - 1) * math.sqrt(of_rows / (seeds * rows))
+    of_mean = math.sqrt(of_rows / (seeds * rows))
+    rows_half, rows_p = _quantile(confidence, rows - 1) * of_mean, _p(mean, of_mean, rows - 1)
+    seen = tuple(each.tolist())
     if seeds < LEAST_SEEDS:
-        return Difference(mean, math.nan, rows_half, math.nan, math.nan, tuple(each.tolist()), rows)
+        return Difference(mean, math.nan, rows_half, math.nan, math.nan, seen, rows, rows_p)
     of_seeds = rows * float(each.var(ddof=1))
     rest = table - table.mean(1, keepdims=True) - by_row + table.mean()
     left = float((rest**2).sum()) / ((seeds - 1) * (rows - 1))
     spread = of_seeds + max(of_rows - left, 0.0)
     if spread <= 0:  # no seed and no row differs from another
-        p = 1.0 if mean == 0 else 0.0
-        return Difference(mean, 0.0, rows_half, p, math.inf, tuple(each.tolist()), rows)
+        return Difference(mean, 0.0, rows_half, _p(mean, 0.0, 1), math.inf, seen, rows, rows_p)
     freedom = (spread / of_seeds) ** 2 * (seeds - 1) if of_seeds > 0 else math.inf
     freedom = min(freedom, rows - 1.0)
     error = math.sqrt(spread / (seeds * rows))
-    from scipy import stats
-
-    p = float(2 * stats.t.sf(abs(mean) / error, freedom))
-    return Difference(mean, _quantile(confidence, freedom) * error, rows_half, p, freedom, tuple(each.tolist()), rows)
+    half, p = _quantile(confidence, freedom) * error, _p(mean, error, freedom)
+    return Difference(mean, half, rows_half, p, freedom, seen, rows, rows_p)
 
 
 def _pseudo(found: RowScore) -> np.ndarray:
     """[rows] jackknife pseudovalues: their mean is nearly the score, and of a mean they are the rows' own values."""
     return found.rows * found.value - (found.rows - 1) * found.left_out()
+
+
+def _p(mean: float, error: float, freedom: float) -> float:
+    """Of Student's test that a mean is 0; without any error, of 0 and of what is not 0."""
+    from scipy import stats
+
+    if error <= 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stats.t.sf(abs(mean) / error, freedom))
 
 
 def _quantile(confidence: float, freedom: float) -> float:

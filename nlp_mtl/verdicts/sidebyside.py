@@ -176,7 +176,13 @@ def compare_runs(
             )
             for task in shared
         }
-    p = holm({f"{name}\n{task}": _p(one) for name, by in against.items() for task, one in by.items()})
+    p = holm(
+        {
+            f"{name}\n{task}": one.rows_p if math.isnan(one.p) else one.p
+            for name, by in against.items()
+            for task, one in by.items()
+        }
+    )
     shown = {
         name: {task: _shown(one, p[f"{name}\n{task}"]) for task, one in by.items()} for name, by in against.items()
     }
@@ -186,20 +192,6 @@ def compare_runs(
     }
     metrics = {task: first.tasks[task].metric for task in shared}
     return SideBySide(names, split, metrics, scores, against, shown, {name: len(by) for name, by in known.items()})
-
-
-def _p(found: Difference) -> float:
-    """Of the test over seeds and rows; with too few seeds, of rows alone."""
-    if not math.isnan(found.p):
-        return found.p
-    from scipy import stats
-
-    if math.isnan(found.rows_half):
-        return math.nan
-    if not found.rows_half:
-        return 1.0 if not found.mean else 0.0
-    quantile = float(stats.t.ppf((1 + _CONFIDENCE) / 2, found.rows - 1))
-    return float(2 * stats.t.sf(abs(found.mean) * quantile / found.rows_half, found.rows - 1))
 
 
 def _shown(found: Difference, p: float) -> str:

@@ -12,7 +12,8 @@ from nlp_mtl.errors import ConfigError
 from nlp_mtl.findings import read_findings
 from nlp_mtl.interpretation.attributions import attributions
 from nlp_mtl.interpretation.cka import cka, hsic
-from nlp_mtl.interpretation.study import compare_states, interpret, probe_run
+from nlp_mtl.interpretation.comparing import compare_states
+from nlp_mtl.interpretation.study import interpret, probe_run
 from nlp_mtl.run import train
 from nlp_mtl.testing import tiny_model
 from tests.integration.tiny import config, write_base, write_tasks
@@ -90,7 +91,9 @@ def test_a_run_is_looked_at(tmp_path, tuning):
     assert np.allclose(np.diag(made.data["last"]), 1)
     if tuning:
         assert made.data["last"][1][2] < 1 - 1e-6, "each task has an encoder of its own"
+        assert made.data["tasks"]["mood"].keys() == {"mood", "alike"}, "each encoder reads each task's texts"
     else:
+        assert made.data["layers"].keys() == {"mood", "alike"}, "one encoder, on each task's own texts"
         assert probe_run(run, rows=20, base=base).data["scores"].keys() == {"mood", "alike"}
     assert {"cka", "interpretation"} <= {one.name for one in read_findings(run)}
     with pytest.raises(ConfigError, match="`rows` is a whole number from 4"):

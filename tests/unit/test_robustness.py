@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +15,8 @@ from nlp_mtl.robustness.attack import attack_run
 from nlp_mtl.robustness.base import draw_of, perturbations
 from nlp_mtl.robustness.perturbations.typos import mistyped
 from nlp_mtl.robustness.rows import perturbed
-from nlp_mtl.robustness.scoring import drop
-from nlp_mtl.robustness.study import check_robustness, named
+from nlp_mtl.robustness.scoring import cost, scored
+from nlp_mtl.robustness.study import Held, Robustness, check_robustness, named
 from nlp_mtl.run import train
 from nlp_mtl.tasks import load_tasks
 from nlp_mtl.testing import WORDS, tiny_model
@@ -74,13 +76,103 @@ def test_labels_and_rows_stay(world, name):
         assert all(d or a == b for d, a, b in zip(differs, pool.table[text][:], other.table[text][:], strict=True))
 
 
-def test_nothing_lost_where_nothing_is_changed(world):
+def test_what_a_change_costs_is_judged_over_rows(world):
+    """Nothing where nothing is changed; of a classifier's accuracy, what Student's test over rows says."""
+    import numpy as np
+    from scipy import stats
+
     model = tiny_model(load_tasks(world[1][:1]))
-    head = model.heads["mood"]
+    data = load_data(model.heads, model.tokenizer, max_length=64)
+    head = data.heads["mood"]
     head.metrics = ["accuracy"]
-    assert drop(head, [0, 1, 1], [0, 1, 1], [0, 1, 0]) == (0.0, 0.0)
-    low, high = drop(head, [1] * 40, [0] * 20 + [1] * 20, [1] * 40)
-    assert 0.3 < low < 0.5 < high < 0.7
+    before = scored(model, data.pool_of("mood", "validation"), head)
+    assert cost(before, before).mean == 0 and cost(before, before).rows_p == 1
+    other = 1 - np.asarray(before.references)
+    after = replace(
+        before, decoded=[int(o) if i % 3 else d for i, (d, o) in enumerate(zip(before.decoded, other, strict=True))]
+    )
+    right = [np.asarray(one.decoded) == np.asarray(one.references) for one in (before, after)]
+    found, said = cost(before, after), stats.ttest_rel(*(one.astype(float) for one in right))
+    assert found.mean == pytest.approx(float(right[0].mean() - right[1].mean()))
+    assert found.rows_p == pytest.approx(float(said.pvalue), rel=1e-6)
+    low, high = said.confidence_interval()
+    assert (found.mean - found.rows_half, found.mean + found.rows_half) == pytest.approx((low, high))
+
+
+def test_what_is_said_of_many_perturbations_is_corrected():
+    def held(name, after, p):
+        return Held("mood", name, "accuracy", 0.9, after, (0.0, 1.0), p, 10, 10, 0.1)
+
+    many = [held(f"p{i}", 0.85, 0.03) for i in range(5)]
+    assert "None is shown to cost anything" in Robustness(many).said()[0]
+    assert "Shown to cost something, over rows: sure." in Robustness([*many, held("sure", 0.88, 0.001)]).said()[0]
+    assert "worst under p0, 0.850" in Robustness([*many, held("sure", 0.88, 0.001)]).said()[0]
+    assert "None" in Robustness([held("better", 0.95, 0.001)]).said()[0], "what helps costs nothing"
+
+
+@pytest.mark.parametrize(
+    ("how", "text", "becomes"),
+    [
+        ("remove", "he ca n't say", "he can say"),
+        ("remove", "I won't go", "I will go"),
+        ("remove", "It is n't bad", "It is bad"),
+        ("remove", "Isn't it", "Is it"),
+        ("remove", "we cannot paint", "we can paint"),
+        ("add", "it is n't bad", "it is n't bad"),
+        ("add", "it isn't bad", "it isn't bad"),
+        ("add", "he is  here", "he is not here"),
+        ("add", "no  verb\nhere", "no  verb\nhere"),
+    ],
+)
+def test_negation_in_the_ways_it_is_written(how, text, becomes):
+    assert perturbations.build({"name": "negation", "how": how}).changed(text, draw_of(0, "negation", 0)) == becomes
+
+
+def test_a_name_is_swapped_alike_in_all_texts_of_a_row(world):
+    from datasets import Dataset
+
+    model = tiny_model(load_tasks(world[1][1:2]))
+    data = load_data(model.heads, model.tokenizer, max_length=64)
+    pool, head = data.pool_of("alike", "validation"), data.heads["alike"]
+    one, two = head.needed_columns()[:2]
+    rows = pool.table.to_list()
+    for row in rows:
+        row[one], row[two] = "Anna met Paul in Rome", "Paul saw Anna in Rome"
+    pool = type(pool)(pool.key, pool.tasks, Dataset.from_list(rows), pool.facts, pool.needs_labels)
+    other, differs = perturbed(pool, head, model.tokenizer, 64, perturbations.build("entity_swap"), name="entity_swap")
+    assert all(differs)
+    for left, right in zip(other.table[one][:], other.table[two][:], strict=True):
+        first, _, second, _, place = left.split()
+        assert right == f"{second} saw {first} in {place}" and first != second
+        assert not {"Anna", "Paul", "Rome"} & {first, second, place} - {"Anna", "Paul"}, "Rome is another place"
+    assert len(set(other.table[one][:])) > 1, "each row has names of its own"
+
+
+def test_options_are_changed_and_tagged_words_stay_words():
+    from nlp_mtl.robustness.rows import changed
+
+    upper = perturbations.build({"name": "case", "to": "upper"})
+    draw = draw_of(0, "case", 0)
+    assert changed(upper, ["a good cat", "no"], draw) == ["A GOOD CAT", "NO"]
+    drop = perturbations.build({"name": "punctuation", "how": "drop"})
+    assert changed(drop, ["Good", "!"], draw) == ["Good", "!"], "a word of punctuation alone keeps its tag"
+    assert changed(drop, "a  cat", draw) == "a  cat", "space alone is no change"
+    assert changed(upper, [1, 2], draw) == [1, 2] and changed(upper, None, draw) is None
+
+
+def test_words_are_found_among_tokens_whatever_stands_around_them(near):
+    from nlp_mtl.robustness.neighbours import Neighbours
+
+    found = Neighbours(near, similarity=-1.0)
+    words = ["the", '"good', "cat!", "zzzzqqq", "the", "cat"]
+    ids = near.tokenizer(" ".join(words))["input_ids"]
+    places = found.places(words, ids)
+    assert [place is None for place in places] == [False, False, False, True, False, False]
+    pieces = near.tokenizer.convert_ids_to_tokens(ids)
+    assert [pieces[i] for i in places if i is not None] == ["the", "good", "cat", "the", "cat"]
+    assert len(set(places)) == len(places), "each word has a place of its own"
+    assert all(other[0] == '"' and other[1:] != "good" for other in found.of('"good'))
+    assert found.places(words, ids[:3]) == [*places[:1], *([places[1]] if places[1] < 3 else [None]), *[None] * 4]
 
 
 def test_a_run_is_scored_on_changed_texts(world):
@@ -117,20 +209,20 @@ def test_mistakes_are_told_together(world):
         attack_run(world[0], ["mood"], share=0)
 
 
-def test_each_row_has_its_own_slopes(world):
+def test_each_row_has_its_ownslopes_of(world):
     """A batch has its rows in an order of its own."""
     import numpy as np
 
     from nlp_mtl.embedded import gradients_through
-    from nlp_mtl.robustness.attack import _slopes
+    from nlp_mtl.robustness.flipping import slopes_of
     from nlp_mtl.robustness.opening import open_run, some_rows
 
     _, model, data = open_run("attack", world[0].parent / "rainy", ["rainy"], split="train", rows=40, seed=0)
     pool, head = some_rows(data, "rainy", "train", 40, 0), data.heads["rainy"]
     with gradients_through(model, "attack"):
-        guessed, slopes = _slopes(model, pool, head)
+        guessed, slopes = slopes_of(model, pool, head)
         alone = [
-            _slopes(
+            slopes_of(
                 model, type(pool)(pool.key, pool.tasks, pool.table.select([row]), pool.facts, pool.needs_labels), head
             )
             for row in range(len(pool))

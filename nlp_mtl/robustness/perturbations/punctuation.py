@@ -43,5 +43,6 @@ class Punctuation(Perturbation):
     def changed(self, value: Any, draw: random.Random) -> Any:
         """See :meth:`Perturbation.changed`; in a text, words of punctuation alone go too."""
         if isinstance(value, str) and self.how == "drop":
-            return " ".join(value.translate(_GONE).split()) or value
+            found = " ".join(value.translate(_GONE).split())
+            return value if found == " ".join(value.split()) else found or value
         return super().changed(value, draw)
