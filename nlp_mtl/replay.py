@@ -12,6 +12,7 @@ from nlp_mtl.sources import load_rows
 from nlp_mtl.taskfile import Task
 
 KEYS, WAYS = ("rows", "total", "how"), ("reservoir", "quota")
+BY_ROWS = "rows"  # the balancer beside replay: a few rows of an earlier task do not count like the whole new one
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class Replay:
         total: so many of all together.
         how: with `total`: ``reservoir``, each row of all tasks met so far is in the buffer with the same probability,
             or ``quota``, the same number of each task.
+
+    Rows that come again count like the new task's, each as much as another (`balancer: rows`), unless a balancer is named:
+    if every task counted the same, a handful of rows would outweigh what is to be learned.
 
     Relations: reservoir sampling is Vitter (1985, doi 10.1145/3147.3165); for replay, Chaudhry et al. (2019, arXiv
     1902.10486).

@@ -16,7 +16,7 @@ from nlp_mtl.errors import ConfigError, suggestion
 from nlp_mtl.pulling import local_folder
 from nlp_mtl.recording import recorded
 from nlp_mtl.regularizers import IMPORTANCE
-from nlp_mtl.replay import Replay, rows_met, with_rows
+from nlp_mtl.replay import BY_ROWS, Replay, rows_met, with_rows
 from nlp_mtl.run import Run, evaluate, train
 from nlp_mtl.runspec import read_spec
 from nlp_mtl.taskfile import Task
@@ -183,7 +183,9 @@ def _way(
             "tasks": [with_rows(item, count) if count else item for item, count in zip(items, counts, strict=True)],
             "train_tasks": [*again, new],
         }
-        return found | ({"balancer": {"name": name, "memory": again}} if name == "a_gem" else {})
+        if name == "a_gem":
+            return found | {"balancer": {"name": name, "memory": again}}
+        return found if keys.get("balancer") else found | {"balancer": BY_ROWS}
     only: dict[str, Any] = {"tasks": items, "train_tasks": [new]}
     if name == "naive":
         return only

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from nlp_mtl import config, registry
 from nlp_mtl.distilspec import without_forgetting
 from nlp_mtl.errors import ConfigError
-from nlp_mtl.replay import Replay, rows_met, with_rows
+from nlp_mtl.replay import BY_ROWS, Replay, rows_met, with_rows
 from nlp_mtl.runfiles import FROM_RUNS
 from nlp_mtl.stageplan import stages_of
 from nlp_mtl.studies.files import read_study
@@ -147,6 +147,8 @@ def sequence(
                 "`replay: 50` beside it"
             )
         whole.pop("balancer")  # the first stage has no earlier tasks
+    elif replay:
+        whole["balancer"] = whole.get("balancer") or BY_ROWS
     if joint:
         return {**whole, "stages": [{"name": "all"}]}
     stages: list[dict[str, Any]] = []

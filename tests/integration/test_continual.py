@@ -14,6 +14,7 @@ from nlp_mtl.batches import learned_from
 from nlp_mtl.checkpoint import stage_folders
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.forgetting.matrix import Course
+from nlp_mtl.forgetting.plan import sequence
 from nlp_mtl.prediction import predict
 from nlp_mtl.run import train
 from tests.integration.tiny import config, write_base, write_tasks
@@ -36,6 +37,13 @@ def study(tmp_path_factory):
     }
     keys = {"run": run, "methods": methods, "seeds": [0, 1], "output_dir": str(folder / "out")}
     return folder, base, keys, continual(keys)
+
+
+def test_rows_that_come_again_count_by_rows_unless_a_balancer_is_named(tmp_path):
+    keys, tasks = {"model": "m", "tasks": ["a", "b"]}, ["a", "b"]
+    assert sequence(keys, tasks, {"replay": 4}, tmp_path, 0)["balancer"] == "rows"
+    assert sequence(keys, tasks, {"replay": 4, "balancer": "equal"}, tmp_path, 0)["balancer"] == "equal"
+    assert "balancer" not in sequence(keys, tasks, {}, tmp_path, 0)
 
 
 def test_the_matrix_is_of_the_stages(study):

@@ -100,7 +100,7 @@ def test_the_verb_shows_scores_before_and_after(place, tmp_path):
     assert "names  span_f1        —" in made.output
     said = yamlfile.load(tmp_path / "out" / "run.yaml")[0]
     assert [item["rows"] for item in said["tasks"][:2]] == [{"train": 3}] * 2
-    assert said["train_tasks"] == ["mood", "alike", "names"]
+    assert said["train_tasks"] == ["mood", "alike", "names"] and said["balancer"] == "rows"
 
 
 @pytest.mark.parametrize(
