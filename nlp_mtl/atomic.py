@@ -1,12 +1,13 @@
-"""Text files that are written whole or not at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from nlp_mtl.errors import ConfigError, shown
 from nlp_mtl.paths import no_name
@@ -25,6 +26,15 @@ def whole_file(file: str | Path) -> Iterator[TextIO]:
     Raises:
         ConfigError: a file can't stand there.
     """
+    with whole_bytes(file) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+        yield text
+        text.detach()  # flushes it, and leaves the stream open
+
+
+@contextmanager
+def whole_bytes(file: str | Path) -> Iterator[BinaryIO]:
+    """The same for bytes."""
     place = Path(file)
     if why := no_name(place):
         raise ConfigError(f"the output is a file, found {shown(str(file))} ({why}); name another file")
@@ -33,7 +43,7 @@ def whole_file(file: str | Path) -> Iterator[TextIO]:
         raise ConfigError(f"the output is a file, found {str(file)!r}, which {why}; name another file")
     work = place.with_name(f".{place.name}.writing")
     try:
-        with work.open("w", encoding="utf-8") as stream:
+        with work.open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

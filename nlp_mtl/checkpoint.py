@@ -126,6 +126,14 @@ def checkpoints(run: str | Path) -> list[Path]:
     return [part for _, part in sorted(found)]
 
 
+def drop_weights(run: str | Path) -> None:
+    """Forget the weights of a run that was scored, of its stages and checkpoints too; scores and run files stay."""
+    for folder in [*Path(run).rglob("checkpoint-*")]:
+        shutil.rmtree(folder, ignore_errors=True)
+    for file in [*Path(run).rglob("*.safetensors")]:
+        file.unlink(missing_ok=True)
+
+
 def last_good_checkpoint(run: str | Path) -> Path | None:
     """The newest checkpoint that is whole; damaged ones are passed over with a warning."""
     for folder in reversed(checkpoints(run)):

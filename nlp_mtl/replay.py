@@ -25,8 +25,8 @@ class Replay:
         how: with `total`: ``reservoir``, each row of all tasks met so far is in the buffer with the same probability,
             or ``quota``, the same number of each task.
 
-    Rows that come again count like the new task's, each as much as another (`balancer: rows`), unless a balancer is named:
-    if every task counted the same, a handful of rows would outweigh what is to be learned.
+    Rows that come again count like the new task's, each as much as another (`balancer: rows`), unless a balancer is
+    named: if every task counted the same, a handful of rows would outweigh what is to be learned.
 
     Relations: reservoir sampling is Vitter (1985, doi 10.1145/3147.3165); for replay, Chaudhry et al. (2019, arXiv
     1902.10486).

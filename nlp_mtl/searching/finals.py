@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from nlp_mtl.atomic import write_text
+from nlp_mtl.checkpoint import drop_weights
 from nlp_mtl.searching.choosing import alone, grouped, helped, together
 from nlp_mtl.searching.plan import Plan
-from nlp_mtl.searching.trials import Trial, drop_weights, fingerprint, scores_of, way_of
+from nlp_mtl.searching.trials import Trial, fingerprint, scores_of, way_of
 from nlp_mtl.searching.ways import Choice, Way
 from nlp_mtl.studies.running import run_missing
 from nlp_mtl.studies.study import PlannedRun, folder_name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nlp_mtl.affinity import Affinity
+from nlp_mtl.checkpoint import drop_weights
 from nlp_mtl.errors import NlpMtlError
 from nlp_mtl.searching.backend import optuna_here
 from nlp_mtl.searching.choosing import choose, first_guess
@@ -180,14 +180,6 @@ def scores_of(plan: Plan, place: Path, way: Way) -> dict[str, float]:
     return found
 
 
-def drop_weights(place: Path) -> None:
-    """Forget the weights of a run that was scored; scores and run files stay."""
-    for folder in [*place.rglob("checkpoint-*")]:
-        shutil.rmtree(folder, ignore_errors=True)
-    for file in place.rglob("*.safetensors"):
-        file.unlink(missing_ok=True)
-
-
 def fingerprint(keys: Mapping[str, Any]) -> str:
     """What tells ways apart: all but where they are."""
     training = {key: said for key, said in (keys.get("training") or {}).items() if key not in ("output_dir", "seed")}
@@ -243,4 +235,4 @@ def _enough(plan: Plan, trials: list[Trial], spent: int) -> bool:
     return any(due)
 
 
-__all__ = ["STORAGE", "Trial", "drop_weights", "fingerprint", "open_study", "run_trials", "scores_of", "way_of"]
+__all__ = ["STORAGE", "Trial", "fingerprint", "open_study", "run_trials", "scores_of", "way_of"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nlp_mtl import sources
+from nlp_mtl.atomic import whole_bytes
 from nlp_mtl.errors import ConfigError, DataError, NotFoundError
 from nlp_mtl.evaluation import TaskScores
 from nlp_mtl.recording import recorded
@@ -250,17 +250,8 @@ def written(lines: Sequence[Any], suite: Suite) -> str:
 
 def write_zip(place: Path, texts: Mapping[str, str]) -> None:
     """Files at the top of a zip file, which is the old one or the new one, never half of it."""
-    work = place.with_name(f".{place.name}.writing")
-    try:
-        with work.open("wb") as stream:
-            with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-                for name, text in texts.items():
-                    info = zipfile.ZipInfo(name, _STAMP)
-                    info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-                    archive.writestr(info, text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(work, place)
-    except BaseException:
-        work.unlink(missing_ok=True)
-        raise
+    with whole_bytes(place) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in texts.items():
+            info = zipfile.ZipInfo(name, _STAMP)
+            info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(info, text)

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nlp_mtl.checkpoint import drop_weights
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.studies.running import Outcome, run_missing
 from nlp_mtl.studies.study import PlannedRun
 from nlp_mtl.verdicts.scored import scored_rows
-from nlp_mtl.verdicts.twins import Same, Shown, drop_weights, hours, is_done, planned, shown, tasks_with_twins
+from nlp_mtl.verdicts.twins import Same, Shown, hours, is_done, planned, shown, tasks_with_twins
 
 logger = logging.getLogger("nlp_mtl")
 

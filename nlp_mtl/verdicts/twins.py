@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nlp_mtl import checkpoint
 from nlp_mtl.errors import ConfigError, RunFolderError, UnsupportedError, near
 from nlp_mtl.recording import recorded
 from nlp_mtl.studies.study import PlannedRun, one_by_one
@@ -213,11 +211,3 @@ def hours(run: Shown, runs: Sequence[PlannedRun], *, same: Same = "rows") -> flo
 def is_done(planned: PlannedRun) -> bool:
     """Whether its scores are there; its weights may have been removed."""
     return (planned.folder / "metrics.json").is_file()
-
-
-def drop_weights(folder: Path) -> None:
-    """Remove what a twin no longer needs once its rows are scored: weights and checkpoints."""
-    for part in checkpoint.checkpoints(folder):
-        shutil.rmtree(part)
-    for file in folder.glob("*.safetensors"):
-        file.unlink()
