@@ -123,7 +123,8 @@ def without_forgetting(earlier: Sequence[str], new: str, said: Mapping[str, Any]
     Args:
         earlier: the tasks that were learned before.
         new: the one that is learned.
-        said: fields that are not the paper's; those that say who learns from whom are not among them.
+        said: fields that are not the paper's; of those that say who learns from whom only `tasks`, which of the earlier
+            tasks are held (default all).
 
     Raises:
         ConfigError: every mistake in `said`.
@@ -135,7 +136,7 @@ def without_forgetting(earlier: Sequence[str], new: str, said: Mapping[str, Any]
         >>> without_forgetting(["rte"], "mrpc", {"weight": 0.5})["on"]
         ['mrpc']
     """
-    if taken := [key for key in said if key in ("teacher", "tasks", "of", "on", "base")]:
+    if taken := [key for key in said if key in ("teacher", "of", "on", "base")]:
         raise ConfigError(
             f"`lwf` says itself who learns from whom, found {', '.join(map(repr, taken))}; leave that out"
         )

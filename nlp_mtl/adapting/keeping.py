@@ -61,7 +61,7 @@ def add_trained(
         run: a folder of a run with its run file; or a repository of the Hub.
         task: the new task.
         keep: one of :func:`ways`, or ``{name: …, arguments}``: those of the regularizer; `rows`, or `total` and `how`,
-            for replay; `temperature`, `weight`, … of the distillation for lwf.
+            for replay; `temperature`, `weight`, …, and the `tasks` that are held, of the distillation for lwf.
         out: the new run; default a folder beside it, ``<run>_with_<task>``.
         changes: ``key=value`` of a run file.
         base: where the pretrained model of a LoRA is.

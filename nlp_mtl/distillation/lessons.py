@@ -129,7 +129,7 @@ class _Asked:
             return f"it has no task {source!r}{suggestion(source, self.teacher.heads)}"
         theirs = self.teacher.heads[source]
         if why := why_untaught(head):
-            return f"{why}; leave the task out"
+            return f"{why}; leave the task out (`tasks` names those that are taught)"
         if kind_of(theirs) is not kind_of(head):
             return (
                 f"its {source!r} is of another kind ({theirs.task.head_name}, not {head.task.head_name}); name another"

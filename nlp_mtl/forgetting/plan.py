@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nlp_mtl import config, registry
 from nlp_mtl.distilspec import without_forgetting
-from nlp_mtl.errors import ConfigError
+from nlp_mtl.errors import ConfigError, suggestion
 from nlp_mtl.replay import BY_ROWS, Replay, rows_met, with_rows
 from nlp_mtl.runfiles import FROM_RUNS
 from nlp_mtl.stageplan import stages_of
@@ -128,7 +128,7 @@ def sequence(
         mistakes.append(f"`joint` is true or false, and goes without `replay`, found {joint!r}; leave one out")
     kept = method.get(LWF)
     if kept is not None:
-        mistakes += _unfit(kept, whole_too=joint)
+        mistakes += _unfit(kept, tasks, whole_too=joint)
     if mistakes:
         raise ConfigError(mistakes)
     changes = {key: value for key, value in method.items() if key not in (REPLAY, JOINT, LWF)}
@@ -162,8 +162,9 @@ def sequence(
         stage: dict[str, Any] = {"name": task, "tasks": items, "train_tasks": [*again, task]}
         if again and remembers is not None:
             stage["balancer"] = {**remembers, "memory": again}
-        if kept is not None and number:
-            stage["distillation"] = [without_forgetting(tasks[:number], task, kept)]
+        held = [] if kept is None else [one for one in tasks[:number] if one in kept.get("tasks", tasks)]
+        if held:
+            stage["distillation"] = [without_forgetting([], task, {**kept, "tasks": held})]
         if number and any(registry.regularizers[name].new_lora for name, _ in told):
             stage["init_from"] = {"merge": True}
         if told:
@@ -183,7 +184,7 @@ def _with_memory(balancer: Any) -> dict[str, Any] | None:
     return {"name": name, **{key: value for key, value in arguments.items() if key != "memory"}}
 
 
-def _unfit(kept: Any, whole_too: bool) -> list[str]:
+def _unfit(kept: Any, tasks: Sequence[str], whole_too: bool) -> list[str]:
     """What is wrong with `lwf`."""
     if not isinstance(kept, Mapping) or whole_too:
         return [f"`lwf` is a mapping, {{temperature: 2}}, and goes without `joint`, found {kept!r}; write lwf: {{}}"]
@@ -191,7 +192,11 @@ def _unfit(kept: Any, whole_too: bool) -> list[str]:
         without_forgetting([], "", kept)
     except ConfigError as error:
         return error.mistakes
-    return []
+    return [
+        f"`lwf`: `tasks`: {one!r} is not a task of this study{suggestion(one, tasks)}"
+        for one in kept.get("tasks", ())
+        if one not in tasks
+    ]
 
 
 def _after(name: str, arguments: Mapping[str, Any], before: str | None) -> dict[str, Any]:

@@ -46,6 +46,16 @@ def test_rows_that_come_again_count_by_rows_unless_a_balancer_is_named(tmp_path)
     assert "balancer" not in sequence(keys, tasks, {}, tmp_path, 0)
 
 
+def test_lwf_holds_the_tasks_that_are_named(tmp_path):
+    keys, tasks = {"model": "m", "tasks": ["a", "b", "c"]}, ["a", "b", "c"]
+    made = sequence(keys, tasks, {"lwf": {"tasks": ["b"]}}, tmp_path, 0)["stages"]
+    assert [[one["tasks"] for one in stage.get("distillation", [])] for stage in made] == [[], [], [["b"]]]
+    made = sequence(keys, tasks, {"lwf": {}}, tmp_path, 0)["stages"]
+    assert [one["tasks"] for one in made[2]["distillation"]] == [["a", "b"]]
+    with pytest.raises(ConfigError, match="`lwf`: `tasks`: 'bb' is not a task of this study; did you mean 'b'"):
+        sequence(keys, tasks, {"lwf": {"tasks": ["bb"]}}, tmp_path, 0)
+
+
 def test_the_matrix_is_of_the_stages(study):
     folder, _, _, found = study
     for way, courses in found.courses.items():
