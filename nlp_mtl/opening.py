@@ -14,10 +14,12 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
+from nlp_mtl import yamlfile
 from nlp_mtl.bases import find_recorded
 from nlp_mtl.encoderpart import encoder_part
 from nlp_mtl.errors import ConfigError, NotFoundError, RunFolderError, UnsupportedError, suggestion
 from nlp_mtl.packing import base_of, first_position
+from nlp_mtl.paths import no_name
 from nlp_mtl.reading import short
 from nlp_mtl.weights import BELOW, ENCODER_CONFIG, quiet_transformers
 
@@ -112,11 +114,24 @@ def _below(folder: Path, record: Mapping[str, Any], base: str | Path | None) -> 
 
 
 def beside(folder: Path, record: Mapping[str, Any]) -> Path | None:
-    """What a LoRA was put on: an encoder in its folder; or a full run, where both are stages and lie side by side."""
+    """What a LoRA was put on, where that is a folder of this machine: an encoder in the run's; a full run, where both
+    are stages and lie side by side; or the one that its run file names.
+    """
     if record.get("own"):
         return folder / BELOW if (folder / BELOW / "config.json").is_file() else None
     places = [above / str(record["id"]) for above in folder.absolute().parents[:2]]
+    places += [Path(named).expanduser() for named in (_model_of(above) for above in (folder, folder.parent)) if named]
     return next((place for place in places if (place / "config.json").is_file()), None)
+
+
+def _model_of(folder: Path) -> str:
+    """The model that a run file in a folder names; "" for none."""
+    try:
+        said = yamlfile.load(folder / "run.yaml")[0] if (folder / "run.yaml").is_file() else {}
+    except ConfigError:
+        return ""
+    named = said.get("model") if isinstance(said, Mapping) else ""
+    return named if isinstance(named, str) and not no_name(named) else ""
 
 
 def _check_kind(folder: Path) -> None:

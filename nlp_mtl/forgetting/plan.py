@@ -162,9 +162,9 @@ def sequence(
         stage: dict[str, Any] = {"name": task, "tasks": items, "train_tasks": [*again, task]}
         if again and remembers is not None:
             stage["balancer"] = {**remembers, "memory": again}
-        held = [] if kept is None else [one for one in tasks[:number] if one in kept.get("tasks", tasks)]
+        held = [one for one in tasks[:number] if kept is not None and one in kept.get("tasks", tasks)]
         if held:
-            stage["distillation"] = [without_forgetting([], task, {**kept, "tasks": held})]
+            stage["distillation"] = [without_forgetting([], task, {**(kept or {}), "tasks": held})]
         if number and any(registry.regularizers[name].new_lora for name, _ in told):
             stage["init_from"] = {"merge": True}
         if told:

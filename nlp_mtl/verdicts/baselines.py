@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nlp_mtl.checkpoint import drop_weights
+from nlp_mtl.config import load_config
 from nlp_mtl.errors import ConfigError
 from nlp_mtl.studies.running import Outcome, run_missing
 from nlp_mtl.studies.study import PlannedRun
@@ -107,7 +108,16 @@ def plan_of(
         why = "; ".join(f"{task}: {said}" for task, said in left.items())
         raise ConfigError(f"report: {folder} has no task that can be trained alone ({why})")
     wanted = _seeds(seeds, run.seed)
-    return Plan(run, found, left, wanted, planned(run, found, wanted, same=same, place=place), same)
+    made = Plan(run, found, left, wanted, planned(run, found, wanted, same=same, place=place), same)
+    mistakes: dict[str, None] = {}
+    for one in made.missing:
+        try:
+            load_config(one.keys)
+        except ConfigError as error:
+            mistakes |= dict.fromkeys(f"report: {one.task or 'all'} alone: {line}" for line in error.mistakes)
+    if mistakes:
+        raise ConfigError(list(mistakes))
+    return made
 
 
 def _seeds(seeds: Sequence[int] | int | None, own: int) -> list[int]:

@@ -108,7 +108,7 @@ def _judged(
 
 
 def _gap_of(task: str, runs: Sequence[Scored], better: bool) -> float:
-    gaps = [run.train[task] - run.tasks[task].score for run in runs if task in run.train]
+    gaps = [seen - run.tasks[task].score for run in runs if (seen := run.train.get(task)) is not None]
     return (1 if better else -1) * float(np.mean(gaps)) if gaps else math.nan
 
 

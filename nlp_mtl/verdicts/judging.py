@@ -62,7 +62,9 @@ def difference(
     A score is told by what it loses when one row is left out (jackknife pseudovalues), so that any metric becomes a
     mean over rows. The differences of these, seeds by rows, have variance between seeds, between rows, and what is
     left; the mean difference is judged against both of the first. With only seeds in mind, a few validation rows that
-    happen to suit one way would pass for evidence; with only rows in mind, one lucky seed would.
+    happen to suit one way would pass for evidence; with only rows in mind, one lucky seed would. The p-value is the
+    larger of this test's and that over rows alone, and so is the interval: the variance of three seeds is 0 by chance
+    where scores are counts, and would make a difference of one row sure.
 
     Args:
         ours, theirs: a score for each seed, in the same order, all on the same rows.
@@ -104,20 +106,20 @@ def difference(
     by_row = table.mean(0)
     of_rows = seeds * float(by_row.var(ddof=1))
     of_mean = math.sqrt(of_rows / (seeds * rows))
-    rows_half, rows_p = _quantile(confidence, rows - 1) * of_mean, _p(mean, of_mean, rows - 1)
+    rows_half, rows_p = _quantile(confidence, rows - 1) * of_mean, _p(mean, of_mean, rows - 1, rows)
     seen = tuple(each.tolist())
     if seeds < LEAST_SEEDS:
         return Difference(mean, math.nan, rows_half, math.nan, math.nan, seen, rows, rows_p)
-    of_seeds = rows * float(each.var(ddof=1))
     rest = table - table.mean(1, keepdims=True) - by_row + table.mean()
     left = float((rest**2).sum()) / ((seeds - 1) * (rows - 1))
+    of_seeds = rows * float(each.var(ddof=1))
     spread = of_seeds + max(of_rows - left, 0.0)
-    if spread <= 0:  # no seed and no row differs from another
-        return Difference(mean, 0.0, rows_half, _p(mean, 0.0, 1), math.inf, seen, rows, rows_p)
     freedom = (spread / of_seeds) ** 2 * (seeds - 1) if of_seeds > 0 else math.inf
     freedom = min(freedom, rows - 1.0)
     error = math.sqrt(spread / (seeds * rows))
-    half, p = _quantile(confidence, freedom) * error, _p(mean, error, freedom)
+    # a few seeds often agree to the row by chance, where scores are counts: it is never surer than over rows alone
+    half = max(_quantile(confidence, freedom) * error, rows_half)
+    p = max(_p(mean, error, freedom, rows), rows_p)
     return Difference(mean, half, rows_half, p, freedom, seen, rows, rows_p)
 
 
@@ -126,12 +128,12 @@ def _pseudo(found: RowScore) -> np.ndarray:
     return found.rows * found.value - (found.rows - 1) * found.left_out()
 
 
-def _p(mean: float, error: float, freedom: float) -> float:
-    """Of Student's test that a mean is 0; without any error, of 0 and of what is not 0."""
+def _p(mean: float, error: float, freedom: float, rows: int) -> float:
+    """Of Student's test that a mean is 0; where all rows differ alike, of the sign test."""
     from scipy import stats
 
     if error <= 0:
-        return 1.0 if mean == 0 else 0.0
+        return 1.0 if mean == 0 else 2 * 0.5**rows
     return float(2 * stats.t.sf(abs(mean) / error, freedom))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import RunFolderError
+from nlp_mtl.runspec import read_spec
 from nlp_mtl.verdicts.rowstats import RowScore, row_score
 
 FORMAT, FOLDER = 1, "scored"
@@ -55,11 +56,13 @@ class Scored:
 
     Attributes:
         tasks: task → its rows.
-        train: task → the score of some training rows; empty where that was not asked for.
+        train: task → the score of some training rows, None of a task without any; empty where that was not asked for.
+        asked: the tasks that were looked at; those without labels are not among `tasks`.
     """
 
     tasks: dict[str, TaskRows]
-    train: dict[str, float]
+    train: dict[str, float | None]
+    asked: list[str]
 
 
 def scored_rows(
@@ -91,23 +94,29 @@ def scored_rows(
     place = Path(folder)
     key = run_key(place)
     file = place / FOLDER / f"{split}.json"
-    if (known := _read(file, key)) is not None and set(tasks or ()) <= set(known.tasks):
-        return known
+    known = _read(file, key)
     if only_known:
-        return None
+        return known if known is not None and set(tasks or ()) <= set(known.tasks) else None
+    known = known or Scored({}, {}, [])
     from nlp_mtl.run import evaluate
 
-    found = evaluate(place, split, tasks=tasks, data_root=data_root, progress=progress)  # type: ignore[arg-type]
-    rows = {task: _rows_of(scores) for task, scores in found.items() if scores.first is not None}
-    train: dict[str, float] = {}
-    if train_rows:
-        again = evaluate(place, "train", tasks=list(rows), data_root=data_root, rows=train_rows)
-        train = {task: float(one.metrics[one.first]) for task, one in again.items() if one.first is not None}
+    wanted = list(tasks or (task["name"] for task in read_spec(place)["tasks"]))
+    rows, train = dict(known.tasks), dict(known.train)
+    if missing := [task for task in wanted if task not in known.asked]:
+        found = evaluate(place, split, tasks=missing, data_root=data_root, progress=progress)  # type: ignore[arg-type]
+        rows |= {task: _rows_of(scores) for task, scores in found.items() if scores.first is not None}
+    unseen = [task for task in wanted if task in rows and task not in train] if train_rows else []
+    if unseen:
+        again = evaluate(place, "train", tasks=unseen, data_root=data_root, rows=train_rows)
+        train |= {task: float(one.metrics[one.first]) if one.first else None for task, one in again.items()}
+    if not missing and not unseen:
+        return known
     said = {
         "format": FORMAT,
         "run": key,
+        "asked": [*known.asked, *missing],
         "tasks": {task: vars(one) for task, one in rows.items()},
-        "train": train,
+        "train": {**dict.fromkeys(unseen), **train},
     }
     file.parent.mkdir(exist_ok=True)
     write_text(file, json.dumps(said, default=_plain, ensure_ascii=False) + "\n")
@@ -147,7 +156,8 @@ def _read(file: Path, key: str) -> Scored | None:
         said = json.loads(file.read_text(encoding="utf-8"))
         if said["format"] != FORMAT or said["run"] != key:
             return None
-        return Scored({task: TaskRows(**one) for task, one in said["tasks"].items()}, dict(said["train"]))
+        tasks = {task: TaskRows(**one) for task, one in said["tasks"].items()}
+        return Scored(tasks, dict(said["train"]), list(said.get("asked", tasks)))
     except (KeyError, TypeError, ValueError):
         return None  # half of it, or of another version: it is made again
 

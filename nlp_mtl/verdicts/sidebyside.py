@@ -128,7 +128,7 @@ def compare_runs(
         data_root: see :func:`nlp_mtl.run.evaluate`.
 
     Raises:
-        ConfigError: fewer than two; runs without a task in common, or whose rows differ.
+        ConfigError: fewer than two; runs without a task or a seed in common, or whose rows or metrics differ.
         RunFolderError: a folder without a finished run.
 
     Relations: like a study (:func:`nlp_mtl.studies.compare.compare`), but of runs that are there, with rows in mind.
@@ -139,15 +139,19 @@ def compare_runs(
         raise ConfigError(f"compare: two runs or more, found {len(folders)}; or a study file")
     names = _names([Path(folder) for folder in folders])
     ways = {name: _seeds(Path(folder)) for name, folder in zip(names, folders, strict=True)}
+    common = set.intersection(*(set(places) for places in ways.values()))
+    if not common:
+        each = "; ".join(
+            f"{name}: {', '.join(places) if '' not in places else 'one run'}" for name, places in ways.items()
+        )
+        raise ConfigError(f"compare: only runs with the same seed are compared, found none ({each}); name such folders")
     known: dict[str, dict[str, Scored]] = {}
     for name, places in ways.items():
         known[name] = {}
-        for seed, place in places.items():
-            rows = scored_rows(place, split, data_root=data_root, train_rows=0)
+        for seed in sorted(common):
+            rows = scored_rows(places[seed], split, data_root=data_root, train_rows=0)
             if rows is not None:
                 known[name][seed] = rows
-    if common := set.intersection(*(set(by) for by in known.values())):  # scores of the seeds that are compared
-        known = {name: {seed: by[seed] for seed in sorted(common)} for name, by in known.items()}
     base, first = known[names[0]], next(iter(known[names[0]].values()))
     shared = [task for task in first.tasks if all(task in one.tasks for by in known.values() for one in by.values())]
     if not shared:
@@ -163,9 +167,16 @@ def compare_runs(
     )
     if wrong:
         raise ConfigError(f"compare: {', '.join(wrong)}: the runs have other {split} rows; give them the same data")
+    metrics = {task: first.tasks[task].metric for task in shared}
+    found = {task: sorted({s.tasks[task].metric for by in known.values() for s in by.values()}) for task in shared}
+    if other := [f"{task}: {', '.join(each)}" for task, each in found.items() if len(each) > 1]:
+        raise ConfigError(
+            f"compare: a task is compared by one metric, found {'; '.join(other)}; name the runs whose task says the "
+            "same `metrics`"
+        )
     against: dict[str, dict[str, Difference]] = {}
     for name in names[1:]:
-        pairs = list(zip(known[name].values(), base.values(), strict=False))
+        pairs = list(zip(known[name].values(), base.values(), strict=True))
         ours, theirs = [a for a, _ in pairs], [b for _, b in pairs]
         against[name] = {
             task: difference(
@@ -190,7 +201,6 @@ def compare_runs(
         name: {task: float(np.mean([one.tasks[task].score for one in by.values()])) for task in shared}
         for name, by in known.items()
     }
-    metrics = {task: first.tasks[task].metric for task in shared}
     return SideBySide(names, split, metrics, scores, against, shown, {name: len(by) for name, by in known.items()})
 
 

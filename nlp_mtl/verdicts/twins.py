@@ -26,7 +26,7 @@ _OF_SEVERAL = (
     "tree",
     "train_tasks",
     "stop_tasks",
-    "task_lora",
+    "keep_best",
     "cosines_every",
 )
 _NO_TWIN = ("stages", "init_from", "distillation", "pseudo_labels", "importance_weighting")
@@ -133,6 +133,9 @@ def twin_keys(run: Shown, task: str, *, same: Same = "rows") -> dict[str, Any]:
         same: ``rows``: it sees the rows of its task as often as the run showed them, so it does fewer steps; ``steps``:
             it does as many steps, so it sees them more often. Steps that are counted (evaluations, warm-up) shrink
             with its number of steps, so that there are as many of them.
+
+    What is trained is of the same kind: a run with an adapter per task has twins with one adapter. A rule for the best
+    checkpoint that is about another task can't be theirs; they go by the task's own skill.
     """
     keys = {key: value for key, value in run.keys.items() if key not in _OF_SEVERAL}
     names = [one.name for one in load_tasks(run.keys["tasks"], registry=run.keys.get("registry") or ())]
@@ -152,6 +155,10 @@ def twin_keys(run: Shown, task: str, *, same: Same = "rows") -> dict[str, Any]:
                 training[key] = max(1, round(value * share))
     else:
         training["max_steps"] = run.steps
+    best = str(training.get("metric_for_best_model") or "").removeprefix("eval_")
+    if any(best.startswith(f"{name}_") for name in names if name != task) and not best.startswith(f"{task}_"):
+        training.pop("metric_for_best_model")
+        training.pop("greater_is_better", None)
     training.pop("run_name", None)
     training.pop("push_to_hub", None)
     return {**keys, "training": training}

@@ -241,3 +241,70 @@ def test_words_do_not_say_more_than_is_known():
     assert "narrow it makes no difference above 0.02" in said
     assert "Still open: wide (-0.100)" in said and "--seeds 5" in said
     assert "nothing was learned" in said and "before asking about idle" in said
+
+
+def test_twins_of_a_run_with_adapters_have_adapters(trained, tmp_path):
+    """And a rule for the best checkpoint that is about one task is that task's alone; a LoRA finds its encoder."""
+    _, keys = trained
+    lora = {"r": 2, "target_modules": "all-linear"}
+    best = {"metric_for_best_model": "eval_mood_accuracy", "greater_is_better": True, "load_best_model_at_end": True}
+    often = {
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "num_train_epochs": 1,
+        "output_dir": str(tmp_path / "run"),
+    }
+    mtl.train({**keys, "task_lora": lora, "training": {**keys["training"], **best, **often}})
+    plan = plan_of(tmp_path / "run")
+    rules = {one.task: one.keys["training"].get("metric_for_best_model") for one in plan.runs}
+    assert rules == {"mood": "eval_mood_accuracy", "alike": None, "names": None}
+    found = mtl.verdict(tmp_path / "run")
+    assert not found.failed and {one.task for one in found.tasks} == set(plan.tasks)
+    assert found.alone.parameters == found.together.parameters, (
+        "an adapter and a head for each task, as in the one model"
+    )
+
+
+def test_a_task_that_cannot_be_trained_alone_is_told_before_anything_is_trained(trained, tmp_path):
+    _, keys = trained
+    shape = {**keys["training"], "output_dir": str(tmp_path / "run"), "num_train_epochs": 1}
+    mtl.train({**keys, "training": shape})
+    file = tmp_path / "run" / "run.yaml"
+    file.write_text(file.read_text() + "regularizers: [ewcc]\n")
+    with pytest.raises(ConfigError, match="'ewcc'"):
+        mtl.verdict(tmp_path / "run")
+    assert not (tmp_path / "baselines").exists()
+
+
+def test_rows_that_were_scored_for_a_comparison_are_completed_for_a_report(trained, tmp_path):
+    _, keys = trained
+    mtl.train({**keys, "training": {**keys["training"], "output_dir": str(tmp_path / "run"), "num_train_epochs": 1}})
+    run = tmp_path / "run"
+    assert set(scored_rows(run, tasks=["mood"], train_rows=0).tasks) == {"mood"}
+    assert scored_rows(run, train_rows=0).train == {}
+    whole = scored_rows(run)
+    assert set(whole.tasks) == set(whole.train) == {"mood", "alike", "names"}
+    before = (run / "scored" / "validation.json").stat().st_mtime_ns
+    assert scored_rows(run) == whole
+    assert (run / "scored" / "validation.json").stat().st_mtime_ns == before, "what is known is not made again"
+
+
+def test_what_cannot_be_compared_is_not(trained, judged, tmp_path):
+    """One run with several, seeds that differ, and scores by other metrics."""
+    import shutil
+
+    folder, _ = trained
+    for way, seeds in (("a", (0, 1)), ("b", (2,)), ("c", (1, 2))):
+        for seed in seeds:
+            shutil.copytree(folder / "run", tmp_path / way / f"seed-{seed}")
+    with pytest.raises(ConfigError, match=r"same seed .*run: one run; a: seed-0, seed-1"):
+        mtl.compare_runs([folder / "run", tmp_path / "a"])
+    with pytest.raises(ConfigError, match="same seed"):
+        mtl.compare_runs([tmp_path / "a", tmp_path / "b"])
+    assert mtl.compare_runs([tmp_path / "a", tmp_path / "c"]).seeds == {"a": 1, "c": 1}
+    file = tmp_path / "b" / "seed-2" / "scored" / "validation.json"
+    said = json.loads(file.read_text())
+    said["tasks"]["mood"]["metric"] = "f1_macro"
+    file.write_text(json.dumps(said))
+    with pytest.raises(ConfigError, match="one metric, found mood: accuracy, f1_macro"):
+        mtl.compare_runs([tmp_path / "c", tmp_path / "b"])

@@ -82,6 +82,23 @@ def test_seeds_that_agree_leave_the_rows_to_decide():
     assert found.half == pytest.approx(found.rows_half)
 
 
+def test_seeds_that_agree_to_the_row_by_chance_make_nothing_sure():
+    """Each of three seeds gets one row more right, another one each: over rows that is next to nothing."""
+    truth, base = [1] * 50, [1] * 40 + [0] * 10
+    more = [row_score("accuracy", [*base[:row], 1, *base[row + 1 :]], truth) for row in (40, 41, 42)]
+    found = difference(more, [row_score("accuracy", base, truth)] * 3)
+    assert found.mean == pytest.approx(0.02) and found.p > 0.05 and found.low < 0
+    assert found.p >= found.rows_p and found.half >= found.rows_half
+
+
+@pytest.mark.parametrize(("rows", "sure"), [(2, False), (40, True)])
+def test_where_all_rows_differ_alike_the_sign_test_decides(rows, sure):
+    right, wrong = (row_score("accuracy", [said] * rows, [1] * rows) for said in (1, 0))
+    assert (difference([right] * 3, [wrong] * 3).p < 0.05) == sure
+    assert difference([right], [wrong]).rows_p == pytest.approx(2 * 0.5**rows)
+    assert difference([right] * 3, [right] * 3).p == 1
+
+
 def test_less_is_better_turns_the_sign():
     near, far = ([row_score("mse", [v] * 9 + [v + s / 9], [0.0] * 10) for s in range(3)] for v in (0.1, 0.9))
     assert difference(near, far, better=False).mean > 0 > difference(near, far).mean
