@@ -119,4 +119,7 @@ def recorded(folder: str | Path) -> dict[str, Any]:
     said["registry"] = [str(place / item) for item in said.get("registry", [])]
     if said.get("data_root"):
         said["data_root"] = str(place / said["data_root"])
+    for spec in said.get("regularizers") or ():
+        if isinstance(spec, dict):
+            spec.update({key: str(place / spec[key]) for key in FROM_RUNS if isinstance(spec.get(key), str)})
     return said

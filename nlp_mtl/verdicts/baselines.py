@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,8 @@ def do(
         left = [later for later in plan.runs[number:] if id(later) in missing]
         used = (time.monotonic() - began) / 3600
         if id(one) in missing:
+            one = replace(one, keys={**one.keys, "data_root": str(data_root)}) if data_root is not None else one
+            (one.folder / "metrics.json").unlink(missing_ok=True)  # of one whose rows can't be scored any more
             if budget is not None and used + hours(plan.run, [one], same=plan.same) > budget:
                 stopped = True
                 continue

@@ -71,6 +71,7 @@ def report(
         "--split": split,
         "--baselines-dir": place,
         "--dry-run": dry_run or None,
+        "--same": None if same == "rows" else same,
     }
     if not baselines and (lonely := [name for name, value in given.items() if value is not None]):
         raise ConfigError(f"report: {', '.join(lonely)} goes with --baselines; add it, or leave that out")
@@ -148,13 +149,19 @@ def _judged(
         for sentence in found.sentences():
             print(sentence)
         if found.missing:
-            print(f"go on with:\n  {command('report', str(run), '--baselines', *_again(seeds, tasks))}")
+            again = {
+                "--seeds": seeds,
+                "--tasks": ",".join(tasks or ()),
+                "--same": "" if same == "rows" else same,
+                "--split": split,
+                "--budget": budget,
+                "--baselines-dir": place,
+                "--data-root": data_root,
+            }
+            words = [word for name, value in again.items() if value for word in (name, str(value))]
+            print(f"go on with:\n  {command('report', str(run), '--baselines', *words)}")
         print()
     return found.missing
-
-
-def _again(seeds: int | None, tasks: list[str] | None) -> list[str]:
-    return [*(["--seeds", str(seeds)] if seeds else []), *(["--tasks", ",".join(tasks)] if tasks else [])]
 
 
 def compare(

@@ -69,7 +69,7 @@ def verdict(
     Example:
         ::
 
-            found = nlp_mtl.verdicts("runs/demo", seeds=3)
+            found = nlp_mtl.verdict("runs/demo", seeds=3)
             found.sentences()
     """
     plan = plan_of(run, seeds=seeds, tasks=tasks, same=same, place=place)

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from nlp_mtl import metrics
+from nlp_mtl.errors import DataError
 
 Combine = Callable[[np.ndarray], np.ndarray]
-_CLASSES = 200  # more would make the sums large; such metrics are computed row by row
+_CLASSES = 200  # more would make the sums large; such metrics are called
+BLOCKS = 100  # of rows, where a metric must be called without each
 
 
 @dataclass(frozen=True)
@@ -20,9 +22,10 @@ class RowScore:
 
     Attributes:
         value: of all rows.
-        rows: how many.
+        rows: how many, or how many groups of them: those that the metric scores as one, such as the answers to a
+            question; or blocks at random, where a metric that is no sum or mean has more than 100 rows.
         weighted: [..., rows] weights, whole numbers from 0 → [...] scores.
-        left_out: () → [rows], the score without each row.
+        left_out: () → [rows], the score without each.
         exact: whether sums are enough; else the metric is called for each resample.
     """
 
@@ -52,7 +55,10 @@ def row_score(
     Raises:
         DataError: what the metric refuses.
 
-    Cost: for sums, one product of [resamples, rows] with [rows, sums]; else a call of the metric for each resample.
+    Relations: the delete-a-group jackknife (Kott, 2001, Journal of Official Statistics 17) where blocks are left out.
+
+    Cost: for sums, one product of [resamples, rows] with [rows, sums]; for means of rows' values, a call of the metric
+    for each besides; else a call of the metric for each resample, and for each block.
 
     Example:
         >>> found = row_score("accuracy", [0, 1, 1, 0], [0, 1, 0, 0])
@@ -67,33 +73,82 @@ def row_score(
     made = _sums(name, predictions, references, labels) if not metrics.needs(metric) else None
     if made is not None:
         stats, combine = made
-        total = stats.sum(0)
-        if abs(float(combine(total[None])[0]) - value) < 1e-9:  # the metric as it is, and not nearly
-            return RowScore(value, len(stats), lambda w: combine(w @ stats), lambda: combine(total[None] - stats), True)
-    return _called(metric, name, value, predictions, references, labels, own)
+        if abs(float(combine(stats.sum(0)[None])[0]) - value) < 1e-9:  # the metric as it is, and not nearly
+            return _of_sums(value, stats, combine)
+    called = _Called(metric, name, predictions, references, labels, own)
+    units = _groups(own["groups"]) if own and "groups" in own else [np.array([row]) for row in range(len(predictions))]
+    each = called.each(units, value)
+    if each is not None:
+        stats = np.stack([each, np.ones(len(units))], 1)
+        return _of_sums(value, stats, lambda sums: _over(sums[..., 0], sums[..., 1]))
+    return called.in_blocks(units, value)
 
 
-def _called(
-    metric: str, name: str, value: float, predictions: Any, references: Any, labels: Any, given: Any
-) -> RowScore:
-    count = len(predictions)
+def _of_sums(value: float, stats: np.ndarray, combine: Combine) -> RowScore:
+    total = stats.sum(0)
+    return RowScore(value, len(stats), lambda w: combine(w @ stats), lambda: combine(total[None] - stats), True)
 
-    def one(chosen: np.ndarray) -> float:
-        picked = {need: [values[i] for i in chosen] for need, values in given.items()} if given else None
+
+def _groups(names: Sequence[Any]) -> list[np.ndarray]:
+    """The rows of each group: rows of one question do not vary apart from each other."""
+    places: dict[Any, list[int]] = {}
+    for row, name in enumerate(names):
+        places.setdefault(tuple(name) if isinstance(name, list) else name, []).append(row)
+    return [np.array(rows) for rows in places.values()]
+
+
+@dataclass(frozen=True)
+class _Called:
+    """A metric that is called for some rows."""
+
+    metric: str
+    name: str
+    predictions: Any
+    references: Any
+    labels: Any
+    given: Any
+
+    def __call__(self, chosen: np.ndarray) -> float:
+        picked = {need: [values[i] for i in chosen] for need, values in self.given.items()} if self.given else None
         found = metrics.score(
-            [metric], [predictions[i] for i in chosen], [references[i] for i in chosen], labels=labels, given=picked
+            [self.metric],
+            [self.predictions[i] for i in chosen],
+            [self.references[i] for i in chosen],
+            labels=self.labels,
+            given=picked,
         )
-        return float(found[name])
+        return float(found[self.name])
 
-    def weighted(weights: np.ndarray) -> np.ndarray:
-        flat = weights.reshape(-1, count)
-        found = [one(np.repeat(np.arange(count), row.astype(int))) for row in flat]
-        return np.array(found).reshape(weights.shape[:-1])
+    def each(self, units: list[np.ndarray], value: float) -> np.ndarray | None:
+        """The metric of each unit alone, if the score of any is their mean, as of answers to questions; else None."""
+        half = units[: max(2, min(len(units) // 2, 50))]
+        try:
+            first = [self(unit) for unit in half]
+            if not abs(float(np.mean(first)) - self(np.concatenate(half))) < 1e-9:
+                return None
+            found = np.array([*first, *(self(unit) for unit in units[len(half) :])])
+        except DataError:  # it is not defined on one row
+            return None
+        return found if abs(float(found.mean()) - value) < 1e-9 else None
 
-    everything = np.arange(count)
-    return RowScore(
-        value, count, weighted, lambda: np.array([one(np.delete(everything, i)) for i in everything]), False
-    )
+    def in_blocks(self, units: list[np.ndarray], value: float) -> RowScore:
+        """Units in blocks drawn at random, always the same: with more, leaving each out once would take minutes."""
+        order = np.random.default_rng(0).permutation(len(units))
+        parts = np.array_split(order, min(len(units), BLOCKS))
+        blocks = [np.concatenate([units[place] for place in np.sort(part)]) for part in parts]
+        if len(blocks) == len(units):
+            blocks = units
+        everything = np.arange(len(blocks))
+
+        def weighted(weights: np.ndarray) -> np.ndarray:
+            flat = weights.reshape(-1, len(blocks)).astype(int)
+            found = [self(np.concatenate([blocks[i] for i in np.repeat(everything, row)])) for row in flat]
+            return np.array(found).reshape(weights.shape[:-1])
+
+        def left_out() -> np.ndarray:
+            return np.array([self(np.concatenate([blocks[j] for j in np.delete(everything, i)])) for i in everything])
+
+        return RowScore(value, len(blocks), weighted, left_out, False)
 
 
 def _sums(
@@ -102,6 +157,11 @@ def _sums(
     """[rows, k] numbers whose sums are enough, and what makes a score of [..., k] sums."""
     if name == "span_f1":
         return _spans(predictions, references)
+    if name == "f1_micro" and len(predictions) and isinstance(predictions[0], (list, tuple, np.ndarray)):
+        said, true = (np.asarray(side, dtype=float) for side in (predictions, references))
+        return np.stack([(said * true).sum(1), said.sum(1), true.sum(1)], 1), lambda s: _f1(
+            s[..., 0], s[..., 1], s[..., 2]
+        )
     ours, theirs = np.asarray(predictions, dtype=object), np.asarray(references, dtype=object)
     if ours.ndim != 1 or theirs.ndim != 1 or not len(ours) or hasattr(ours[0], "__len__"):
         return None

@@ -102,10 +102,17 @@ def scored_rows(
 
     wanted = list(tasks or (task["name"] for task in read_spec(place)["tasks"]))
     rows, train = dict(known.tasks), dict(known.train)
-    if missing := [task for task in wanted if task not in known.asked]:
+    missing = [task for task in wanted if task not in known.asked]
+    if missing and not has_weights(place):
+        raise RunFolderError(
+            f"{place}: its weights were removed, and its {split} rows were not scored before; train it again (a "
+            "verdict keeps the weights of twins with keep_weights=True)"
+        )
+    if missing:
         found = evaluate(place, split, tasks=missing, data_root=data_root, progress=progress)  # type: ignore[arg-type]
         rows |= {task: _rows_of(scores) for task, scores in found.items() if scores.first is not None}
     unseen = [task for task in wanted if task in rows and task not in train] if train_rows else []
+    unseen = unseen if has_weights(place) else []
     if unseen:
         again = evaluate(place, "train", tasks=unseen, data_root=data_root, rows=train_rows)
         train |= {task: float(one.metrics[one.first]) if one.first else None for task, one in again.items()}
@@ -139,6 +146,11 @@ def _rows_of(scores: Any) -> TaskRows:
         {name: float(value) for name, value in scores.metrics.items()},
         hashlib.sha256(told.encode()).hexdigest()[:16],
     )
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a run can be run, and was not only scored."""
+    return any(folder.glob("*.safetensors"))
 
 
 def run_key(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from nlp_mtl.errors import ConfigError, RunFolderError, UnsupportedError, near
 from nlp_mtl.recording import recorded
 from nlp_mtl.studies.study import PlannedRun, one_by_one
 from nlp_mtl.tasks import load_tasks
+from nlp_mtl.verdicts.scored import has_weights, scored_rows
 
 Same = Literal["rows", "steps"]
 TOGETHER, ALONE, FOLDER = "together", "alone", "baselines"
@@ -45,6 +47,7 @@ class Shown:
         rows: task → how many times a row of it was shown.
         train: task → how many labelled training rows it has.
         seconds: of training.
+        evaluations: at how many steps it was evaluated.
     """
 
     folder: Path
@@ -54,6 +57,7 @@ class Shown:
     rows: dict[str, int]
     train: dict[str, int]
     seconds: float
+    evaluations: int = 1
 
 
 def shown(folder: str | Path) -> Shown:
@@ -72,16 +76,18 @@ def shown(folder: str | Path) -> Shown:
             "a task alone can't have in the same way; compare ways in a study: nlp-mtl compare STUDY.yaml"
         )
     rows: dict[str, int] = {}
-    steps = 0
+    steps, evaluated = 0, set()
     for entry in metrics["log"]:
         steps = max(steps, int(entry.get("step", 0)))
+        if any(key.startswith("eval_") for key in entry):
+            evaluated.add(entry.get("step", 0))
         for key, value in entry.items():
             if key.startswith("rows_"):
                 task = key.removeprefix("rows_")
                 rows[task] = rows.get(task, 0) + int(value)
     train = {task: facts["train"].get("labelled", 0) for task, facts in metrics["data"].items() if facts.get("train")}
     seed = int((keys.get("training") or {}).get("seed", 42))
-    return Shown(place, keys, seed, steps, rows, train, float(metrics["training_seconds"]))
+    return Shown(place, keys, seed, steps, rows, train, float(metrics["training_seconds"]), max(1, len(evaluated)))
 
 
 def checked_metrics(folder: Path) -> Path:
@@ -132,7 +138,8 @@ def twin_keys(run: Shown, task: str, *, same: Same = "rows") -> dict[str, Any]:
         task: one that has a twin.
         same: ``rows``: it sees the rows of its task as often as the run showed them, so it does fewer steps; ``steps``:
             it does as many steps, so it sees them more often. Steps that are counted (evaluations, warm-up) shrink
-            with its number of steps, so that there are as many of them.
+            with its number of steps, so that there are as many of them; so there are of evaluations after each epoch,
+            whatever the twin's epochs: the best of many checkpoints looks better than the best of few.
 
     What is trained is of the same kind: a run with an adapter per task has twins with one adapter. A rule for the best
     checkpoint that is about another task can't be theirs; they go by the task's own skill.
@@ -155,6 +162,7 @@ def twin_keys(run: Shown, task: str, *, same: Same = "rows") -> dict[str, Any]:
                 training[key] = max(1, round(value * share))
     else:
         training["max_steps"] = run.steps
+    _as_often_evaluated(run, task, training, same)
     best = str(training.get("metric_for_best_model") or "").removeprefix("eval_")
     if any(best.startswith(f"{name}_") for name in names if name != task) and not best.startswith(f"{task}_"):
         training.pop("metric_for_best_model")
@@ -162,6 +170,21 @@ def twin_keys(run: Shown, task: str, *, same: Same = "rows") -> dict[str, Any]:
     training.pop("run_name", None)
     training.pop("push_to_hub", None)
     return {**keys, "training": training}
+
+
+def _as_often_evaluated(run: Shown, task: str, training: dict[str, Any], same: Same) -> None:
+    if training.get("eval_strategy", "epoch") != "epoch":
+        return
+    total, own = sum(run.rows.values()), run.train[task]
+    epochs = (run.rows[task] if same == "rows" else total) / own
+    if math.ceil(round(epochs, 6)) == run.evaluations:
+        return
+    a_step = total / run.steps
+    steps = run.steps if same == "steps" else math.ceil(epochs * math.ceil(own / a_step))
+    every = max(1, steps // run.evaluations)
+    training.update(eval_strategy="steps", eval_steps=every)
+    if training.get("save_strategy", "epoch") == "epoch":
+        training.update(save_strategy="steps", save_steps=every)
 
 
 def _listed(tasks: Any) -> list[Any]:
@@ -216,5 +239,7 @@ def hours(run: Shown, runs: Sequence[PlannedRun], *, same: Same = "rows") -> flo
 
 
 def is_done(planned: PlannedRun) -> bool:
-    """Whether its scores are there; its weights may have been removed."""
-    return (planned.folder / "metrics.json").is_file()
+    """Whether its scores are there, and those of its rows, or the weights that give them."""
+    return (planned.folder / "metrics.json").is_file() and (
+        has_weights(planned.folder) or scored_rows(planned.folder, only_known=True) is not None
+    )

@@ -308,3 +308,35 @@ def test_what_cannot_be_compared_is_not(trained, judged, tmp_path):
     file.write_text(json.dumps(said))
     with pytest.raises(ConfigError, match="one metric, found mood: accuracy, f1_macro"):
         mtl.compare_runs([tmp_path / "c", tmp_path / "b"])
+
+
+def test_twins_choose_among_as_many_checkpoints(trained, tmp_path):
+    """A small task that is shown often has many epochs of its own, and the run that it is judged by few."""
+    _, keys = trained
+    often = {"num_train_epochs": 2, "eval_strategy": "epoch", "save_strategy": "epoch"}
+    training = {**keys["training"], **often, "output_dir": str(tmp_path / "run")}
+    tasks = [keys["tasks"][0], {"name": keys["tasks"][1], "rows": {"train": 4}}]
+    mtl.train({**keys, "tasks": tasks, "sampler": "uniform", "training": training})
+    run = shown(tmp_path / "run")
+    assert run.evaluations == 2
+    for same in ("rows", "steps"):
+        for task in ("mood", "alike"):
+            twin = twin_keys(run, task, same=same)
+            twin["training"]["output_dir"] = str(tmp_path / f"{task}-{same}")
+            mtl.train(twin)
+            own = shown(tmp_path / f"{task}-{same}")
+            assert abs(own.evaluations - run.evaluations) <= 1, (task, same)
+
+
+def test_a_twin_whose_rows_cannot_be_read_is_trained_again(trained, tmp_path):
+    _, keys = trained
+    mtl.train({**keys, "training": {**keys["training"], "output_dir": str(tmp_path / "run"), "num_train_epochs": 1}})
+    mtl.verdict(tmp_path / "run", tasks=["mood"])
+    plan = plan_of(tmp_path / "run", tasks=["mood"])
+    (twin,) = plan.runs
+    assert not plan.missing and not list(twin.folder.glob("*.safetensors"))
+    with pytest.raises(RunFolderError, match=r"its weights were removed, and its test rows were not scored"):
+        scored_rows(twin.folder, "test")
+    (twin.folder / "scored" / "validation.json").write_text('{"format": 0')
+    assert plan_of(tmp_path / "run", tasks=["mood"]).missing
+    assert mtl.verdict(tmp_path / "run", tasks=["mood"]).tasks[0].task == "mood"

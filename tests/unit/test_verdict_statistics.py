@@ -48,11 +48,43 @@ def test_weighted_sums_are_the_metric_of_repeated_rows(data):
     np.testing.assert_allclose(found.left_out(), without, atol=1e-6)
 
 
-def test_columns_that_a_metric_needs_are_resampled_with_the_rows():
-    groups = ["x", "x", "y", "y"]
+def test_rows_of_a_group_are_drawn_and_left_out_together():
+    groups = ["x", "y", "x", "y"]
     found = row_score("group_exact_match", [1, 1, 1, 0], [1, 1, 1, 1], given={"groups": groups})
-    assert found.value == 0.5 and not found.exact
-    assert found.weighted(np.array([[1.0, 1, 0, 0]])).tolist() == [1.0]
+    assert found.value == 0.5 and found.exact and found.rows == 2
+    assert found.weighted(np.array([[1.0, 0], [0, 3], [2, 1]])).tolist() == [1, 0, pytest.approx(2 / 3)]
+    assert found.left_out().tolist() == [0, 1]
+
+
+def test_means_of_rows_are_sums_and_what_is_neither_is_left_out_in_blocks():
+    """Answers to questions, any labels of a row, and a correlation of ranks, each against the metric itself."""
+    draw = np.random.default_rng(0)
+    words = ["the cat", "a cat", "the dog", "rain in the city", ""]
+    ours, theirs = ([words[i] for i in draw.integers(0, 5, 60)] for _ in range(2))
+    for name in ("f1_answer", "exact_match"):
+        found = row_score(name, ours, [[text] for text in theirs])
+        assert found.exact and found.rows == 60
+        weights = draw.integers(0, 3, 60)
+        chosen = np.repeat(np.arange(60), weights)
+        direct = metrics.score([name], [ours[i] for i in chosen], [[theirs[i]] for i in chosen])
+        assert found.weighted(weights[None].astype(float))[0] == pytest.approx(direct[metrics.key_of(name)])
+    said, true = (draw.integers(0, 2, (40, 3)).tolist() for _ in range(2))
+    found = row_score("f1_micro", said, true, labels=["a", "b", "c"])
+    assert found.exact
+    without = [
+        metrics.score(["f1_micro"], said[:i] + said[i + 1 :], true[:i] + true[i + 1 :])["f1_micro"] for i in range(40)
+    ]
+    np.testing.assert_allclose(found.left_out(), without)
+    x = draw.normal(size=1000)
+    few, many = (row_score("spearman", x[:n].tolist(), (x + draw.normal(size=1000))[:n].tolist()) for n in (60, 1000))
+    assert not few.exact and few.rows == 60 and many.rows == 100
+    pearson = row_score("pearson", x.tolist(), (x + draw.normal(size=1000)).tolist())
+
+    def error(one):
+        left = one.left_out()
+        return math.sqrt((one.rows - 1) / one.rows * float(((left - left.mean()) ** 2).sum()))
+
+    assert error(many) == pytest.approx(error(pearson), rel=0.4), "a block stands for its rows"
 
 
 def test_with_rows_that_all_differ_alike_it_is_the_paired_t_test_over_seeds():
