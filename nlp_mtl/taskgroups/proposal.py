@@ -100,7 +100,12 @@ class Grouping:
 
     def sentences(self) -> list[str]:
         """What is proposed, in words."""
-        how = "no other groups have a greater expected gain" if self.exact else "found by clustering, not proven best"
+        rest = " of the tasks that are not put apart" if self.apart else ""
+        how = (
+            f"no other groups{rest} have a greater expected gain"
+            if self.exact
+            else "found by clustering, not proven best"
+        )
         said = [
             f"{len(self.groups)} encoder(s) of {self.encoders} allowed; expected gain over each task alone, by "
             f"{self.measure}: {self.total:+.3f} in all ({how})."
@@ -117,6 +122,11 @@ class Grouping:
                     f"No other task is expected to help {', '.join(forced)}, but {self.encoders} encoder(s) leave no "
                     "room to put them apart; allow more."
                 )
+        if len(self.apart) == len(self.gains):
+            said.append(
+                f"No affinity is above what a task is worth alone. If 0 is not that in {self.measure}, as it is not in "
+                "leep and nce, say what is: --alone."
+            )
         if lost := [task for task, gain in self.gains.items() if gain < 0]:
             said.append(f"Expected to lose in their group: {', '.join(lost)}; more encoders would spare them that.")
         return said

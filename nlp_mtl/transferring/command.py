@@ -37,6 +37,7 @@ def transferability(
 ) -> None:
     """Before training: how well encoders fit tasks, and which tasks may gain from one another."""
     one_process("transferability")
+    from nlp_mtl.registry import evidences
     from nlp_mtl.transferring.study import ESTIMATORS
     from nlp_mtl.transferring.study import transferability as look
 
@@ -65,8 +66,9 @@ def transferability(
     for note in found.notes:
         print(f"\n{note}")
     print(f"\ntransferability.md and pictures are in {found.folder}")
-    if found.affinities:
-        print(f"  {command('groups', str(out / f'affinity_{next(iter(found.affinities))}.json'))}")
+    fit = [name for name in found.affinities if name in evidences and evidences[name].of_labels]
+    if fit:
+        print(f"  {command('groups', str(out / f'affinity_{fit[0]}.json'), '--encoders', '2')}")
 
 
 def _parts(words: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ import torch
 from nlp_mtl.batches import Collator, to_device
 from nlp_mtl.depth import ALL
 from nlp_mtl.errors import UnsupportedError
+from nlp_mtl.heads.multi_label import MultiLabel
+from nlp_mtl.heads.multiple_choice import MultipleChoice
 from nlp_mtl.layout import Layout
 from nlp_mtl.packing import Packed, encode_at
 from nlp_mtl.probing.features import places_read
@@ -23,8 +26,9 @@ class TaskFeatures:
     Attributes:
         texts: [rows, hidden], the mean of each row's tokens.
         units: [units, hidden], what the task's head would read for each label; as many as there are rows, where a task
-            labels rows. Empty where a head reads no single vector for a label.
-        labels: [units], class numbers or values.
+            labels rows; of multiple choice each option. Empty where a head reads no single vector for a label.
+        labels: [units], class numbers or values, of an option whether it is the right one; [units, labels] of 0 and 1
+            where a row has any number of labels.
         groups: [units], the row that a unit is of.
     """
 
@@ -98,18 +102,38 @@ def _computed(opened: Opened, task: str) -> dict[str, np.ndarray]:
         np.add.at(texts, part[owner], each / np.asarray(counts, dtype=np.float32)[owner][:, None])
         target = batch["targets"][task]
         try:
-            places, own = places_read(task, head, module, layout, target)
-        except UnsupportedError:  # several labels or answers for a row: only its texts are looked at
+            places, own, values = _read(task, head, module, layout, target)
+        except UnsupportedError:  # answers somewhere in a text: only its texts are looked at
             continue
         read = packed.means(target["sequences"]) if places is None else packed.hidden[places]
-        values = target["labels"].cpu().numpy()
         known = values >= 0 if values.dtype.kind in "iu" else np.ones(len(values), dtype=bool)  # words without a tag
+        known = known if known.ndim == 1 else known.all(1)
+        rows_of = part[batch["owners"][task].cpu().numpy()]  # a batch has its rows in an order of its own
         units.append(read.float().cpu().numpy()[known])
         labels.append(values[known])
-        groups.append((part if own is None else part[own])[known])
+        groups.append((rows_of if own is None else rows_of[own])[known])
     assert texts is not None
     if not units:
         return {"texts": texts, "units": texts[:0], "labels": np.zeros(0, dtype=int), "groups": np.zeros(0, dtype=int)}
     order = np.argsort(np.concatenate(groups), kind="stable")
     whole = {"units": units, "labels": labels, "groups": groups}
     return {"texts": texts, **{name: np.concatenate(parts)[order] for name, parts in whole.items()}}
+
+
+def _read(task: str, head: Any, module: Any, layout: Layout, target: Any) -> tuple[Any, np.ndarray | None, np.ndarray]:
+    """As :func:`places_read`, with the labels; also of options, and of rows with any number of labels."""
+    labels = target.get("labels")
+    if isinstance(head, MultipleChoice):
+        counts, sequences = target["counts"].cpu().numpy(), target["sequences"]
+        own = np.repeat(np.arange(len(counts)), counts)
+        option = np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return _places(head, module, layout, sequences), own, (option == labels.cpu().numpy()[own]).astype(int)
+    if isinstance(head, MultiLabel):
+        return _places(head, module, layout, target["sequences"]), None, labels.cpu().numpy().astype(int)
+    places, own_or_none = places_read(task, head, module, layout, target)
+    return places, own_or_none, labels.cpu().numpy()
+
+
+def _places(head: Any, module: Any, layout: Layout, sequences: Any) -> Any:
+    way = head._way(module)
+    return None if way == "mean" else (layout.firsts if way == "cls" else layout.lasts)[sequences]

@@ -16,7 +16,7 @@ from nlp_mtl.errors import ConfigError, DataError
 from nlp_mtl.model import MultiTaskModel
 from nlp_mtl.paths import cache_folder
 
-FORMAT = 1  # raise it when what is kept on disk changes
+FORMAT = 2  # raise it when what is kept on disk changes
 LEAST = 8  # labelled rows of a task
 
 

@@ -34,12 +34,22 @@ def scores_of(opened: Opened, estimators: Mapping[str, Any]) -> dict[str, dict[s
             if not len(features.labels) or (features.numbers and not one.of_values):
                 continue
             of = [opened.fingerprint(task), name, vars(one), opened.seed]
-            found[task][name] = float(opened.kept("score", of, partial(_score, one, features))["score"])
+            score = float(opened.kept("score", of, partial(_score, one, features))["score"])
+            if not np.isnan(score):
+                found[task][name] = score
     return found
 
 
 def _score(estimator: Any, features: TaskFeatures) -> dict[str, np.ndarray]:
-    return {"score": np.asarray(estimator(features.units, features.labels, features.groups), dtype=float)}
+    """Of rows with any number of labels, the mean over those that some rows have and some have not."""
+    each = [estimator(features.units, labels, features.groups) for labels in _columns(features.labels)]
+    return {"score": np.asarray(np.mean(each) if each else np.nan, dtype=float)}
+
+
+def _columns(labels: np.ndarray) -> list[np.ndarray]:
+    if labels.ndim == 1:
+        return [labels]
+    return [column for column in labels.T if 2 <= column.sum() <= len(column) - 2]
 
 
 def pairs_of(opened: Opened, estimators: Mapping[str, Any]) -> dict[str, Affinity]:
@@ -49,7 +59,7 @@ def pairs_of(opened: Opened, estimators: Mapping[str, Any]) -> dict[str, Affinit
     """
     pairs = {name: one for name, one in estimators.items() if isinstance(one, PairEstimator)}
     features = {task: some_units(features_of(opened, task), opened.seed) for task in opened.tasks}
-    having = [task for task, one in features.items() if len(one.labels) and not one.numbers]
+    having = [task for task, one in features.items() if len(one.labels) and not one.numbers and one.labels.ndim == 1]
     if not pairs or len(having) < 2:
         return {}
     of = [
@@ -108,8 +118,7 @@ def trivial_of(features: TaskFeatures) -> float | None:
     """What a probe without features scores: the share of the most frequent class, 0 for values."""
     if not len(features.labels):
         return None
-    return (
-        0.0
-        if features.numbers
-        else float(np.unique(features.labels, return_counts=True)[1].max()) / len(features.labels)
-    )
+    if features.numbers:
+        return 0.0
+    shares = [float(np.unique(one, return_counts=True)[1].max()) / len(one) for one in _columns(features.labels)]
+    return float(np.mean(shares)) if shares else None

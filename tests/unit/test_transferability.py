@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import xml.dom.minidom
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_the_command_says_the_same(world, monkeypatch, tmp_path):
     done = CliRunner().invoke(app, [*words, "--estimators", "knn", "--out", "here"], catch_exceptions=False)
     assert done.exit_code == 0
     assert "embedding (helper × helped)" in done.output
-    assert "affinity_embedding.json" in done.output
+    assert "nlp-mtl groups" not in done.output, "texts alone say nothing of labels"
     assert (tmp_path / "here" / "affinity_embedding.svg").is_file()
     table = mtl.transferability(world["models"][0], world["tasks"][::3], rows=24, evidence=[], estimators=["knn"])
     assert not table.affinities
@@ -139,22 +140,43 @@ def test_pictures_name_every_task_and_are_the_same_again():
         assert sorted(shown) == list(tasks)
 
 
-def test_of_a_task_with_several_texts_for_a_label_only_the_texts_are_looked_at(world, tmp_path):
-    """Multiple choice reads a text for each option: there is no single vector that a label is read from."""
-    rows = [{"q": f"the cat {i % 7}", "one": "is red", "two": "was old", "label": i % 2} for i in range(40)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+def write(folder, name, rows, **said):
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     spec = {
-        "name": "chosen",
-        "head": {"name": "multiple_choice", "choices": ["one", "two"]},
-        "inputs": ["q"],
+        "name": name,
         "target": "label",
-        "labels": ["one", "two"],
-        "dataset": {"path": "json", "data_files": {"train": "rows.jsonl"}},
+        "dataset": {"path": "json", "data_files": {"train": f"{name}.jsonl"}},
+        **said,
     }
-    (tmp_path / "chosen.yaml").write_text(json.dumps(spec), encoding="utf-8")
-    tasks = [str(tmp_path / "chosen.yaml"), world["tasks"][0]]
-    found = mtl.transferability(world["models"][0], tasks, rows=30, evidence=[])
-    assert not found.scores["one"]["chosen"] and found.scores["one"]["mood"]
-    assert any(note.startswith("chosen: ") for note in found.notes)
+    (folder / f"{name}.yaml").write_text(json.dumps(spec), encoding="utf-8")
+    return str(folder / f"{name}.yaml")
+
+
+def test_options_and_any_number_of_labels_are_scored_and_answers_in_a_text_are_not(world, tmp_path):
+    """Which option is right is told by one word; so is each of the labels but one, which no row has."""
+    draw = random.Random(0)
+    chosen, several, answered = [], [], []
+    for i in range(60):
+        ways = [f"it {draw.choice(['is', 'was'])} good", f"it {draw.choice(['is', 'was'])} bad", "a house in the city"]
+        draw.shuffle(ways)
+        place = next(n for n, way in enumerate(ways) if "good" in way)
+        chosen.append({"q": f"the cat {i % 7}", "ways": ways, "label": place})
+        text = " ".join(draw.choices(["cat", "dog", "red", "new", "old", "city"], k=4))
+        several.append({"text": text, "label": [int("cat" in text), int("red" in text), 0]})
+        answered.append({"q": "who", "c": "the cat is in a house", "label": {"text": ["cat"], "answer_start": [4]}})
+    head = {"name": "multiple_choice", "choices": "ways"}
+    files = [
+        write(tmp_path, "chosen", chosen, head=head, inputs=["q"]),
+        write(tmp_path, "several", several, head="multi_label", inputs=["text"], labels=["cat", "red", "none"]),
+        write(tmp_path, "answered", answered, head="question_answering", inputs=["q", "c"]),
+    ]
+    found = mtl.transferability(world["models"][0], [*files, world["tasks"][0]], rows=60, evidence=[])
+    scores, trivial = found.scores["one"], found.trivial
+    assert trivial["chosen"] == pytest.approx(2 / 3), "of three options two are wrong"
+    assert trivial["several"] > 0.5
+    for task in ("chosen", "several"):
+        assert set(scores[task]) == {"logme", "knn", "linear_probe", "h_score"}
+        assert scores[task]["linear_probe"] > trivial[task] + 0.1
+    assert not scores["answered"] and any(note.startswith("answered: ") for note in found.notes)
     with pytest.raises(UnsupportedError, match="several texts for a label"):
-        mtl.probe(world["models"][0], [str(tmp_path / "chosen.yaml")], rows=30)
+        mtl.probe(world["models"][0], [files[0]], rows=30)

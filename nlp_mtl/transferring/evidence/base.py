@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,8 +11,13 @@ from nlp_mtl.transferring.opening import Opened
 
 
 class Evidence:
-    """Says how much tasks may gain from one another. A user's own is a decorated class with :meth:`find`."""
+    """Says how much tasks may gain from one another. A user's own is a decorated class with :meth:`find`.
 
+    Attributes:
+        of_labels: whether it looks at labels; else a task with shuffled ones is like the task it was made of.
+    """
+
+    of_labels: ClassVar[bool] = True
     registered_as = ""
     paper = ""
     cost = ""

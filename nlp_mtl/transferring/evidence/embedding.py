@@ -29,6 +29,7 @@ class Embedding(Evidence):
         [[1.0, 1.0, -1.0], [1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]]
     """
 
+    of_labels = False
     paper = "Vu et al., 2020, arXiv:2005.00770"
     cost = "one pass of the encoder over each row, shared with the encoder's scores"
 
