@@ -26,6 +26,7 @@ HELD_OUT = "held_out.json"
 ALL_TOGETHER, RANDOM_GROUPS, AS_GIVEN = "all together", "random groups", "the run as given"
 NO_HELPERS, LONGER, RANDOM_HELPERS = "no helpers", "no helpers, as many rows", "random helpers"
 _SALT = 7919
+_OF_SEVERAL = ("sharing", "tree", "balancer", "sampler", "groups")  # they did nothing where each task was alone
 
 
 @dataclass
@@ -158,7 +159,11 @@ def controls_of(plan: Plan, winner: Choice) -> dict[str, Make]:
         add(RANDOM_HELPERS, lambda seed: _random_helpers(plan, winner, count or plan.file.helpers, seed))
         return made
     if "grouping" in plan.space or "strategy" in plan.space:
-        joint = Choice(together(list(plan.items)), changes=winner.changes)
+        apart = all(len(group.tasks) == 1 for group in winner.groups)
+        kept = {
+            key: value for key, value in winner.changes.items() if not apart or key.split(".")[0] not in _OF_SEVERAL
+        }
+        joint = Choice(together(list(plan.items)), changes=kept)
         add(ALL_TOGETHER, lambda seed: joint)
     if "grouping" in plan.space and len(plan.items) > 2:
         add(

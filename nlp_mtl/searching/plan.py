@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nlp_mtl import config
-from nlp_mtl.errors import ConfigError, DataError, NotFoundError, suggestion
+from nlp_mtl.affinity import Affinity
+from nlp_mtl.errors import ConfigError, DataError, NotFoundError, RunFolderError, suggestion
 from nlp_mtl.heads import make_heads
 from nlp_mtl.metrics import greater_is_better
 from nlp_mtl.searching.pruning import read_pruning
@@ -152,6 +155,24 @@ def read_search(
     return file, keys, space, items
 
 
+def _affinity_mistakes(file: str, tasks: list[str], target: str | None) -> list[str]:
+    """What a search can't use of a file of affinities; it wants each task to each other, or to the target."""
+    try:
+        found = Affinity.load(file).of(tasks)
+    except RunFolderError as error:
+        return [str(error)]
+    except ConfigError as error:
+        return [f"{file}: {one}; measure it for all of the search's tasks" for one in error.mistakes]
+    many = range(len(tasks))
+    unknown = [
+        f"{tasks[i]} → {tasks[j]}"
+        for i in many
+        for j in many
+        if i != j and target in (None, tasks[j]) and not np.isfinite(found.values[i, j])
+    ]
+    return [f"{file}: no value for {', '.join(unknown[:5])}; measure those, or leave the tasks out"] if unknown else []
+
+
 def _target_mistakes(file: SearchFile, items: Mapping[str, Any]) -> list[str]:
     if file.target is None:
         return ["`candidates` may help a `target`, found none; name it"] if file.candidates else []
@@ -188,6 +209,9 @@ def _with_rows(file: SearchFile, keys: dict[str, Any], space: Space, items: Mapp
         rows[name] = len(found["train"])
     for name, why in left_out.items():
         logger.warning("%s is no candidate: %s", name, why)
+    if isinstance(file.affinity, str):
+        known = [name for name in items if name in rows]
+        mistakes += [f"the search: `affinity`: {one}" for one in _affinity_mistakes(file.affinity, known, file.target)]
     if file.target and len(rows) < 2:
         mistakes.append("the search: no candidate has data; name others, or say where data is (`run.data_root`)")
     if mistakes:

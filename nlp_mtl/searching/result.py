@@ -136,7 +136,8 @@ class Search:
         for name in self.controls:
             found = self.against(name)
             if found is None:
-                said.append(f"{name}: no score, so no comparison.")
+                why = next((one.splitlines()[0] for one in self.finals[name].failed.values()), "not trained yet")
+                said.append(f"{name}: no score, so no comparison ({why}).")
                 continue
             said.append(f"Against {name}: {signed(found)}, {self.shown(name)}.")
             equal += [name] if self.shown(name) not in ("better", "worse") else []

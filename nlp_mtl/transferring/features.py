@@ -107,7 +107,7 @@ def _computed(opened: Opened, task: str) -> dict[str, np.ndarray]:
             continue
         read = packed.means(target["sequences"]) if places is None else packed.hidden[places]
         known = values >= 0 if values.dtype.kind in "iu" else np.ones(len(values), dtype=bool)  # words without a tag
-        known = known if known.ndim == 1 else known.all(1)
+        known = np.asarray(known if known.ndim == 1 else known.all(1))
         rows_of = part[batch["owners"][task].cpu().numpy()]  # a batch has its rows in an order of its own
         units.append(read.float().cpu().numpy()[known])
         labels.append(values[known])

@@ -294,6 +294,33 @@ def test_controls_have_as_many_rows_shown_and_random_groups_are_others(place):
         assert made == random_groups(plan, pair, seed)
 
 
+def test_all_together_is_a_control_without_what_did_nothing_to_tasks_alone(place):
+    """`soft` ties tasks that are trained together; the chosen way has none, and so it is no part of the control."""
+    plan = planned(place, space={"grouping": ["together", "alone"]})
+    lone, changes = tuple(Group((task,), (task,)) for task in TASKS), {"balancer": "pcgrad", "max_length": 32}
+    (made,) = [
+        make for name, make in controls_of(plan, Choice(lone, changes=changes)).items() if name == "all together"
+    ]
+    assert made(0)[0].changes == {"max_length": 32}
+    pair = (Group(TASKS[:2], TASKS[:2]), Group(TASKS[2:], TASKS[2:]))
+    assert controls_of(plan, Choice(pair, changes=changes))["all together"](0)[0].changes == changes
+
+
+def test_an_affinity_file_that_cannot_be_used_is_told_before_anything_is_trained(place, tmp_path):
+    values = np.eye(len(TASKS))
+    values[0, 1] = np.nan
+    Affinity(tuple(TASKS), values, "example").save(tmp_path / "holes.json")
+    Affinity(tuple(TASKS[:2]), values[:2, :2], "example").save(tmp_path / "few.json")
+    (tmp_path / "none.json").write_text("[]")
+    for name, words in (
+        ("holes.json", f"no value for {TASKS[0]} → {TASKS[1]}"),
+        ("few.json", f"no task '{TASKS[2]}'.*measure it for all"),
+        ("none.json", "no affinity"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            planned(place, space={"grouping": ["affinity"]}, affinity=str(tmp_path / name))
+
+
 def test_a_budget_of_rows_ends_it_and_so_does_a_space_with_nothing_new(place):
     plan = planned(place, space={"sampler": ["uniform"]})
     plan = load_search(
