@@ -9,7 +9,8 @@ from markdown import load, table
 _SAID = {
     "copies": "One task under two names, with a head each: no negative transfer may be found.",
     "tiny": "200 rows of MRPC beside 800 of RTE and 800 of STS-B, three epochs.",
-    "six": "Six tasks in one run, 400 training rows each, three epochs.",
+    "shuffled": "MRPC beside a task of the same texts with labels dealt anew, 400 rows each: it may not help.",
+    "six": "Six tasks in one run, 400 training rows each, four epochs, the best step by validation rows.",
 }
 
 
@@ -65,7 +66,26 @@ def known_verdicts(recorded: Path) -> str:
         words += said["advice"]
         words.append(f"With all runs done, verdict, summaries and page took {said['report_seconds']} s.")
         parts.append(" ".join(words))
+        if "followed" in said:
+            parts += _followed(said["followed"])
     return "\n\n".join(parts)
+
+
+def _followed(said: dict) -> list[str]:
+    """Whether what was advised on validation rows helped on test rows."""
+    rows = said["table"]
+    keep = ["task", "metric", "together", "alone", "difference", "verdict"]
+    words = []
+    for name in ("as advised", "by the better mean"):
+        one = said[name]
+        alone = ", ".join(one["alone"]) or "none"
+        against = "; ".join(f"{value} against {other}" for other, value in one["against"].items())
+        words.append(f"{name} ({alone} alone, the rest together): {against}")
+    return [
+        "The same models on test rows, which no verdict and no best step looked at:",
+        table(keep, [[row[key] for key in keep] for row in rows]),
+        "Mean over tasks on test rows, " + ". ".join(words) + ".",
+    ]
 
 
 def known_affinity(recorded: Path) -> str:
