@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,20 @@ def _broken(title: str, words: Sequence[str], values: Sequence[float]) -> list[A
     return [(title if number == 0 else "", line) for number, line in enumerate(lines)]
 
 
+def apart(values: Sequence[float], least: float) -> list[float]:
+    """Places for labels near some values, at least so far from each other, in the same order.
+
+    Example:
+        >>> [round(value, 2) for value in apart([0.5, 0.9, 0.48], 0.1)]
+        [0.58, 0.9, 0.48]
+    """
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    found = list(map(float, values))
+    for lower, upper in pairwise(order):
+        found[upper] = max(found[upper], found[lower] + least)
+    return found
+
+
 def draw_cka(layers: Mapping[str, Sequence[float]], names: Sequence[str], matrix: np.ndarray) -> Picture:
     """Lines: each encoder against the pretrained one by layer. Squares: encoders against each other, last layer."""
     from matplotlib.figure import Figure
@@ -70,11 +85,12 @@ def draw_cka(layers: Mapping[str, Sequence[float]], names: Sequence[str], matrix
         panels = list(np.atleast_1d(figure.subplots(1, wide if layers else 1)))
         if layers:
             panel = panels.pop(0)
+            ends = apart([values[-1] for values in layers.values()], 0.05)
             for number, (name, values) in enumerate(layers.items()):
-                panel.plot(range(len(values)), values, "o-", color=COLOURS[number % len(COLOURS)], markersize=3.5)
-                panel.annotate(
-                    cut(name, 18), (len(values) - 1, values[-1]), xytext=(4, 0), textcoords="offset points", fontsize=7
-                )
+                colour = COLOURS[number % len(COLOURS)]
+                panel.plot(range(len(values)), values, "o-", color=colour, markersize=3.5)
+                place = (len(values) - 0.85, ends[number])
+                panel.annotate(cut(name, 18), place, fontsize=7, va="center", color=colour)
             panel.set_xticks(range(max(map(len, layers.values()))))
             panel.set_xlabel("layer (0: embeddings)")
             panel.set_title("CKA with the pretrained encoder")
