@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlp_mtl import innertexts, packages, reading, registry
+from nlp_mtl import innertexts, packages, registry
 from nlp_mtl.dataspec import PartOf
 from nlp_mtl.errors import ConfigError, DataError, NotFoundError, UnknownNameError, near, shown, suggestion
 from nlp_mtl.fields import read_arguments
 from nlp_mtl.files import local_files, resolve_files
 from nlp_mtl.folders import listed
-from nlp_mtl.reading import opened, quiet_datasets, short
-from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, TASKS, DatasetSpec, InMemory, Split, Task
+from nlp_mtl.hubdata import hub_dataset
+from nlp_mtl.reading import short
+from nlp_mtl.taskfile import LOCAL_FORMATS, SPLITS, TASKS, InMemory, Split, Task
 from nlp_mtl.tasks import inner_tasks
 from nlp_mtl.template import is_nothing
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-PARQUET_BRANCH = "refs/convert/parquet"  # the Hub's own conversion of a data set
 
 
 def load_rows(task: Task, *, data_root: str | Path | None = None) -> dict[Split, Dataset]:
@@ -257,7 +255,7 @@ def _raw_splits(task: Task, data_root: str | Path | None) -> Mapping[str, Datase
         return innertexts.texts_of(task, inner_tasks(task), partial(load_rows, data_root=data_root))
     if spec.path in LOCAL_FORMATS:
         return local_files(task, spec, data_root)
-    return _hub_dataset(task, spec, data_root)
+    return hub_dataset(task, spec, data_root)
 
 
 def _in_memory(task: Task, known: InMemory) -> Mapping[str, Dataset]:
@@ -277,79 +275,3 @@ def _in_memory(task: Task, known: InMemory) -> Mapping[str, Dataset]:
             "predictions need no rows: nlp-mtl predict RUN TEXT",
         ],
     )
-
-
-def _hub_dataset(task: Task, spec: DatasetSpec, data_root: str | Path | None) -> Mapping[str, Dataset]:
-    from datasets import load_dataset
-
-    tried: list[str] = []
-    root = data_root or os.environ.get("NLP_MTL_DATA_ROOT")
-    if root is None:
-        tried.append("local mirror: no --data-root given, NLP_MTL_DATA_ROOT not set")
-    else:
-        for place in (spec.path, *spec.mirrors):
-            folder, wanted = Path(root).expanduser() / place, spec.name
-            if not folder.is_dir():
-                tried.append(f"local mirror: {folder} is not there")
-                continue
-            configs = sorted(part.name for part in folder.iterdir() if part.is_dir())
-            if wanted is not None and place in spec.mirrors and configs == ["default"]:
-                wanted = "default"  # a repository of its own, for what is one configuration of several at `path`
-            if wanted is not None and configs and wanted not in configs:
-                tried.append(f"local mirror: {folder} has no {wanted!r}, it has {', '.join(configs)}")
-                continue
-            try:
-                plain = wanted in configs and not (folder / "README.md").is_file()  # nothing says what the folders are
-                where, config = (folder / str(wanted), None) if plain else (folder, wanted)
-                with quiet_datasets():
-                    return opened(task, partial(load_dataset, str(where), config))
-            except FileNotFoundError as error:  # a folder without data files
-                tried.append(f"local mirror: {short(error)}")
-    with quiet_datasets(offline=True):
-        try:
-            return _from_hub(spec, offline=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            tried.append(f"datasets cache: {short(error)}")
-    reachable, why = (False, "not asked") if reading.staying_offline() else reading.hub_reachable()
-    if not reachable:
-        tried.append(f"Hub: {why}")
-    else:
-        try:
-            return _from_hub(spec, offline=False)
-        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the repository holds a loading script
-            tried.append(f"Hub: {short(error)}")
-    what = f"the data set {spec.path!r}" + (f" ({spec.name})" if spec.name else "") + f" of task {task.name!r}"
-    raise NotFoundError(
-        what,
-        tried,
-        [
-            f"--data-root DIR (or NLP_MTL_DATA_ROOT=DIR) with the data set in DIR/{spec.path}, in the Hub's layout",
-            "run once where the Hub can be reached: the datasets cache is used afterwards",
-            "a task file of your own with local files: dataset: {path: csv, data_files: {train: my.csv}}",
-        ],
-    )
-
-
-def _from_hub(spec: DatasetSpec, *, offline: bool) -> Mapping[str, Dataset]:
-    """What the Hub, or offline the cache, has under this id.
-
-    The Parquet branch has no card that names configurations: each is a folder (``en/train/0000.parquet``), which
-    `datasets` would read all as one. So the wanted folder is fetched and read like a mirror.
-    """
-    from datasets import load_dataset
-
-    if spec.revision != PARQUET_BRANCH or spec.name is None:
-        return load_dataset(spec.path, spec.name, revision=spec.revision)
-    from huggingface_hub import snapshot_download
-
-    branch = snapshot_download(
-        spec.path,
-        repo_type="dataset",
-        revision=spec.revision,
-        allow_patterns=f"{spec.name}/*.parquet",
-        local_files_only=offline,
-    )
-    folder = Path(branch) / spec.name
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{spec.path} has no folder {spec.name!r} at {spec.revision}")
-    return load_dataset(str(folder))
