@@ -162,7 +162,7 @@ def test_no_overlong_file_in_the_package():
     assert not long, "a file this long is two things"
 
 
-ROWS = {"train": 300, "validation": 40, "test": 40}
+ROWS = {"train": 120, "validation": 40, "test": 40}
 
 
 def fewer_rows(code):
