@@ -30,6 +30,7 @@ def studies(recorded: Path) -> list[str]:
         ("mtdnn", "Together, then alone", "nlp-mtl compare scripts/studies/mtdnn.yaml"),
         ("domains", "From books to DVDs", "nlp-mtl compare scripts/studies/domains.yaml"),
         ("continual", "One task after the other", "nlp-mtl continual scripts/studies/continual.yaml"),
+        ("adversarial", "Adversarial training", "nlp-mtl compare scripts/studies/adversarial.yaml"),
     )
     files = [(recorded / f"{name}.md", title, command) for name, title, command in known]
     return [
