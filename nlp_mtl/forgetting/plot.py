@@ -37,8 +37,7 @@ def draw(found: Continual, file: Path) -> None:
         axis.set_title(f"{task} ({found.metrics[task]})", fontsize=9)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
-    above.supxlabel("after learning (grey: its own stage)", fontsize=8)
-    axes[0].legend(fontsize=7)
+    above.supxlabel("after learning (grey: its own stage; dotted: all at once; colours as below)", fontsize=8)
     height = list(range(len(ways)))[::-1]
     for axis, measure in zip(below.subplots(1, 2, sharey=True), ("average", "forgetting"), strict=True):
         for place, way in zip(height, ways, strict=True):
@@ -52,6 +51,8 @@ def draw(found: Continual, file: Path) -> None:
             {"average": "mean score at the end", "forgetting": "forgetting (0 is none)"}[measure], fontsize=9
         )
         axis.tick_params(labelsize=8)
+        for label, way in zip(axis.get_yticklabels(), ways, strict=False):  # the panel beside shares them
+            label.set_color(colours[way])
         axis.grid(axis="x", alpha=0.3)
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
