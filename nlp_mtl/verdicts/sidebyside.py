@@ -13,6 +13,7 @@ import numpy as np
 
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import ConfigError, RunFolderError
+from nlp_mtl.pulling import local_folder
 from nlp_mtl.verdicts.judging import LEAST_SEEDS, Difference, difference, holm
 from nlp_mtl.verdicts.scored import Scored, scored_rows
 
@@ -123,7 +124,8 @@ def compare_runs(
 
     Args:
         folders: two or more run folders, the first is what others are compared with; or folders whose ``seed-*`` are
-            runs of one way with several seeds, as a study leaves them. Only seeds that all have count.
+            runs of one way with several seeds, as a study leaves them. Only seeds that all have count. Of a run in
+            stages it is the last one's model.
         split: validation or test, with labels.
         data_root: see :func:`nlp_mtl.run.evaluate`.
 
@@ -212,8 +214,8 @@ def _shown(found: Difference, p: float) -> str:
 
 def _seeds(folder: Path) -> dict[str, Path]:
     if (folder / "metrics.json").is_file():
-        return {"": folder}
-    found = {place.name: place for place in sorted(folder.glob("seed-*")) if (place / "metrics.json").is_file()}
+        return {"": Path(local_folder(folder))}
+    found = {place.name: Path(local_folder(place)) for place in sorted(folder.glob("seed-*")) if (place / "metrics.json").is_file()}
     if not found:
         raise RunFolderError(
             f"{folder}: no finished run, and no folder of seed-* runs (metrics.json is not there); name a run's folder"

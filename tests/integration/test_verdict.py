@@ -210,6 +210,8 @@ def test_runs_without_twins_say_so(trained, tmp_path):
     mtl.train({**keys, "training": training, "stages": stages})
     with pytest.raises(UnsupportedError, match="stages"):
         mtl.verdict(place)
+    found = mtl.compare_runs([place, place / "2-two"])
+    assert all(one.mean == 0 for one in found.against[found.names[1]].values()), "its model is that of the last stage"
 
 
 def test_a_report_without_the_rows_says_what_the_folder_holds(trained, tmp_path, caplog, capsys):
