@@ -13,7 +13,7 @@ import numpy as np
 
 from nlp_mtl.atomic import write_text
 from nlp_mtl.errors import ConfigError, RunFolderError
-from nlp_mtl.pulling import local_folder
+from nlp_mtl.pulling import last_stage
 from nlp_mtl.verdicts.judging import LEAST_SEEDS, Difference, difference, holm
 from nlp_mtl.verdicts.scored import Scored, scored_rows
 
@@ -214,8 +214,10 @@ def _shown(found: Difference, p: float) -> str:
 
 def _seeds(folder: Path) -> dict[str, Path]:
     if (folder / "metrics.json").is_file():
-        return {"": Path(local_folder(folder))}
-    found = {place.name: Path(local_folder(place)) for place in sorted(folder.glob("seed-*")) if (place / "metrics.json").is_file()}
+        return {"": last_stage(folder)}
+    found = {
+        place.name: last_stage(place) for place in sorted(folder.glob("seed-*")) if (place / "metrics.json").is_file()
+    }
     if not found:
         raise RunFolderError(
             f"{folder}: no finished run, and no folder of seed-* runs (metrics.json is not there); name a run's folder"
