@@ -80,11 +80,11 @@ def _followed(said: dict) -> list[str]:
         one = said[name]
         alone = ", ".join(one["alone"]) or "none"
         against = "; ".join(f"{value} against {other}" for other, value in one["against"].items())
-        words.append(f"{name} ({alone} alone, the rest together): {against}")
+        words.append(f"{name.capitalize()} ({alone} alone, the rest together): {against}")
     return [
         "The same models on test rows, which no verdict and no best step looked at:",
         table(keep, [[row[key] for key in keep] for row in rows]),
-        "Mean over tasks on test rows, " + ". ".join(words) + ".",
+        "The mean over tasks on test rows. " + ". ".join(words) + ".",
     ]
 
 
