@@ -130,8 +130,12 @@ def _scale(axis: Any, values: np.ndarray, *, log: bool = False, least: float | N
     import numpy as np
 
     if log and (values[np.isfinite(values)] > 0).any():
+        from matplotlib.ticker import FuncFormatter
+
         axis.set_yscale("log")
         axis.grid(which="minor", alpha=0.35)
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
     elif least is not None:
         axis.set_ylim(bottom=least)
 
